@@ -1,0 +1,119 @@
+//! A trained policy in the environment's own units, and how well it does.
+
+use crate::env::{Bounds, CheckedEnv, Env};
+use crate::error::Error;
+use crate::rng::{Philox, Stream};
+use crate::sac::{Policy, PolicyWorkspace};
+use ndarray::{Array2, ArrayView2};
+use rand::{Rng, RngCore};
+use rand_distr::StandardNormal;
+
+/// A policy with its parameters and the bounds of its actions: all that acting needs.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    policy: Policy,
+    theta: Vec<f32>,
+    bounds: Bounds,
+    workspace: PolicyWorkspace<f32>,
+    action: Array2<f32>,
+}
+
+impl Actor {
+    /// # Panics
+    /// If `theta` or `bounds` do not fit the shape of `policy`.
+    pub fn new(policy: Policy, theta: Vec<f32>, bounds: Bounds) -> Self {
+        assert_eq!(theta.len(), policy.network.parameters());
+        assert_eq!(bounds.dimensions(), policy.action_size());
+        let action = Array2::zeros((1, policy.action_size()));
+        Self { workspace: policy.workspace(1), policy, theta, bounds, action }
+    }
+
+    /// The shape of the policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Its parameters, flat.
+    pub fn theta(&self) -> &[f32] {
+        &self.theta
+    }
+
+    /// The range of each action dimension.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// Writes the action for `observation` `[O]` to `action` `[A]`, in the environment's units: sampled with the
+    /// standard normal `noise` `[A]`, or deterministic without it.
+    pub fn act(&mut self, observation: &[f32], noise: Option<&[f32]>, action: &mut [f32]) {
+        let row = |values| ArrayView2::from_shape((1, <[f32]>::len(values)), values).expect("a slice is a row");
+        let noise = noise.map(row);
+        self.policy.act(&self.theta, row(observation), noise, &mut self.workspace, self.action.view_mut());
+        self.bounds.scale(self.action.as_slice().expect("it is a single row"), action);
+    }
+}
+
+/// The returns of evaluation episodes, undiscounted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// One for each episode, in the order of their seeds.
+    pub returns: Vec<f64>,
+}
+
+impl Evaluation {
+    /// The mean return.
+    pub fn mean(&self) -> f64 {
+        self.returns.iter().sum::<f64>() / self.returns.len() as f64
+    }
+
+    /// The standard deviation over episodes (of these episodes, divided by their number).
+    pub fn std(&self) -> f64 {
+        let mean = self.mean();
+        let squares: f64 = self.returns.iter().map(|r| (r - mean).powi(2)).sum();
+        (squares / self.returns.len() as f64).sqrt()
+    }
+
+    /// The smallest return.
+    pub fn min(&self) -> f64 {
+        self.returns.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// The largest return.
+    pub fn max(&self) -> f64 {
+        self.returns.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+}
+
+/// Runs `episodes` episodes whose start states, and noise if `stochastic`, depend on `seed` alone.
+///
+/// # Errors
+/// [`Error::Environment`] if the environment fails or returns what it must not.
+pub fn evaluate(
+    actor: &mut Actor,
+    env: &mut dyn Env,
+    seed: u64,
+    episodes: u64,
+    stochastic: bool,
+) -> Result<Evaluation, Error> {
+    let mut env = CheckedEnv::new(env);
+    let mut action = vec![0.0; actor.bounds.dimensions()];
+    let mut noise = vec![0.0; action.len()];
+    let mut returns = Vec::new();
+    for episode in 0..episodes {
+        let mut rng = Philox::new(seed, Stream::Evaluation, episode);
+        let mut observation = env.reset(rng.next_u64())?;
+        let mut total = 0.0;
+        loop {
+            noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
+            actor.act(&observation, stochastic.then_some(&noise), &mut action);
+            let step = env.step(&action)?;
+            total += step.reward;
+            if step.terminated || step.truncated {
+                break;
+            }
+            observation = step.observation;
+        }
+        returns.push(total);
+    }
+    Ok(Evaluation { returns })
+}

@@ -1,0 +1,136 @@
+//! Arguments: parsed to plain values, and nothing done with them here.
+
+use clap::{Args, Parser, Subcommand};
+use soft_actor_critic::config::{Alpha, Config, TargetEntropy};
+use std::path::PathBuf;
+
+/// Soft Actor-Critic: train an agent on an environment, and evaluate it.
+#[derive(Debug, Parser)]
+#[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]")]
+#[command(after_help = "Environments: pendulum")]
+pub struct Cli {
+    /// What to do instead of training.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to train.
+    #[command(flatten)]
+    pub train: Option<TrainArgs>,
+}
+
+/// What the program does besides training.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Evaluate the policy of a run
+    Eval(EvalArgs),
+}
+
+/// `sac ENVIRONMENT`
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// The environment to train on
+    pub environment: String,
+
+    /// Environment steps to train for
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub steps: Option<u64>,
+    /// Seed of every random stream
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub seed: Option<u64>,
+    /// Threads; 0 for one for each core, up to four. Results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Run")]
+    pub threads: usize,
+    /// Run directory, new or empty [default: runs/ENVIRONMENT-N]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    pub out: Option<PathBuf>,
+    /// Read the configuration from a TOML file; options given here come before it
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+    /// Environment steps from one evaluation to the next; 0 for never
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub eval_every: Option<u64>,
+    /// Episodes of an evaluation during training
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub eval_episodes: Option<u64>,
+    /// Stop when an evaluation reaches this mean return
+    #[arg(long, value_name = "RETURN", allow_negative_numbers = true, help_heading = "Run")]
+    pub until_return: Option<f64>,
+    /// Print errors only
+    #[arg(long, help_heading = "Run")]
+    pub quiet: bool,
+
+    /// Widths of the hidden layers of policy and critics, as in 256,256
+    #[arg(long, value_name = "WIDTHS", value_delimiter = ',', help_heading = "Algorithm")]
+    pub hidden: Option<Vec<usize>>,
+    /// Transitions in a batch
+    #[arg(long, value_name = "N", help_heading = "Algorithm")]
+    pub batch: Option<usize>,
+    /// Learning rate of policy, critics and temperature
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub lr: Option<f64>,
+    /// γ, the discount per step
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub gamma: Option<f64>,
+    /// τ, the share of the critics that enters their targets at each update
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub tau: Option<f64>,
+    /// α, the temperature: auto, or a number to keep
+    #[arg(long, value_name = "auto|NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub alpha: Option<Alpha>,
+    /// H̄, what a tuned temperature aims at, in nats: auto for −dim A, or a number
+    #[arg(long, value_name = "auto|NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub target_entropy: Option<TargetEntropy>,
+    /// Transitions that the replay memory keeps
+    #[arg(long, value_name = "N", help_heading = "Algorithm")]
+    pub replay: Option<usize>,
+    /// Uniformly random steps at the start
+    #[arg(long, value_name = "N", help_heading = "Algorithm")]
+    pub random_steps: Option<u64>,
+}
+
+impl TrainArgs {
+    /// Puts every option that was given into `config`.
+    pub fn apply(&self, config: &mut Config) {
+        fn set<T: Clone>(field: &mut T, option: &Option<T>) {
+            if let Some(value) = option {
+                field.clone_from(value);
+            }
+        }
+        set(&mut config.steps, &self.steps);
+        set(&mut config.seed, &self.seed);
+        set(&mut config.eval_every, &self.eval_every);
+        set(&mut config.eval_episodes, &self.eval_episodes);
+        set(&mut config.policy_hidden, &self.hidden);
+        set(&mut config.critic_hidden, &self.hidden);
+        set(&mut config.batch_size, &self.batch);
+        set(&mut config.policy_learning_rate, &self.lr);
+        set(&mut config.critic_learning_rate, &self.lr);
+        set(&mut config.temperature_learning_rate, &self.lr);
+        set(&mut config.gamma, &self.gamma);
+        set(&mut config.tau, &self.tau);
+        set(&mut config.alpha, &self.alpha);
+        set(&mut config.target_entropy, &self.target_entropy);
+        set(&mut config.replay_capacity, &self.replay);
+        set(&mut config.random_steps, &self.random_steps);
+    }
+}
+
+/// `sac eval`
+#[derive(Args, Debug)]
+pub struct EvalArgs {
+    /// The run directory, or a policy file
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Episodes to run
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub episodes: u64,
+    /// Seed of the start states, and of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Sample actions instead of taking the deterministic ones
+    #[arg(long)]
+    pub stochastic: bool,
+    /// Print JSON, with the return of every episode
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,191 @@
+//! Environments: the trait, the bounds of actions, and what is built in.
+
+mod pendulum;
+
+pub use pendulum::Pendulum;
+
+use crate::error::Error;
+
+/// What goes wrong inside an environment; any error type fits.
+pub type EnvError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What one step of an environment gives back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// s′, of the environment's observation size.
+    pub observation: Vec<f32>,
+    /// r
+    pub reward: f64,
+    /// Whether s′ is a terminal state. Nothing follows it, so its value is not bootstrapped.
+    pub terminated: bool,
+    /// Whether the episode ends here for a reason outside the task, such as a time limit. s′ keeps its value.
+    pub truncated: bool,
+}
+
+/// An environment with continuous observations and actions.
+pub trait Env: Send {
+    /// Number of observation dimensions, O.
+    fn observation_size(&self) -> usize;
+
+    /// The range of each action dimension; their number is A.
+    fn action_bounds(&self) -> Bounds;
+
+    /// Begins an episode that depends on nothing but `seed`, and returns its first observation, `[O]`.
+    ///
+    /// # Errors
+    /// Whatever the environment itself cannot do.
+    fn reset(&mut self, seed: u64) -> Result<Vec<f32>, EnvError>;
+
+    /// Takes one step with `action`, `[A]`, in the environment's own units and within its bounds.
+    ///
+    /// # Errors
+    /// Whatever the environment itself cannot do.
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError>;
+}
+
+/// An environment whose every answer is checked: the right shape, and finite.
+pub(crate) struct CheckedEnv<E> {
+    env: E,
+    observation_size: usize,
+    steps: u64,
+}
+
+impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
+    pub(crate) fn new(env: E) -> Self {
+        Self { observation_size: env.observation_size(), env, steps: 0 }
+    }
+
+    pub(crate) fn observation_size(&self) -> usize {
+        self.observation_size
+    }
+
+    pub(crate) fn action_bounds(&self) -> Bounds {
+        self.env.action_bounds()
+    }
+
+    pub(crate) fn reset(&mut self, seed: u64) -> Result<Vec<f32>, Error> {
+        let observation = self.env.reset(seed).map_err(|e| self.error(format!("reset: {e}")))?;
+        self.check_observation(&observation)?;
+        Ok(observation)
+    }
+
+    pub(crate) fn step(&mut self, action: &[f32]) -> Result<Step, Error> {
+        self.steps += 1;
+        let step = self.env.step(action).map_err(|e| self.error(format!("step: {e}")))?;
+        self.check_observation(&step.observation)?;
+        if !(step.reward as f32).is_finite() {
+            return Err(self.error(format!("its reward is {}, not a finite f32", step.reward)));
+        }
+        Ok(step)
+    }
+
+    fn check_observation(&self, observation: &[f32]) -> Result<(), Error> {
+        if observation.len() != self.observation_size {
+            let (found, size) = (observation.len(), self.observation_size);
+            return Err(self.error(format!("its observation has {found} elements instead of {size}")));
+        }
+        match observation.iter().position(|x| !x.is_finite()) {
+            Some(i) => Err(self.error(format!("element {i} of its observation is {}", observation[i]))),
+            None => Ok(()),
+        }
+    }
+
+    fn error(&self, problem: String) -> Error {
+        Error::Environment { step: self.steps, problem }
+    }
+}
+
+/// The range of each action dimension, in the environment's units.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    low: Vec<f32>,
+    high: Vec<f32>,
+}
+
+impl Bounds {
+    /// Ranges from `low` to `high`, both `[A]`.
+    ///
+    /// # Errors
+    /// If there is no dimension, the lengths differ, or a range is empty or not finite.
+    pub fn new(low: Vec<f32>, high: Vec<f32>) -> Result<Self, String> {
+        if low.len() != high.len() || low.is_empty() {
+            return Err(format!(
+                "action bounds need one low and one high value for each dimension, not {} and {}",
+                low.len(),
+                high.len()
+            ));
+        }
+        let fits = |(low, high): (&f32, &f32)| low < high && (high - low).is_finite();
+        if let Some(i) = low.iter().zip(&high).position(|range| !fits(range)) {
+            return Err(format!(
+                "action dimension {i} ranges from {} to {}; give it finite bounds, the lower one first",
+                low[i], high[i]
+            ));
+        }
+        Ok(Self { low, high })
+    }
+
+    /// Number of action dimensions, A.
+    pub fn dimensions(&self) -> usize {
+        self.low.len()
+    }
+
+    /// The lower bounds, `[A]`.
+    pub fn low(&self) -> &[f32] {
+        &self.low
+    }
+
+    /// The upper bounds, `[A]`.
+    pub fn high(&self) -> &[f32] {
+        &self.high
+    }
+
+    /// Turns a learned action in \[−1, 1] into the environment's units: low + ½(a + 1)(high − low), never beyond them.
+    pub fn scale(&self, action: &[f32], scaled: &mut [f32]) {
+        assert_eq!((action.len(), scaled.len()), (self.dimensions(), self.dimensions()));
+        for (((scaled, &a), &low), &high) in scaled.iter_mut().zip(action).zip(&self.low).zip(&self.high) {
+            *scaled = (low + 0.5 * (a + 1.0) * (high - low)).clamp(low, high);
+        }
+    }
+}
+
+/// What makes an environment.
+pub type MakeEnv = fn() -> Box<dyn Env>;
+
+/// The environments that the program knows by name.
+pub const BUILT_IN: &[(&str, MakeEnv)] = &[("pendulum", || Box::new(Pendulum::new()))];
+
+/// How to make the built-in environment called `name`.
+pub fn built_in(name: &str) -> Option<MakeEnv> {
+    BUILT_IN.iter().find(|(known, _)| *known == name).map(|&(_, make)| make)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_scaled_to_the_bounds_of_each_dimension() {
+        let bounds = Bounds::new(vec![-2.0, 0.0, -0.3], vec![2.0, 10.0, 0.1]).expect("they are valid");
+        let mut scaled = [0.0; 3];
+        bounds.scale(&[-1.0, -1.0, -1.0], &mut scaled);
+        assert_eq!(scaled, [-2.0, 0.0, -0.3]);
+        bounds.scale(&[1.0, 1.0, 1.0], &mut scaled);
+        approx::assert_relative_eq!(scaled[..], [2.0, 10.0, 0.1][..], max_relative = 1e-6);
+        bounds.scale(&[0.5, 0.0, 0.0], &mut scaled);
+        approx::assert_relative_eq!(scaled[..], [1.0, 5.0, -0.1][..], max_relative = 1e-6);
+    }
+
+    #[test]
+    fn bounds_that_make_no_range_are_refused() {
+        for (low, high) in [
+            (vec![], vec![]),
+            (vec![0.0], vec![1.0, 2.0]),
+            (vec![1.0], vec![1.0]),
+            (vec![f32::NEG_INFINITY], vec![0.0]),
+            (vec![0.0], vec![f32::NAN]),
+        ] {
+            assert!(Bounds::new(low, high).is_err());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Pendulum-v1: swing a pendulum up and keep it there.
+//!
+//! The same dynamics, reward, start distribution and 200-step limit as Gymnasium's `Pendulum-v1`, compared with recorded
+//! trajectories in `tests/pendulum.rs`. It never terminates; the step limit truncates it.
+
+use super::{Bounds, Env, EnvError, Step};
+use crate::rng::{Philox, Stream};
+use rand::Rng;
+use std::f64::consts::PI;
+
+const MAX_SPEED: f64 = 8.0;
+const MAX_TORQUE: f64 = 2.0;
+const DT: f64 = 0.05;
+const GRAVITY: f64 = 10.0;
+const MASS: f64 = 1.0;
+const LENGTH: f64 = 1.0;
+const STEP_LIMIT: u32 = 200;
+
+/// The pendulum's state: angle from upright (rad), angular velocity (rad/s), steps taken in this episode.
+#[derive(Clone, Debug, Default)]
+pub struct Pendulum {
+    angle: f64,
+    velocity: f64,
+    steps: u32,
+}
+
+impl Pendulum {
+    /// A pendulum at rest, upright. Training begins with [`Env::reset`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A pendulum at `angle` (rad, 0 is upright) and `velocity` (rad/s), at the start of an episode.
+    pub fn at(angle: f64, velocity: f64) -> Self {
+        Self { angle, velocity, steps: 0 }
+    }
+
+    /// Angle (rad, not wrapped) and angular velocity (rad/s).
+    pub fn state(&self) -> [f64; 2] {
+        [self.angle, self.velocity]
+    }
+
+    fn observation(&self) -> Vec<f32> {
+        vec![self.angle.cos() as f32, self.angle.sin() as f32, self.velocity as f32]
+    }
+}
+
+impl Env for Pendulum {
+    fn observation_size(&self) -> usize {
+        3
+    }
+
+    fn action_bounds(&self) -> Bounds {
+        let torque = MAX_TORQUE as f32;
+        Bounds::new(vec![-torque], vec![torque]).expect("the torque has a range")
+    }
+
+    fn reset(&mut self, seed: u64) -> Result<Vec<f32>, EnvError> {
+        let mut rng = Philox::new(seed, Stream::Environment, 0);
+        *self = Self::at(rng.random_range(-PI..=PI), rng.random_range(-1.0..=1.0));
+        Ok(self.observation())
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        let torque = f64::from(action[0]).clamp(-MAX_TORQUE, MAX_TORQUE);
+        let wrapped = (self.angle + PI).rem_euclid(2.0 * PI) - PI;
+        let cost = wrapped.powi(2) + 0.1 * self.velocity.powi(2) + 0.001 * torque.powi(2);
+
+        let acceleration = 3.0 * GRAVITY / (2.0 * LENGTH) * self.angle.sin() + 3.0 / (MASS * LENGTH.powi(2)) * torque;
+        self.velocity = (self.velocity + acceleration * DT).clamp(-MAX_SPEED, MAX_SPEED);
+        self.angle += self.velocity * DT;
+        self.steps += 1;
+        Ok(Step {
+            observation: self.observation(),
+            reward: -cost,
+            terminated: false,
+            truncated: self.steps >= STEP_LIMIT,
+        })
+    }
+}

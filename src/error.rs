@@ -1,0 +1,54 @@
+//! What can go wrong with data from outside. Mistakes in shapes inside the program are assertions.
+
+use std::fmt;
+
+/// An error of the core, worded as one line that names the mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A hyper-parameter, or a combination of them, that makes no sense.
+    Config(String),
+    /// An environment failed, or returned what it must not.
+    Environment {
+        /// Steps taken in training so far, or of the evaluation episode.
+        step: u64,
+        /// What went wrong.
+        problem: String,
+    },
+    /// A quantity of the learner stopped being a finite number.
+    NonFinite {
+        /// Environment steps taken so far.
+        step: u64,
+        /// Which quantity it was.
+        quantity: &'static str,
+    },
+    /// The replay memory does not fit.
+    Memory {
+        /// The capacity that was asked for.
+        transitions: usize,
+    },
+    /// A snapshot that does not fit the learner it is restored into.
+    Snapshot(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Config(problem) => f.write_str(problem),
+            Self::Environment { step, problem } => {
+                write!(f, "the environment failed at step {step}: {problem}; mend the environment")
+            }
+            Self::NonFinite { step, quantity } => {
+                write!(
+                    f,
+                    "the {quantity} is no longer finite at step {step}; lower the learning rates or scale the rewards down"
+                )
+            }
+            Self::Memory { transitions } => {
+                write!(f, "a replay memory of {transitions} transitions does not fit; lower replay_capacity (--replay)")
+            }
+            Self::Snapshot(problem) => write!(f, "the snapshot does not fit this learner: {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,119 @@
+//! Adam and Polyak averaging over flat parameter vectors.
+
+use super::real::Real;
+use super::simd::simd;
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 1 << 15;
+
+/// Adam (Kingma and Ba, 2015) with PyTorch's semantics: ε is added to the bias-corrected root.
+#[derive(Clone, Debug)]
+pub struct Adam<T> {
+    /// m, the running mean of the gradient, `[parameters]`.
+    pub first_moment: Vec<T>,
+    /// v, the running mean of its square, `[parameters]`.
+    pub second_moment: Vec<T>,
+    /// t, the number of steps taken.
+    pub steps: u64,
+    learning_rate: f64,
+}
+
+impl<T: Real> Adam<T> {
+    /// β₁, the decay of the first moment.
+    pub const BETA1: f64 = 0.9;
+    /// β₂, the decay of the second moment.
+    pub const BETA2: f64 = 0.999;
+    /// ε, which keeps the division finite.
+    pub const EPSILON: f64 = 1e-8;
+
+    /// Adam for `parameters` parameters, before its first step.
+    pub fn new(parameters: usize, learning_rate: f64) -> Self {
+        Self {
+            first_moment: vec![T::zero(); parameters],
+            second_moment: vec![T::zero(); parameters],
+            steps: 0,
+            learning_rate,
+        }
+    }
+
+    /// m ← β₁m + (1−β₁)g,  v ← β₂v + (1−β₂)g²,  θ ← θ − lr · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε).
+    ///
+    /// # Panics
+    /// If `parameters` or `gradient` differ in length from what this was made for.
+    pub fn step(&mut self, parameters: &mut [T], gradient: &[T]) {
+        assert_eq!(parameters.len(), self.first_moment.len());
+        assert_eq!(gradient.len(), self.first_moment.len());
+        self.steps += 1;
+        let t = self.steps as f64;
+        let factors = Factors {
+            step: T::of(self.learning_rate / (1.0 - Self::BETA1.powf(t))),
+            root: T::of((1.0 - Self::BETA2.powf(t)).sqrt()),
+        };
+        step_in_chunks(parameters, gradient, &mut self.first_moment, &mut self.second_moment, factors);
+    }
+}
+
+/// What changes from one step to the next: lr/(1−β₁ᵗ) and √(1−β₂ᵗ).
+#[derive(Clone, Copy)]
+struct Factors<T> {
+    step: T,
+    root: T,
+}
+
+fn step_in_chunks<T: Real>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], factors: Factors<T>) {
+    if theta.len() <= CHUNK {
+        return step_chunk(theta, g, m, v, factors);
+    }
+    let middle = theta.len().div_ceil(CHUNK) / 2 * CHUNK;
+    let (theta, theta_rest) = theta.split_at_mut(middle);
+    let (g, g_rest) = g.split_at(middle);
+    let (m, m_rest) = m.split_at_mut(middle);
+    let (v, v_rest) = v.split_at_mut(middle);
+    rayon::join(
+        || step_in_chunks(theta, g, m, v, factors),
+        || step_in_chunks(theta_rest, g_rest, m_rest, v_rest, factors),
+    );
+}
+
+simd! {
+    fn step_chunk<T>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], factors: Factors<T>) {
+        let (beta1, beta2, epsilon) = (T::of(Adam::<T>::BETA1), T::of(Adam::<T>::BETA2), T::of(Adam::<T>::EPSILON));
+        for (((theta, &g), m), v) in theta.iter_mut().zip(g).zip(m).zip(v) {
+            *m += (T::one() - beta1) * (g - *m);
+            *v = beta2 * *v + (T::one() - beta2) * (g * g);
+            *theta -= factors.step * *m / (v.sqrt() / factors.root + epsilon);
+        }
+    }
+}
+
+simd! {
+    /// Polyak averaging: θ̄ ← θ̄ + τ(θ − θ̄), `target` being θ̄ and `online` θ, both `[parameters]`.
+    pub fn polyak<T>(target: &mut [T], online: &[T], tau: T) {
+        for (target, &online) in target.iter_mut().zip(online) {
+            *target += tau * (online - *target);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adam's first step is lr·sign(g) for any size of g, because both moments are corrected for their start at zero.
+    #[test]
+    fn the_first_step_has_the_length_of_the_learning_rate() {
+        let gradient: Vec<f64> = (0..100_000).map(|i| if i % 2 == 0 { 1e-3 } else { -5.0 }).collect();
+        let mut theta = vec![1.0; gradient.len()];
+        Adam::new(theta.len(), 0.01).step(&mut theta, &gradient);
+        for (theta, g) in theta.iter().zip(&gradient) {
+            approx::assert_relative_eq!(*theta, 1.0 - 0.01 * g.signum(), max_relative = 1e-6);
+        }
+    }
+
+    #[test]
+    fn polyak_moves_by_tau() {
+        let mut target = [1.0, 2.0];
+        polyak(&mut target, &[3.0, 0.0], 0.25);
+        assert_eq!(target, [1.5, 1.5]);
+    }
+}

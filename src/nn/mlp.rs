@@ -1,0 +1,225 @@
+//! Multilayer perceptrons over one flat parameter vector.
+//!
+//! hₗ = φ(hₗ₋₁·Wₗ + bₗ), h₀ = x, and a last layer without φ. A weight is stored `[in, out]` in row-major order, followed
+//! by its bias `[out]`, layer after layer. Files hold weights `[out, in]` as PyTorch does; see `run::policy_file`.
+
+use super::gemm::{for_row_blocks, product};
+use super::real::Real;
+use super::simd::simd;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use std::ops::Range;
+
+/// φ, what a hidden layer does to the sum it has formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "program", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+pub enum Activation {
+    /// max(x, 0)
+    Relu,
+    /// tanh x
+    Tanh,
+}
+
+/// One layer and where its parameters lie in the flat vector.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Width of its input.
+    pub inputs: usize,
+    /// Width of its output.
+    pub outputs: usize,
+    /// W, `[inputs, outputs]` in row-major order.
+    pub weight: Range<usize>,
+    /// b, `[outputs]`.
+    pub bias: Range<usize>,
+}
+
+/// The shape of a network. Parameters, gradients, moments and targets are flat vectors that this shape describes.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    layers: Vec<Layer>,
+    activation: Activation,
+}
+
+/// What a forward pass over `B` rows leaves for the backward pass, and what that needs for itself.
+#[derive(Clone, Debug)]
+pub struct Workspace<T> {
+    /// hₗ after φ, `[B, Hₗ]` for each hidden layer.
+    hidden: Vec<Array2<T>>,
+    /// ∂L/∂(hₗ before φ), `[B, Hₗ]` for each hidden layer.
+    d_hidden: Vec<Array2<T>>,
+}
+
+impl Mlp {
+    /// A network from `inputs` through layers of the widths `hidden` to `outputs`; `hidden` may be empty.
+    pub fn new(inputs: usize, hidden: &[usize], outputs: usize, activation: Activation) -> Self {
+        let mut layers: Vec<Layer> = Vec::with_capacity(hidden.len() + 1);
+        for &width in hidden.iter().chain([&outputs]) {
+            let inputs = layers.last().map_or(inputs, |layer| layer.outputs);
+            let start = layers.last().map_or(0, |layer| layer.bias.end);
+            let middle = start + inputs * width;
+            layers.push(Layer { inputs, outputs: width, weight: start..middle, bias: middle..middle + width });
+        }
+        Self { layers, activation }
+    }
+
+    /// The layers, first to last.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// φ of the hidden layers.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// Width of x.
+    pub fn inputs(&self) -> usize {
+        self.layers[0].inputs
+    }
+
+    /// Width of y.
+    pub fn outputs(&self) -> usize {
+        self.layers[self.layers.len() - 1].outputs
+    }
+
+    /// Length of the flat parameter vector.
+    pub fn parameters(&self) -> usize {
+        self.layers[self.layers.len() - 1].bias.end
+    }
+
+    /// Room for passes over `rows` rows.
+    pub fn workspace<T: Real>(&self, rows: usize) -> Workspace<T> {
+        let hidden = &self.layers[..self.layers.len() - 1];
+        let buffers: Vec<_> = hidden.iter().map(|layer| Array2::zeros((rows, layer.outputs))).collect();
+        Workspace { d_hidden: buffers.clone(), hidden: buffers }
+    }
+
+    /// y = h_L·W_L + b_L with hₗ = φ(hₗ₋₁·Wₗ + bₗ) and h₀ = x.
+    ///
+    /// `x` is `[B, inputs]`, `y` is `[B, outputs]`, both in row-major order; `workspace` was made for B rows.
+    pub fn forward<T: Real>(&self, theta: &[T], x: ArrayView2<T>, workspace: &mut Workspace<T>, y: ArrayViewMut2<T>) {
+        assert_eq!(theta.len(), self.parameters());
+        let last = self.layers.len() - 1;
+        let mut y = Some(y);
+        for (l, layer) in self.layers.iter().enumerate() {
+            let (below, above) = workspace.hidden.split_at_mut(l);
+            let input = below.last().map_or(x, |h| h.view());
+            let output = if l < last { above[0].view_mut() } else { y.take().expect("there is one last layer") };
+            let weight = weight(layer, theta);
+            let activation = (l < last).then_some(self.activation);
+            for_row_blocks(output, layer.inputs * layer.outputs, |first, mut output| {
+                let rows = first..first + output.nrows();
+                product(input.slice(s![rows, ..]), weight, output.view_mut(), false);
+                add_bias_and_activate(flat(&mut output), &theta[layer.bias.clone()], activation);
+            });
+        }
+    }
+
+    /// The backward pass of [`Self::forward`], which must have run before over the same `theta`, `x` and `workspace`.
+    ///
+    /// Given ∂L/∂y as `d_y` `[B, outputs]`:
+    /// - ∂L/∂Wₗ = hₗ₋₁ᵀ·δₗ and ∂L/∂bₗ = Σ over rows of δₗ overwrite `d_theta`, if it is asked for;
+    /// - δₗ₋₁ = (δₗ·Wₗᵀ) ⊙ φ′(hₗ₋₁) goes down the layers;
+    /// - ∂L/∂x = δ₁·W₁ᵀ overwrites `d_x` `[B, n]`, if it is asked for, over the *last* n inputs (n = inputs for all).
+    pub fn backward<T: Real>(
+        &self,
+        theta: &[T],
+        x: ArrayView2<T>,
+        d_y: ArrayView2<T>,
+        workspace: &mut Workspace<T>,
+        mut d_theta: Option<&mut [T]>,
+        d_x: Option<ArrayViewMut2<T>>,
+    ) {
+        assert_eq!(theta.len(), self.parameters());
+        let last = self.layers.len() - 1;
+        for (l, layer) in self.layers.iter().enumerate().rev() {
+            let (d_below, d_above) = workspace.d_hidden.split_at_mut(l);
+            let d_output = if l < last { d_above[0].view() } else { d_y };
+            let below = if l > 0 { workspace.hidden[l - 1].view() } else { x };
+            let row_work = layer.inputs * layer.outputs;
+            if let Some(d_theta) = &mut d_theta {
+                let (d_weight, d_bias) = d_theta[layer.weight.start..layer.bias.end].split_at_mut(layer.weight.len());
+                let d_weight = ArrayViewMut2::from_shape((layer.inputs, layer.outputs), d_weight);
+                for_row_blocks(
+                    d_weight.expect("a weight has its shape"),
+                    x.nrows() * layer.outputs,
+                    |first, d_weight| {
+                        let columns = first..first + d_weight.nrows();
+                        product(below.slice(s![.., columns]).t(), d_output, d_weight, false);
+                    },
+                );
+                sum_rows(d_output.to_slice().expect("gradients lie in row-major order"), d_bias);
+            }
+            if let Some(d_below) = d_below.last_mut() {
+                let weight = weight(layer, theta);
+                for_row_blocks(d_below.view_mut(), row_work, |first, mut d_below| {
+                    let rows = first..first + d_below.nrows();
+                    product(d_output.slice(s![rows.clone(), ..]), weight.t(), d_below.view_mut(), false);
+                    let below = below.slice(s![rows, ..]).to_slice().expect("hidden layers lie in row-major order");
+                    times_slope(flat(&mut d_below), below, self.activation);
+                });
+            }
+        }
+        if let Some(d_x) = d_x {
+            let layer = &self.layers[0];
+            let d_output = if last > 0 { workspace.d_hidden[0].view() } else { d_y };
+            let from = layer.inputs.checked_sub(d_x.ncols()).expect("d_x is at most as wide as x");
+            let weight = weight(layer, theta).split_at(Axis(0), from).1;
+            product(d_output, weight.t(), d_x, false);
+        }
+    }
+}
+
+/// W of a layer, `[in, out]`, as a view into the flat vector.
+pub fn weight<'a, T>(layer: &Layer, theta: &'a [T]) -> ArrayView2<'a, T> {
+    let shape = (layer.inputs, layer.outputs);
+    ArrayView2::from_shape(shape, &theta[layer.weight.clone()]).expect("a weight has its shape")
+}
+
+fn flat<'a, T>(rows: &'a mut ArrayViewMut2<T>) -> &'a mut [T] {
+    rows.as_slice_mut().expect("outputs lie in row-major order")
+}
+
+simd! {
+    /// y ← φ(y + b) for every row; no φ in the last layer.
+    fn add_bias_and_activate<T>(y: &mut [T], bias: &[T], activation: Option<Activation>) {
+        for row in y.chunks_exact_mut(bias.len()) {
+            match activation {
+                Some(Activation::Relu) => {
+                    row.iter_mut().zip(bias).for_each(|(y, &b)| *y = relu(*y + b));
+                }
+                Some(Activation::Tanh) => row.iter_mut().zip(bias).for_each(|(y, &b)| *y = (*y + b).tanh()),
+                None => row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b),
+            }
+        }
+    }
+}
+
+/// max(x, 0), but NaN stays NaN, so that a network never hides one.
+#[inline(always)]
+fn relu<T: Real>(x: T) -> T {
+    if x < T::zero() { T::zero() } else { x }
+}
+
+simd! {
+    /// δ ← δ ⊙ φ′, where φ′ is told from h = φ(·): h > 0 for ReLU, 1 − h² for tanh.
+    fn times_slope<T>(delta: &mut [T], hidden: &[T], activation: Activation) {
+        match activation {
+            Activation::Relu => {
+                for (delta, &h) in delta.iter_mut().zip(hidden) {
+                    *delta = if h > T::zero() { *delta } else { T::zero() };
+                }
+            }
+            Activation::Tanh => delta.iter_mut().zip(hidden).for_each(|(delta, &h)| *delta *= T::one() - h * h),
+        }
+    }
+}
+
+simd! {
+    /// ∂L/∂b ← Σ over rows of δ.
+    fn sum_rows<T>(delta: &[T], d_bias: &mut [T]) {
+        d_bias.fill(T::zero());
+        for row in delta.chunks_exact(d_bias.len()) {
+            d_bias.iter_mut().zip(row).for_each(|(sum, &d)| *sum += d);
+        }
+    }
+}

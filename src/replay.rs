@@ -1,0 +1,327 @@
+//! The replay memory: a ring of flat arrays that keeps each observation once.
+//!
+//! Within an episode the next observation of a transition is the observation of the next row. Only where that does not
+//! hold, at the end of an episode, is the next observation stored apart. A transition takes
+//! 4·(O + A + 1) + 1 bytes, against 4·(2·O + A + 2) where both observations are stored.
+//!
+//! *Terminated* stops the bootstrap: discount = γ(1 − terminated). *Truncated* never does; it only ends the episode.
+
+use crate::error::Error;
+use crate::nn::Real;
+use ndarray::{Array1, Array2};
+use std::collections::VecDeque;
+
+/// `B` transitions, each of them a row.
+#[derive(Clone, Debug)]
+pub struct Batch<T> {
+    /// s, `[B, O]`.
+    pub observation: Array2<T>,
+    /// a in \[−1, 1], `[B, A]`.
+    pub action: Array2<T>,
+    /// r, `[B]`.
+    pub reward: Array1<T>,
+    /// γ(1 − d), `[B]`, where d tells whether the episode *terminated*.
+    pub discount: Array1<T>,
+    /// s′, `[B, O]`.
+    pub next_observation: Array2<T>,
+}
+
+impl<T: Real> Batch<T> {
+    /// Room for `batch_size` transitions.
+    pub fn zeros(batch_size: usize, observation_size: usize, action_size: usize) -> Self {
+        Self {
+            observation: Array2::zeros((batch_size, observation_size)),
+            action: Array2::zeros((batch_size, action_size)),
+            reward: Array1::zeros(batch_size),
+            discount: Array1::zeros(batch_size),
+            next_observation: Array2::zeros((batch_size, observation_size)),
+        }
+    }
+}
+
+/// One step of an environment, as borrowed by [`Replay::push`].
+#[derive(Clone, Copy, Debug)]
+pub struct Transition<'a> {
+    /// s, `[O]`.
+    pub observation: &'a [f32],
+    /// a in \[−1, 1], `[A]`.
+    pub action: &'a [f32],
+    /// r
+    pub reward: f32,
+    /// s′, `[O]`.
+    pub next_observation: &'a [f32],
+    /// Whether the episode reached a terminal state: nothing follows, so nothing is bootstrapped.
+    pub terminated: bool,
+    /// Whether the episode was cut off here although it could have gone on, by a time limit for instance.
+    pub truncated: bool,
+}
+
+/// What follows a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next row, or [`Replay::newest_next`] if this is the newest.
+    InRing,
+    /// An entry of [`Replay::apart`]; the bootstrap goes on.
+    Apart,
+    /// An entry of [`Replay::apart`]; the bootstrap stops.
+    ApartTerminated,
+}
+
+/// A ring of the latest transitions of one environment.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    observation_size: usize,
+    action_size: usize,
+    capacity: usize,
+    /// Transitions ever pushed; transition t lies in row t mod capacity.
+    pushed: usize,
+    observations: Vec<f32>,
+    actions: Vec<f32>,
+    rewards: Vec<f32>,
+    next: Vec<Next>,
+    /// s′ of the newest transition, `[O]`.
+    newest_next: Vec<f32>,
+    /// Transitions whose s′ is stored apart, oldest first, and those s′, `[len, O]`.
+    apart: VecDeque<usize>,
+    apart_observations: VecDeque<f32>,
+}
+
+impl Replay {
+    /// An empty memory for `capacity` transitions. Memory is reserved now, and taken from the system as it fills.
+    ///
+    /// # Errors
+    /// If so much memory cannot be reserved.
+    ///
+    /// # Panics
+    /// If `capacity` is zero.
+    pub fn new(capacity: usize, observation_size: usize, action_size: usize) -> Result<Self, Error> {
+        assert!(capacity > 0, "a replay memory holds at least one transition");
+        fn reserve<T>(capacity: usize, width: usize) -> Result<Vec<T>, Error> {
+            let too_large = || Error::Memory { transitions: capacity };
+            let mut vec = Vec::new();
+            let length = capacity.checked_mul(width).ok_or_else(too_large)?;
+            vec.try_reserve_exact(length).map_err(|_| too_large())?;
+            Ok(vec)
+        }
+        Ok(Self {
+            observation_size,
+            action_size,
+            capacity,
+            pushed: 0,
+            observations: reserve(capacity, observation_size)?,
+            actions: reserve(capacity, action_size)?,
+            rewards: reserve(capacity, 1)?,
+            next: reserve(capacity, 1)?,
+            newest_next: vec![0.0; observation_size],
+            apart: VecDeque::new(),
+            apart_observations: VecDeque::new(),
+        })
+    }
+
+    /// Number of transitions that can be drawn.
+    pub fn len(&self) -> usize {
+        self.next.len()
+    }
+
+    /// Whether nothing has been pushed yet.
+    pub fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+
+    /// Bytes that the stored transitions take.
+    pub fn bytes(&self) -> usize {
+        let floats = self.observations.len()
+            + self.actions.len()
+            + self.rewards.len()
+            + self.newest_next.len()
+            + self.apart_observations.len();
+        floats * size_of::<f32>() + self.next.len() * size_of::<Next>() + self.apart.len() * size_of::<usize>()
+    }
+
+    /// Adds a transition, in place of the oldest if the memory is full.
+    ///
+    /// Transitions of an episode are pushed in order. One whose `observation` is not the `next_observation` of the one
+    /// before is accepted as well: the memory then treats it as the start of another episode.
+    pub fn push(&mut self, transition: Transition) {
+        let Transition { observation, action, reward, next_observation, terminated, truncated } = transition;
+        assert_eq!(observation.len(), self.observation_size);
+        assert_eq!(next_observation.len(), self.observation_size);
+        assert_eq!(action.len(), self.action_size);
+
+        let t = self.pushed;
+        if t > 0 && self.next[(t - 1) % self.capacity] == Next::InRing && self.newest_next != observation {
+            self.set_apart(t - 1, false);
+        }
+        let row = t % self.capacity;
+        if t < self.capacity {
+            self.observations.extend_from_slice(observation);
+            self.actions.extend_from_slice(action);
+            self.rewards.push(reward);
+            self.next.push(Next::InRing);
+        } else {
+            if self.apart.front() == Some(&(t - self.capacity)) {
+                self.apart.pop_front();
+                self.apart_observations.drain(..self.observation_size);
+            }
+            self.observations[row * self.observation_size..][..self.observation_size].copy_from_slice(observation);
+            self.actions[row * self.action_size..][..self.action_size].copy_from_slice(action);
+            self.rewards[row] = reward;
+            self.next[row] = Next::InRing;
+        }
+        self.newest_next.copy_from_slice(next_observation);
+        self.pushed += 1;
+        if terminated || truncated {
+            self.set_apart(t, terminated);
+        }
+    }
+
+    /// Stores s′ of transition `t`, the newest, apart from the ring.
+    fn set_apart(&mut self, t: usize, terminated: bool) {
+        self.apart.push_back(t);
+        self.apart_observations.extend(&self.newest_next);
+        self.next[t % self.capacity] = if terminated { Next::ApartTerminated } else { Next::Apart };
+    }
+
+    /// Copies the transitions in `rows` (each below [`Self::len`]) into `batch`; γ is `gamma`.
+    ///
+    /// # Panics
+    /// If a row is out of range, or if `batch` was made for other sizes.
+    pub fn gather(&self, rows: &[usize], gamma: f32, batch: &mut Batch<f32>) {
+        let (o, a) = (self.observation_size, self.action_size);
+        assert_eq!(batch.observation.dim(), (rows.len(), o));
+        assert_eq!(batch.action.dim(), (rows.len(), a));
+        for (i, &row) in rows.iter().enumerate() {
+            row_mut(&mut batch.observation, i).copy_from_slice(&self.observations[row * o..][..o]);
+            row_mut(&mut batch.action, i).copy_from_slice(&self.actions[row * a..][..a]);
+            batch.reward[i] = self.rewards[row];
+            batch.discount[i] = if self.next[row] == Next::ApartTerminated { 0.0 } else { gamma };
+            self.copy_next_observation(row, row_mut(&mut batch.next_observation, i));
+        }
+    }
+
+    fn copy_next_observation(&self, row: usize, to: &mut [f32]) {
+        let o = self.observation_size;
+        let newest = (self.pushed - 1) % self.capacity;
+        if self.next[row] != Next::InRing {
+            let age = (newest + self.capacity - row) % self.capacity;
+            let entry =
+                self.apart.binary_search(&(self.pushed - 1 - age)).expect("the end of an episode is stored apart");
+            to.iter_mut().zip(self.apart_observations.range(entry * o..)).for_each(|(to, &from)| *to = from);
+        } else if row == newest {
+            to.copy_from_slice(&self.newest_next);
+        } else {
+            to.copy_from_slice(&self.observations[(row + 1) % self.capacity * o..][..o]);
+        }
+    }
+}
+
+fn row_mut(array: &mut Array2<f32>, i: usize) -> &mut [f32] {
+    array.row_mut(i).into_slice().expect("a batch lies in row-major order")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One step as a value that owns its parts.
+    #[derive(Clone, Debug)]
+    struct Step {
+        observation: Vec<f32>,
+        action: Vec<f32>,
+        reward: f32,
+        next_observation: Vec<f32>,
+        terminated: bool,
+        truncated: bool,
+    }
+
+    fn push(replay: &mut Replay, step: &Step) {
+        replay.push(Transition {
+            observation: &step.observation,
+            action: &step.action,
+            reward: step.reward,
+            next_observation: &step.next_observation,
+            terminated: step.terminated,
+            truncated: step.truncated,
+        });
+    }
+
+    /// Episodes as (length, how it ends): 0 terminated, 1 truncated, 2 both, 3 broken off without a word.
+    fn steps(episodes: &[(usize, u8)], o: usize, a: usize) -> Vec<Step> {
+        let mut counter = 0.0;
+        let mut values = |n: usize| -> Vec<f32> {
+            (0..n)
+                .map(|_| {
+                    counter += 1.0;
+                    counter
+                })
+                .collect()
+        };
+        let mut steps = Vec::new();
+        for &(length, end) in episodes {
+            let mut observation = values(o);
+            for i in 0..length {
+                let next_observation = values(o);
+                let last = i + 1 == length;
+                steps.push(Step {
+                    observation: std::mem::replace(&mut observation, next_observation.clone()),
+                    action: values(a),
+                    reward: values(1)[0],
+                    next_observation,
+                    terminated: last && (end == 0 || end == 2),
+                    truncated: last && (end == 1 || end == 2),
+                });
+            }
+        }
+        steps
+    }
+
+    proptest! {
+        /// Against the naive model that keeps the last `capacity` steps whole.
+        #[test]
+        fn agrees_with_a_naive_model(
+            episodes in prop::collection::vec((1_usize..12, 0_u8..4), 1..20),
+            capacity in 1_usize..50,
+            o in 1_usize..4,
+            a in 1_usize..3,
+        ) {
+            let gamma = 0.9;
+            let mut replay = Replay::new(capacity, o, a).expect("it is small");
+            let mut model: Vec<Option<Step>> = vec![None; capacity];
+            for (t, step) in steps(&episodes, o, a).iter().enumerate() {
+                push(&mut replay, step);
+                model[t % capacity] = Some(step.clone());
+                prop_assert_eq!(replay.len(), (t + 1).min(capacity));
+                let rows: Vec<usize> = (0..replay.len()).collect();
+                let mut batch = Batch::zeros(rows.len(), o, a);
+                replay.gather(&rows, gamma, &mut batch);
+                for (row, expected) in rows.iter().zip(model.iter().flatten()) {
+                    prop_assert_eq!(batch.observation.row(*row).to_vec(), expected.observation.clone());
+                    prop_assert_eq!(batch.action.row(*row).to_vec(), expected.action.clone());
+                    prop_assert_eq!(batch.reward[*row], expected.reward);
+                    prop_assert_eq!(batch.next_observation.row(*row).to_vec(), expected.next_observation.clone());
+                    prop_assert_eq!(batch.discount[*row], if expected.terminated { 0.0 } else { gamma });
+                }
+            }
+        }
+    }
+
+    /// The bar is 60 % of the bytes of two observations, an action, a reward and a terminated flag as f32.
+    #[test]
+    fn takes_at_most_sixty_percent_of_storing_both_observations() {
+        let (o, a, episode, episodes) = (17, 6, 1000, 20);
+        let mut replay = Replay::new(episode * episodes, o, a).expect("it is small");
+        for step in steps(&vec![(episode, 1); episodes], o, a) {
+            push(&mut replay, &step);
+        }
+        let both = episode * episodes * (2 * o + a + 2) * size_of::<f32>();
+        let share = replay.bytes() as f64 / both as f64;
+        println!("bytes of the replay over storing both observations: {share:.3}");
+        assert!(share <= 0.6);
+    }
+
+    #[test]
+    fn a_capacity_beyond_memory_is_an_error() {
+        assert!(Replay::new(usize::MAX / 1024, 17, 6).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! A configuration as TOML: the keys of [`Config`], after the name of the environment.
+
+use crate::config::Config;
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+use std::fs;
+use std::path::Path;
+
+const ENVIRONMENT: &str = "environment";
+
+/// The complete configuration of a run.
+///
+/// # Errors
+/// If a value has no TOML form.
+pub fn to_toml(environment: &str, config: &Config) -> Result<String> {
+    Ok(format!("{ENVIRONMENT} = {}\n{}", toml::Value::from(environment), toml::to_string(config)?))
+}
+
+/// Reads what [`to_toml`] or a person has written; what is left out keeps its default.
+///
+/// # Errors
+/// If the file cannot be read, is no TOML, has an unknown key or a value of the wrong type, or was written for another
+/// environment than `environment`.
+pub fn read(path: &Path, environment: &str) -> Result<Config> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("the configuration {shown} cannot be read"))?;
+    parse(&text, environment).with_context(|| format!("the configuration {shown} cannot be used"))
+}
+
+fn parse(text: &str, environment: &str) -> Result<Config> {
+    // Errors are told with their line; toml's own display is a drawing of several lines.
+    let explain = |error: toml::de::Error| {
+        let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let place = line.map_or(String::new(), |line| format!("line {line}: "));
+        anyhow!("{place}{}", error.message().replace('\n', " "))
+    };
+    let mut table: toml::Table = text.parse().map_err(explain)?;
+    if let Some(written_for) = table.remove(ENVIRONMENT)
+        && written_for.as_str() != Some(environment)
+    {
+        bail!("it was written for the environment {written_for}, not \"{environment}\"; mend or remove that line");
+    }
+    Config::deserialize(table).map_err(|error| anyhow!("{}", error.message().replace('\n', " ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Alpha, TargetEntropy};
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let config = Config {
+            seed: 7,
+            alpha: Alpha::Fixed(0.25),
+            target_entropy: TargetEntropy::Fixed(-1.5),
+            policy_hidden: vec![],
+            gamma: 0.1 + 0.2,
+            ..Config::default()
+        };
+        for config in [config, Config::default()] {
+            let text = to_toml("pendulum", &config).expect("it has a TOML form");
+            assert_eq!(parse(&text, "pendulum").expect("it was just written"), config);
+        }
+    }
+
+    #[test]
+    fn whole_numbers_serve_as_real_ones() {
+        let config = parse("alpha = 1\ngamma = 1", "pendulum").expect("it is valid");
+        assert_eq!((config.alpha, config.gamma), (Alpha::Fixed(1.0), 1.0));
+    }
+
+    #[test]
+    fn mistakes_are_one_line() {
+        for (text, expected) in [
+            ("gamma = ", "line 1"),
+            ("\n\ngama = 0.9", "unknown field `gama`"),
+            ("gamma = \"high\"", "invalid type"),
+            ("alpha = \"high\"", "neither auto nor a number"),
+            ("alpha = []", "\"auto\" or a number"),
+            ("environment = \"cart\"", "written for the environment \"cart\""),
+        ] {
+            let message = format!("{:#}", parse(text, "pendulum").expect_err("it is wrong"));
+            assert!(message.contains(expected) && !message.contains('\n'), "{text:?}: {message}");
+        }
+    }
+}

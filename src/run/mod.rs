@@ -1,0 +1,80 @@
+//! What a run leaves on disk: one directory with its configuration, its measurements and its policy.
+//!
+//! | file | content |
+//! |---|---|
+//! | `config.toml` | everything that decided the run; `--config` takes it back |
+//! | `metrics.csv` | a row for each finished episode and each evaluation; the same bytes for the same configuration |
+//! | `timings.csv` | the wall-clock time of the same rows |
+//! | `policy.safetensors` | the policy, replaced at each evaluation and at the end |
+
+pub mod config_file;
+mod metrics;
+pub mod policy_file;
+
+pub use metrics::MetricsFiles;
+
+use crate::actor::Actor;
+use crate::config::Config;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A directory that belongs to one run.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    environment: String,
+}
+
+impl RunDirectory {
+    /// Makes the directory, and writes `config.toml`. Without a `path` it becomes the first unused `runs/ENVIRONMENT-N`.
+    ///
+    /// # Errors
+    /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
+    pub fn create(path: Option<&Path>, environment: &str, config: &Config) -> Result<Self> {
+        let path = match path {
+            Some(path) => path.to_path_buf(),
+            None => (1..)
+                .map(|n| Path::new("runs").join(format!("{environment}-{n}")))
+                .find(|path| !path.exists())
+                .expect("there are enough numbers"),
+        };
+        let shown = path.display();
+        if let Ok(mut entries) = fs::read_dir(&path) {
+            if entries.next().is_some() {
+                bail!(
+                    "{shown} already holds files, which will not be overwritten; choose another directory with --out"
+                );
+            }
+        } else if path.exists() {
+            bail!("{shown} is no directory that can be read; choose another with --out");
+        }
+        let run = Self { environment: environment.to_string(), path: path.clone() };
+        let text = config_file::to_toml(environment, config)?;
+        fs::create_dir_all(&path)
+            .and_then(|()| fs::write(run.file("config.toml"), text))
+            .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
+        Ok(run)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of one of its files.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Replaces the policy, whole or not at all. A policy that is no longer finite never replaces one that is.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save_policy(&self, actor: &Actor) -> Result<()> {
+        if actor.theta().iter().any(|value| !value.is_finite()) {
+            return Ok(());
+        }
+        policy_file::save(&self.file(policy_file::NAME), &self.environment, actor)
+    }
+}

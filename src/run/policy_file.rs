@@ -1,0 +1,240 @@
+//! A policy as a safetensors file that stands on its own.
+//!
+//! Tensors, all f32, weights `[out, in]` as in PyTorch: `trunk.0.weight`, `trunk.0.bias`, … for the hidden layers, then
+//! `mean.weight`, `mean.bias`, `log_std.weight`, `log_std.bias`. The metadata names the environment, the activation, the
+//! form and bounds of log σ, and the action bounds, so that
+//! action = low + ½(tanh(mean) + 1)(high − low) can be computed anywhere.
+
+use crate::actor::Actor;
+use crate::env::Bounds;
+use crate::nn::{Activation, LogStd, Mlp, TanhGaussian, mlp};
+use crate::sac::Policy;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ndarray::{Array2, Axis, concatenate, s};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+/// The name of the file in a run directory.
+pub const NAME: &str = "policy.safetensors";
+const FORMAT: &str = "soft-actor-critic policy 1";
+
+/// A layer as it stands in the file: weight `[out, in]` and bias `[out]`.
+struct Tensors {
+    name: String,
+    weight: Array2<f32>,
+    bias: Vec<f32>,
+}
+
+/// Writes the file, whole or not at all.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<()> {
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for Tensors { name, weight, bias } in to_tensors(actor) {
+        let bytes = |values: &mut dyn Iterator<Item = &f32>| values.flat_map(|value| value.to_le_bytes()).collect();
+        tensors.push((format!("{name}.weight"), weight.shape().to_vec(), bytes(&mut weight.iter())));
+        tensors.push((format!("{name}.bias"), vec![bias.len()], bytes(&mut bias.iter())));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = with_metadata(&safetensors::serialize(views, None)?, &metadata(environment, actor))?;
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("the policy {} cannot be written", path.display()))
+}
+
+/// Reads a policy and the name of the environment it was trained in.
+///
+/// # Errors
+/// If the file cannot be read, is damaged, or is no policy of this program.
+pub fn load(path: &Path) -> Result<(String, Actor)> {
+    let shown = path.display();
+    let bytes = fs::read(path).with_context(|| format!("the policy {shown} cannot be read"))?;
+    parse(&bytes).with_context(|| format!("{shown} is no policy that `sac` has written whole"))
+}
+
+fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    let metadata = header.metadata().as_ref().context("it has no metadata")?;
+    let text = |key: &str| metadata.get(key).map(String::as_str).with_context(|| format!("its metadata lack {key}"));
+    ensure!(text("format")? == FORMAT, "its format is {:?}, not {FORMAT:?}", text("format")?);
+    let activation = match text("activation")? {
+        "relu" => Activation::Relu,
+        "tanh" => Activation::Tanh,
+        other => bail!("its activation {other:?} is unknown"),
+    };
+    let (min, max) = (text("log_std_min")?.parse()?, text("log_std_max")?.parse()?);
+    let log_std = match text("log_std")? {
+        "clamp" => LogStd::Clamp { min, max },
+        "tanh" => LogStd::Tanh { min, max },
+        other => bail!("its form of log_std {other:?} is unknown"),
+    };
+    let bounds = Bounds::new(split(text("action_low")?)?, split(text("action_high")?)?).map_err(|e| anyhow!(e))?;
+    let (network, theta) = from_tensors(&file, activation)?;
+    ensure!(network.outputs() == 2 * bounds.dimensions(), "its heads and its action bounds differ in length");
+    ensure!(theta.iter().all(|value| value.is_finite()), "it has parameters that are not finite");
+    let policy = Policy { network, distribution: TanhGaussian { log_std } };
+    Ok((text("environment")?.to_string(), Actor::new(policy, theta, bounds)))
+}
+
+fn metadata(environment: &str, actor: &Actor) -> BTreeMap<&'static str, String> {
+    let policy = actor.policy();
+    let activation = match policy.network.activation() {
+        Activation::Relu => "relu",
+        Activation::Tanh => "tanh",
+    };
+    let (log_std, min, max) = match policy.distribution.log_std {
+        LogStd::Clamp { min, max } => ("clamp", min, max),
+        LogStd::Tanh { min, max } => ("tanh", min, max),
+    };
+    let list = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    BTreeMap::from([
+        ("format", FORMAT.to_string()),
+        ("environment", environment.to_string()),
+        ("activation", activation.to_string()),
+        ("log_std", log_std.to_string()),
+        ("log_std_min", min.to_string()),
+        ("log_std_max", max.to_string()),
+        ("action_low", list(actor.bounds().low())),
+        ("action_high", list(actor.bounds().high())),
+    ])
+}
+
+fn split(list: &str) -> Result<Vec<f32>> {
+    list.split(',').map(|value| value.parse().with_context(|| format!("{value:?} is no number"))).collect()
+}
+
+/// Puts metadata into a serialized file in a fixed order; the library itself writes them in a random one.
+fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>> {
+    let (length, rest) = file.split_first_chunk().context("a file begins with the length of its header")?;
+    let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(*length))?);
+    let mut header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header)?;
+    header.insert("__metadata__".to_string(), serde_json::to_value(metadata)?);
+    let mut header = serde_json::to_vec(&header)?;
+    // The data stay aligned to eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
+}
+
+/// The layers by their names in the file. The last layer of the network becomes two: the mean and log σ.
+fn to_tensors(actor: &Actor) -> Vec<Tensors> {
+    let network = &actor.policy().network;
+    let (last, trunk) = network.layers().split_last().expect("a network has a layer");
+    let tensors = |name: String, layer: &mlp::Layer, columns: Range<usize>| Tensors {
+        name,
+        weight: mlp::weight(layer, actor.theta()).slice(s![.., columns.clone()]).t().to_owned(),
+        bias: actor.theta()[layer.bias.clone()][columns].to_vec(),
+    };
+    let mut all: Vec<_> =
+        trunk.iter().enumerate().map(|(l, layer)| tensors(format!("trunk.{l}"), layer, 0..layer.outputs)).collect();
+    let actions = actor.policy().action_size();
+    all.push(tensors("mean".into(), last, 0..actions));
+    all.push(tensors("log_std".into(), last, actions..2 * actions));
+    all
+}
+
+/// The network and its flat parameters, from the layers by their names.
+fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Mlp, Vec<f32>)> {
+    let tensor = |name: &str, dimensions: usize| -> Result<(Vec<usize>, Vec<f32>)> {
+        let tensor = file.tensor(name).map_err(|_| anyhow!("it lacks the tensor {name}"))?;
+        let shape = tensor.shape().to_vec();
+        ensure!(
+            tensor.dtype() == Dtype::F32 && shape.len() == dimensions,
+            "its tensor {name} has another type or rank"
+        );
+        Ok((shape, tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
+    };
+    let layer = |name: &str| -> Result<(Array2<f32>, Vec<f32>)> {
+        let (shape, weight) = tensor(&format!("{name}.weight"), 2)?;
+        let (_, bias) = tensor(&format!("{name}.bias"), 1)?;
+        ensure!(bias.len() == shape[0] && shape[0] > 0, "the weight and bias of {name} do not fit each other");
+        Ok((Array2::from_shape_vec((shape[0], shape[1]), weight)?, bias))
+    };
+    let depth = (0..).take_while(|l| file.tensor(&format!("trunk.{l}.weight")).is_ok()).count();
+    ensure!(file.len() == 2 * depth + 4, "it holds tensors that a policy does not have");
+    let mut layers = (0..depth).map(|l| layer(&format!("trunk.{l}"))).collect::<Result<Vec<_>>>()?;
+    let ((mean, mean_bias), (log_std, log_std_bias)) = (layer("mean")?, layer("log_std")?);
+    ensure!(mean.dim() == log_std.dim(), "its two heads differ in shape");
+    layers.push((concatenate![Axis(0), mean, log_std], [mean_bias, log_std_bias].concat()));
+    ensure!(layers.windows(2).all(|pair| pair[0].0.nrows() == pair[1].0.ncols()), "its layers do not fit each other");
+
+    let widths: Vec<_> = layers.iter().map(|(weight, _)| weight.nrows()).collect();
+    let (outputs, hidden) = widths.split_last().expect("the heads are a layer");
+    let network = Mlp::new(layers[0].0.ncols(), hidden, *outputs, activation);
+    let theta = layers.iter().flat_map(|(weight, bias)| weight.t().iter().chain(bias).copied().collect::<Vec<_>>());
+    Ok((network, theta.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, LogStdForm};
+    use crate::nn::init;
+    use crate::rng::{Philox, Stream};
+
+    fn actor(hidden: &[usize]) -> Actor {
+        let config = Config { policy_hidden: hidden.to_vec(), log_std: LogStdForm::Tanh, ..Config::default() };
+        let policy = Policy::new(&config, 5, 2);
+        let theta = init::uniform_by_inputs(&policy.network, &mut Philox::new(1, Stream::Init, 0));
+        Actor::new(policy, theta, Bounds::new(vec![-1.0, 0.1], vec![2.0, 0.3]).expect("they are valid"))
+    }
+
+    fn bytes(actor: &Actor, name: &str) -> Vec<u8> {
+        let path = std::env::temp_dir().join(format!("soft-actor-critic-{}-{name}", std::process::id()));
+        save(&path, "pendulum", actor).expect("the temporary directory can be written");
+        let bytes = fs::read(&path).expect("it was just written");
+        fs::remove_file(&path).expect("it was just written");
+        bytes
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        for hidden in [&[][..], &[7], &[4, 3, 6]] {
+            let saved = actor(hidden);
+            let (environment, loaded) = parse(&bytes(&saved, "round-trip")).expect("it was just written");
+            assert_eq!(environment, "pendulum");
+            assert_eq!((loaded.theta(), loaded.bounds()), (saved.theta(), saved.bounds()));
+            let observation = [0.1, -0.2, 0.3, 1.0, 5.0];
+            let act = |mut actor: Actor| {
+                let mut action = [0.0; 2];
+                actor.act(&observation, Some(&[0.5, -0.5]), &mut action);
+                action
+            };
+            assert_eq!(act(loaded), act(saved));
+        }
+    }
+
+    #[test]
+    fn the_same_policy_gives_the_same_bytes() {
+        assert_eq!(bytes(&actor(&[8]), "first"), bytes(&actor(&[8]), "second"));
+    }
+
+    /// Every prefix, and every file with one byte of its header changed, is refused or read; none makes a panic.
+    #[test]
+    fn damaged_files_are_refused() {
+        let whole = bytes(&actor(&[3]), "damaged");
+        for length in 0..whole.len() {
+            assert!(parse(&whole[..length]).is_err(), "a prefix of {length} bytes was read");
+        }
+        let header = u64::from_le_bytes(whole[..8].try_into().expect("it has eight bytes")) as usize;
+        for at in 0..8 + header {
+            for change in [1, 0x20, 0x80] {
+                let mut damaged = whole.clone();
+                damaged[at] ^= change;
+                let _ = parse(&damaged);
+            }
+        }
+        let mut infinite = whole.clone();
+        let end = infinite.len();
+        infinite[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        assert!(parse(&infinite).is_err());
+    }
+}

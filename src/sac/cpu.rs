@@ -1,0 +1,363 @@
+//! Soft Actor-Critic on the CPU. [`CpuLearner::update`] is the algorithm; what it calls follows in the order of its steps.
+//!
+//! Twin critics Q₁, Q₂ with target copies Q̄₁, Q̄₂, a tanh-Gaussian policy π and a temperature α, fixed or tuned.
+//! Reference: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv 1812.05905.
+
+use super::{Learner, Metrics, Noise, Policy, PolicyWorkspace, Snapshot};
+use crate::config::{Alpha, Config};
+use crate::error::Error;
+use crate::nn::{Adam, Mlp, Real, Workspace, init, polyak};
+use crate::replay::Batch;
+use crate::rng::{Philox, Stream};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip};
+
+/// A parameter vector, the gradient of its loss, and the optimizer that brings the two together.
+struct Parameters<T> {
+    values: Vec<T>,
+    gradient: Vec<T>,
+    adam: Adam<T>,
+}
+
+impl<T: Real> Parameters<T> {
+    fn new(values: Vec<T>, learning_rate: f64) -> Self {
+        Self { gradient: vec![T::zero(); values.len()], adam: Adam::new(values.len(), learning_rate), values }
+    }
+
+    fn step(&mut self) {
+        self.adam.step(&mut self.values, &self.gradient);
+    }
+}
+
+/// One of the twins: Q(s, a), and its slowly following copy Q̄.
+struct Critic<T> {
+    online: Parameters<T>,
+    target: Vec<T>,
+    workspace: Workspace<T>,
+    /// Q(s, a) or Q̄(s, a), whichever was last asked for, `[B, 1]`.
+    q: Array2<T>,
+    /// ∂L/∂Q, `[B, 1]`.
+    d_q: Array2<T>,
+    /// ∂L/∂a, `[B, A]`.
+    d_action: Array2<T>,
+}
+
+/// The learner that the proofs are about; `f32` to train, `f64` to prove.
+pub struct CpuLearner<T = f32> {
+    policy: Policy,
+    critic: Mlp,
+    tau: T,
+    target_entropy: T,
+    fixed_alpha: Option<T>,
+
+    theta: Parameters<T>,
+    critics: [Critic<T>; 2],
+    /// log α, one element; it stays as it is if α is fixed.
+    log_alpha: Parameters<T>,
+
+    /// Passes of the policy over a batch, and over what is acted upon.
+    batch_pass: PolicyWorkspace<T>,
+    acting_pass: PolicyWorkspace<T>,
+    /// \[s, a], `[B, O + A]`.
+    critic_input: Array2<T>,
+    /// y, `[B]`.
+    target: Array1<T>,
+    /// ∂J_π/∂ã, `[B, A]`, and ∂J_π/∂log π, `[B]`.
+    d_action: Array2<T>,
+    d_log_prob: Array1<T>,
+
+    metrics: Metrics,
+}
+
+impl<T: Real> CpuLearner<T> {
+    /// A learner before its first update, initialised from the seed of `config`, which must be valid.
+    pub fn new(config: &Config, observation_size: usize, action_size: usize) -> Self {
+        let batch_size = config.batch_size;
+        let policy = Policy::new(config, observation_size, action_size);
+        let critic = Mlp::new(observation_size + action_size, &config.critic_hidden, 1, config.activation);
+        let initial =
+            |network: &Mlp, index| init::uniform_by_inputs(network, &mut Philox::new(config.seed, Stream::Init, index));
+        let critics = [1, 2].map(|index| {
+            let values = initial(&critic, index);
+            Critic {
+                target: values.clone(),
+                online: Parameters::new(values, config.critic_learning_rate),
+                workspace: critic.workspace(batch_size),
+                q: Array2::zeros((batch_size, 1)),
+                d_q: Array2::zeros((batch_size, 1)),
+                d_action: Array2::zeros((batch_size, action_size)),
+            }
+        });
+        Self {
+            tau: T::of(config.tau),
+            target_entropy: T::of(config.target_entropy.nats(action_size)),
+            fixed_alpha: match config.alpha {
+                Alpha::Auto => None,
+                Alpha::Fixed(alpha) => Some(T::of(alpha)),
+            },
+            theta: Parameters::new(initial(&policy.network, 0), config.policy_learning_rate),
+            critics,
+            log_alpha: Parameters::new(vec![T::of(config.initial_alpha.ln())], config.temperature_learning_rate),
+            batch_pass: policy.workspace(batch_size),
+            acting_pass: policy.workspace(1),
+            critic_input: Array2::zeros((batch_size, observation_size + action_size)),
+            target: Array1::zeros(batch_size),
+            d_action: Array2::zeros((batch_size, action_size)),
+            d_log_prob: Array1::zeros(batch_size),
+            metrics: Metrics::default(),
+            policy,
+            critic,
+        }
+    }
+
+    /// One update: critics, policy, temperature, targets, each with what the step before it has left.
+    pub fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
+        if self.metrics.failure.is_some() {
+            return;
+        }
+        let alpha = self.alpha();
+
+        // y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)),  ã′ ~ π(·|s′)
+        self.critic_target(alpha, batch, noise);
+
+        // J_Q = Σᵢ mean (Qᵢ(s, a) − y)²
+        let critic_loss = self.critic_loss(batch);
+        if !self.finite("critic loss", critic_loss) {
+            return;
+        }
+        let q = self.critics.iter().map(|critic| mean(critic.q.column(0))).sum::<T>() / T::of(2.0);
+        for_both(&mut self.critics, |critic| critic.online.step());
+
+        // J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)),  ã ~ π(·|s)
+        let policy_loss = self.policy_loss(alpha, batch, noise);
+        if !self.finite("policy loss", policy_loss) {
+            return;
+        }
+        self.theta.step();
+
+        // J_α = −log α · mean (log π(ã|s) + H̄)
+        if self.fixed_alpha.is_none() {
+            let temperature_loss = self.temperature_loss();
+            self.log_alpha.step();
+            self.metrics.temperature_loss += temperature_loss.as_f64();
+        }
+
+        // Q̄ᵢ ← Q̄ᵢ + τ(Qᵢ − Q̄ᵢ)
+        let tau = self.tau;
+        for_both(&mut self.critics, |critic| polyak(&mut critic.target, &critic.online.values, tau));
+
+        self.metrics.updates += 1;
+        self.metrics.critic_loss += critic_loss.as_f64();
+        self.metrics.q += q.as_f64();
+        self.metrics.policy_loss += policy_loss.as_f64();
+        self.metrics.entropy -= mean(self.batch_pass.log_prob.view()).as_f64();
+    }
+
+    /// α
+    pub fn alpha(&self) -> T {
+        self.fixed_alpha.unwrap_or_else(|| self.log_alpha.values[0].exp())
+    }
+
+    /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) for each row of the batch, `[B]`.
+    pub fn critic_target(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> ArrayView1<'_, T> {
+        let next_observation = batch.next_observation.view();
+        self.policy.sample(&self.theta.values, next_observation, noise.next.view(), &mut self.batch_pass);
+        let PolicyWorkspace { action, log_prob, .. } = &self.batch_pass;
+        join_columns(&mut self.critic_input, next_observation, action.view());
+        for_both(&mut self.critics, |Critic { target, workspace, q, .. }| {
+            self.critic.forward(target, self.critic_input.view(), workspace, q.view_mut());
+        });
+        let [q1, q2] = self.critics.each_ref().map(|critic| critic.q.column(0));
+        for row in 0..self.target.len() {
+            let next_value = min(q1[row], q2[row]) - alpha * log_prob[row];
+            self.target[row] = batch.reward[row] + batch.discount[row] * next_value;
+        }
+        self.target.view()
+    }
+
+    /// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², and its gradient over the parameters of both critics; y is the last
+    /// [`Self::critic_target`].
+    pub fn critic_loss(&mut self, batch: &Batch<T>) -> T {
+        join_columns(&mut self.critic_input, batch.observation.view(), batch.action.view());
+        let (network, input, y) = (&self.critic, self.critic_input.view(), self.target.view());
+        let rows = T::of(y.len() as f64);
+        for_both(&mut self.critics, |Critic { online, workspace, q, d_q, .. }| {
+            network.forward(&online.values, input, workspace, q.view_mut());
+            Zip::from(d_q.column_mut(0))
+                .and(q.column(0))
+                .and(y)
+                .for_each(|d_q, &q, &y| *d_q = T::of(2.0) * (q - y) / rows);
+            network.backward(&online.values, input, d_q.view(), workspace, Some(&mut online.gradient), None);
+        });
+        self.critics
+            .iter()
+            .map(|critic| {
+                Zip::from(critic.q.column(0)).and(y).fold(T::zero(), |sum, &q, &y| sum + (q - y) * (q - y)) / rows
+            })
+            .sum()
+    }
+
+    /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)) with ã ~ π(·|s), and its gradient over the policy's parameters.
+    pub fn policy_loss(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> T {
+        let (observation, noise) = (batch.observation.view(), noise.current.view());
+        let rows = T::of(batch.reward.len() as f64);
+        self.policy.sample(&self.theta.values, observation, noise, &mut self.batch_pass);
+        let PolicyWorkspace { action, log_prob, .. } = &self.batch_pass;
+        join_columns(&mut self.critic_input, observation, action.view());
+        let (network, input) = (&self.critic, self.critic_input.view());
+        for_both(&mut self.critics, |Critic { online, workspace, q, .. }| {
+            network.forward(&online.values, input, workspace, q.view_mut());
+        });
+
+        let [q1, q2] = &mut self.critics;
+        let mut loss = T::zero();
+        for row in 0..log_prob.len() {
+            let at = [row, 0];
+            loss += alpha * log_prob[row] - min(q1.q[at], q2.q[at]);
+            // Only the critic that is the minimum passes a gradient on.
+            let first = q1.q[at] <= q2.q[at];
+            (q1.d_q[at], q2.d_q[at]) = if first { (-rows.recip(), T::zero()) } else { (T::zero(), -rows.recip()) };
+        }
+        for_both(&mut self.critics, |Critic { online, workspace, d_q, d_action, .. }| {
+            network.backward(&online.values, input, d_q.view(), workspace, None, Some(d_action.view_mut()));
+        });
+        let [q1, q2] = &self.critics;
+        Zip::from(&mut self.d_action).and(&q1.d_action).and(&q2.d_action).for_each(|d, &d1, &d2| *d = d1 + d2);
+        self.d_log_prob.fill(alpha / rows);
+        let Parameters { values, gradient, .. } = &mut self.theta;
+        let (d_action, d_log_prob) = (self.d_action.view(), self.d_log_prob.view());
+        self.policy.sample_backward(values, observation, noise, d_action, d_log_prob, &mut self.batch_pass, gradient);
+        loss / rows
+    }
+
+    /// J_α = −log α · mean (log π(ã|s) + H̄), and its gradient over log α; log π is that of the last
+    /// [`Self::policy_loss`].
+    pub fn temperature_loss(&mut self) -> T {
+        let gap = mean(self.batch_pass.log_prob.view()) + self.target_entropy;
+        self.log_alpha.gradient[0] = -gap;
+        -self.log_alpha.values[0] * gap
+    }
+
+    /// The gradients that the losses last left, by the names of [`Learner::snapshot`].
+    pub fn gradients(&self) -> [(&'static str, &[T]); 4] {
+        let [q1, q2] = &self.critics;
+        [
+            ("policy", &self.theta.gradient),
+            ("q1", &q1.online.gradient),
+            ("q2", &q2.online.gradient),
+            ("log_alpha", &self.log_alpha.gradient),
+        ]
+    }
+
+    /// The shape of the policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The shape of each critic.
+    pub fn critic(&self) -> &Mlp {
+        &self.critic
+    }
+
+    /// Says whether `value` is finite, and remembers the first that is not.
+    fn finite(&mut self, quantity: &'static str, value: T) -> bool {
+        if !value.is_finite() {
+            self.metrics.failure = Some((self.metrics.updates + 1, quantity));
+        }
+        value.is_finite()
+    }
+
+    /// Everything that updates depend on, by name: vectors, and counts.
+    #[allow(clippy::type_complexity)]
+    fn state(&mut self) -> (Vec<(String, &mut [T])>, Vec<(String, &mut u64)>) {
+        let [q1, q2] = &mut self.critics;
+        let mut vectors = vec![
+            ("target_q1".to_string(), q1.target.as_mut_slice()),
+            ("target_q2".to_string(), q2.target.as_mut_slice()),
+        ];
+        let mut counts = vec![("updates".to_string(), &mut self.metrics.updates)];
+        for (name, Parameters { values, adam, .. }) in [
+            ("policy", &mut self.theta),
+            ("q1", &mut q1.online),
+            ("q2", &mut q2.online),
+            ("log_alpha", &mut self.log_alpha),
+        ] {
+            vectors.push((name.to_string(), values));
+            vectors.push((format!("{name}.adam_first_moment"), &mut adam.first_moment));
+            vectors.push((format!("{name}.adam_second_moment"), &mut adam.second_moment));
+            counts.push((format!("{name}.adam_steps"), &mut adam.steps));
+        }
+        (vectors, counts)
+    }
+}
+
+impl<T: Real> Learner<T> for CpuLearner<T> {
+    fn act(&mut self, observation: ArrayView2<T>, noise: Option<ArrayView2<T>>, action: ArrayViewMut2<T>) {
+        let rows = observation.nrows();
+        if self.acting_pass.log_prob.len() != rows {
+            self.acting_pass = self.policy.workspace(rows);
+        }
+        self.policy.act(&self.theta.values, observation, noise, &mut self.acting_pass, action);
+    }
+
+    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
+        Self::update(self, batch, noise);
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        Metrics { alpha: self.alpha().as_f64(), ..self.metrics }
+    }
+
+    fn snapshot(&mut self) -> Snapshot<T> {
+        let (vectors, counts) = self.state();
+        Snapshot {
+            vectors: vectors.into_iter().map(|(name, values)| (name, values.to_vec())).collect(),
+            counts: counts.into_iter().map(|(name, count)| (name, *count)).collect(),
+        }
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot<T>) -> Result<(), Error> {
+        let (vectors, counts) = self.state();
+        for (name, values) in &vectors {
+            let found = snapshot.get(name).map(<[T]>::len);
+            if found != Some(values.len()) {
+                let found = found.map_or("none".into(), |length| format!("one of length {length}"));
+                return Err(Error::Snapshot(format!("{name} must have length {}, there is {found}", values.len())));
+            }
+        }
+        if let Some((name, _)) = counts.iter().find(|(name, _)| snapshot.count(name).is_none()) {
+            return Err(Error::Snapshot(format!("the count {name} is missing")));
+        }
+        if (snapshot.vectors.len(), snapshot.counts.len()) != (vectors.len(), counts.len()) {
+            return Err(Error::Snapshot("it holds more than a learner of this configuration does".into()));
+        }
+        for (name, values) in vectors {
+            values.copy_from_slice(snapshot.get(&name).expect("its length has been checked"));
+        }
+        for (name, count) in counts {
+            *count = snapshot.count(&name).expect("it has been looked up");
+        }
+        Ok(())
+    }
+}
+
+/// Does the same with both critics, at the same time.
+fn for_both<T: Real>(critics: &mut [Critic<T>; 2], work: impl Fn(&mut Critic<T>) + Sync) {
+    let [q1, q2] = critics;
+    rayon::join(|| work(q1), || work(q2));
+}
+
+/// \[s, a]: `[B, O]` and `[B, A]` side by side into `[B, O + A]`.
+fn join_columns<T: Real>(joined: &mut Array2<T>, observation: ArrayView2<T>, action: ArrayView2<T>) {
+    let (left, right) = joined.view_mut().split_at(Axis(1), observation.ncols());
+    observation.assign_to(left);
+    action.assign_to(right);
+}
+
+/// The smaller one; NaN if the first is.
+fn min<T: Real>(a: T, b: T) -> T {
+    if b < a { b } else { a }
+}
+
+fn mean<T: Real>(values: ArrayView1<T>) -> T {
+    values.sum() / T::of(values.len() as f64)
+}

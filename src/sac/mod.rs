@@ -1,0 +1,129 @@
+//! The algorithm: the seam between training and whatever computes its updates.
+//!
+//! A [`Learner`] owns the networks and changes them by updates. All randomness enters as data, as batches and as the
+//! noise ε, so that every implementation computes the same function of the same inputs and two of them are compared by
+//! comparing vectors. [`cpu::CpuLearner`] is the algorithm itself, to be read top to bottom.
+
+pub mod cpu;
+mod policy;
+
+pub use cpu::CpuLearner;
+pub use policy::{Policy, PolicyWorkspace};
+
+use crate::error::Error;
+use crate::nn::Real;
+use crate::replay::Batch;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use rand::Rng;
+use rand_distr::StandardNormal;
+
+/// What computes updates, and actions, for one agent.
+pub trait Learner<T: Real = f32>: Send {
+    /// Writes a = tanh(μ + σ·ε) for `noise` ε, or the deterministic tanh(μ) without it.
+    ///
+    /// `observation` is `[B, O]`; `noise` and `action` are `[B, A]`, actions in \[−1, 1].
+    fn act(&mut self, observation: ArrayView2<T>, noise: Option<ArrayView2<T>>, action: ArrayViewMut2<T>);
+
+    /// Makes one update. Once a quantity is no longer finite, this and all later updates change nothing.
+    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>);
+
+    /// What the updates so far have seen. The only call that waits for a device.
+    fn metrics(&mut self) -> Metrics;
+
+    /// Everything that updates depend on, by name.
+    fn snapshot(&mut self) -> Snapshot<T>;
+
+    /// Goes back to a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] if a vector is missing, unknown or of another length; nothing is changed then.
+    fn restore(&mut self, snapshot: &Snapshot<T>) -> Result<(), Error>;
+}
+
+/// The ε of one update, standard normal.
+#[derive(Clone, Debug)]
+pub struct Noise<T> {
+    /// For the actions at s, in the losses of the policy and the temperature, `[B, A]`.
+    pub current: Array2<T>,
+    /// For the actions at s′, in the critics' targets, `[B, A]`.
+    pub next: Array2<T>,
+}
+
+impl<T: Real> Noise<T> {
+    /// Room for the noise of a batch.
+    pub fn zeros(batch_size: usize, action_size: usize) -> Self {
+        let zeros = Array2::zeros((batch_size, action_size));
+        Self { current: zeros.clone(), next: zeros }
+    }
+
+    /// Draws all of it anew.
+    pub fn fill(&mut self, rng: &mut impl Rng) {
+        for noise in [&mut self.current, &mut self.next] {
+            noise.iter_mut().for_each(|noise| *noise = T::of(rng.sample(StandardNormal)));
+        }
+    }
+}
+
+/// Sums over all updates so far; the difference of two of them, divided by the updates between, is a mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Number of updates made.
+    pub updates: u64,
+    /// Σ of J_Q, the two critics' losses together.
+    pub critic_loss: f64,
+    /// Σ of J_π.
+    pub policy_loss: f64,
+    /// Σ of J_α; zero for a fixed temperature.
+    pub temperature_loss: f64,
+    /// Σ of the mean of Q₁(s, a) and Q₂(s, a) over the batch.
+    pub q: f64,
+    /// Σ of −mean log π(ã|s), the policy's entropy in nats over actions in \[−1, 1].
+    pub entropy: f64,
+    /// α now, not a sum.
+    pub alpha: f64,
+    /// The first quantity that was not finite, and the update, counted from 1, that met it.
+    pub failure: Option<(u64, &'static str)>,
+}
+
+impl Metrics {
+    /// Means over the updates since `earlier`; none if there were none. `alpha` is the present one.
+    pub fn means_since(&self, earlier: &Self) -> Option<Self> {
+        let updates = self.updates - earlier.updates;
+        let mean = |now: f64, then: f64| (now - then) / updates as f64;
+        (updates > 0).then(|| Self {
+            updates,
+            critic_loss: mean(self.critic_loss, earlier.critic_loss),
+            policy_loss: mean(self.policy_loss, earlier.policy_loss),
+            temperature_loss: mean(self.temperature_loss, earlier.temperature_loss),
+            q: mean(self.q, earlier.q),
+            entropy: mean(self.entropy, earlier.entropy),
+            ..*self
+        })
+    }
+}
+
+/// A learner's state by name. What a later version adds is another name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot<T> {
+    /// Parameters, targets and moments.
+    pub vectors: Vec<(String, Vec<T>)>,
+    /// Numbers of updates and of optimizer steps.
+    pub counts: Vec<(String, u64)>,
+}
+
+impl<T> Snapshot<T> {
+    /// The vector called `name`.
+    pub fn get(&self, name: &str) -> Option<&[T]> {
+        self.vectors.iter().find(|(known, _)| known == name).map(|(_, values)| values.as_slice())
+    }
+
+    /// The vector called `name`, to be changed.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Vec<T>> {
+        self.vectors.iter_mut().find(|(known, _)| known == name).map(|(_, values)| values)
+    }
+
+    /// The count called `name`.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.counts.iter().find(|(known, _)| known == name).map(|&(_, count)| count)
+    }
+}

@@ -1,0 +1,222 @@
+//! The training loop: act, step, store, learn; and evaluate.
+
+use crate::actor::{Actor, Evaluation, evaluate};
+use crate::config::Config;
+use crate::env::{Bounds, CheckedEnv, Env};
+use crate::error::Error;
+use crate::replay::{Batch, Replay, Transition};
+use crate::rng::{Philox, Stream};
+use crate::sac::{CpuLearner, Learner, Metrics, Noise, Policy};
+use ndarray::{Array2, ArrayView2};
+use rand::{Rng, RngCore};
+use rand_distr::StandardNormal;
+
+/// A finished training episode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Episode {
+    /// Its number, counted from 1.
+    pub number: u64,
+    /// Its steps.
+    pub length: u64,
+    /// The sum of its rewards.
+    pub total_reward: f64,
+}
+
+/// One training run, advanced a step at a time.
+///
+/// Results depend on the configuration and the environment alone, not on the number of threads. Steps are fastest
+/// inside a thread pool; see [`with_threads`].
+pub struct Trainer {
+    config: Config,
+    env: CheckedEnv<Box<dyn Env>>,
+    evaluation_env: Box<dyn Env>,
+    bounds: Bounds,
+    learner: Box<dyn Learner>,
+    replay: Replay,
+
+    rows: Vec<usize>,
+    batch: Batch<f32>,
+    noise: Noise<f32>,
+    action: Array2<f32>,
+    action_noise: Array2<f32>,
+    scaled_action: Vec<f32>,
+
+    observation: Vec<f32>,
+    steps: u64,
+    updates: u64,
+    episode: Episode,
+}
+
+impl Trainer {
+    /// A run before its first step. `make_env` is called twice, for training and for evaluation.
+    ///
+    /// # Errors
+    /// If `config` is invalid, the replay memory does not fit, or the environment fails.
+    pub fn new(make_env: impl Fn() -> Box<dyn Env>, config: Config) -> Result<Self, Error> {
+        config.validate()?;
+        let mut env = CheckedEnv::new(make_env());
+        let bounds = env.action_bounds();
+        let (o, a, batch_size) = (env.observation_size(), bounds.dimensions(), config.batch_size);
+        let capacity = config.replay_capacity.min(usize::try_from(config.steps).unwrap_or(usize::MAX));
+        let replay = Replay::new(capacity, o, a)?;
+        let observation = env.reset(episode_seed(config.seed, 1))?;
+        Ok(Self {
+            evaluation_env: make_env(),
+            learner: Box::new(CpuLearner::new(&config, o, a)),
+            replay,
+            rows: vec![0; batch_size],
+            batch: Batch::zeros(batch_size, o, a),
+            noise: Noise::zeros(batch_size, a),
+            action: Array2::zeros((1, a)),
+            action_noise: Array2::zeros((1, a)),
+            scaled_action: vec![0.0; a],
+            observation,
+            steps: 0,
+            updates: 0,
+            episode: Episode { number: 1, length: 0, total_reward: 0.0 },
+            env,
+            bounds,
+            config,
+        })
+    }
+
+    /// What it learns with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Environment steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Whether all steps of the configuration have been taken.
+    pub fn is_finished(&self) -> bool {
+        self.steps >= self.config.steps
+    }
+
+    /// Takes one step in the environment, and makes one update once there is enough to learn from. Returns the episode
+    /// if this step ended one.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] if the environment fails or returns what it must not, [`Error::NonFinite`] if a loss or
+    /// an action is not finite. What was learned before stays as it was.
+    pub fn step(&mut self) -> Result<Option<Episode>, Error> {
+        self.act()?;
+        let step = self.env.step(&self.scaled_action)?;
+        self.replay.push(Transition {
+            observation: &self.observation,
+            action: self.action.as_slice().expect("it is a single row"),
+            reward: step.reward as f32,
+            next_observation: &step.observation,
+            terminated: step.terminated,
+            truncated: step.truncated,
+        });
+        self.observation = step.observation;
+        self.steps += 1;
+        self.episode.length += 1;
+        self.episode.total_reward += step.reward;
+
+        let mut finished = None;
+        if step.terminated || step.truncated {
+            finished = Some(self.episode);
+            self.episode = Episode { number: self.episode.number + 1, length: 0, total_reward: 0.0 };
+            self.observation = self.env.reset(episode_seed(self.config.seed, self.episode.number))?;
+        }
+        if self.steps >= self.config.first_update() {
+            self.learn()?;
+        }
+        Ok(finished)
+    }
+
+    /// Chooses the action of this step: uniformly at random at first, then from the policy.
+    fn act(&mut self) -> Result<(), Error> {
+        let mut rng = Philox::new(self.config.seed, Stream::Action, self.steps);
+        if self.steps < self.config.random_steps {
+            self.action.iter_mut().for_each(|action| *action = rng.random_range(-1.0..=1.0));
+        } else {
+            self.action_noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
+            let observation = ArrayView2::from_shape((1, self.observation.len()), &self.observation);
+            let observation = observation.expect("a slice is a row");
+            self.learner.act(observation, Some(self.action_noise.view()), self.action.view_mut());
+        }
+        if self.action.iter().any(|action| !action.is_finite()) {
+            return Err(Error::NonFinite { step: self.steps, quantity: "action" });
+        }
+        self.bounds.scale(self.action.as_slice().expect("it is a single row"), &mut self.scaled_action);
+        Ok(())
+    }
+
+    /// Draws a batch and the noise of one update, and makes it.
+    fn learn(&mut self) -> Result<(), Error> {
+        let stored = self.replay.len();
+        let mut rng = Philox::new(self.config.seed, Stream::Replay, self.updates);
+        self.rows.iter_mut().for_each(|row| *row = rng.random_range(0..stored));
+        self.replay.gather(&self.rows, self.config.gamma as f32, &mut self.batch);
+        self.noise.fill(&mut Philox::new(self.config.seed, Stream::Update, self.updates));
+        self.learner.update(&self.batch, &self.noise);
+        self.updates += 1;
+        match self.learner.metrics().failure {
+            Some((_, quantity)) => Err(Error::NonFinite { step: self.steps, quantity }),
+            None => Ok(()),
+        }
+    }
+
+    /// What the updates so far have seen.
+    pub fn metrics(&mut self) -> Metrics {
+        self.learner.metrics()
+    }
+
+    /// The policy as it is now.
+    pub fn actor(&mut self) -> Actor {
+        let policy = Policy::new(&self.config, self.observation.len(), self.bounds.dimensions());
+        let theta = self.learner.snapshot().get("policy").expect("every learner has a policy").to_vec();
+        Actor::new(policy, theta, self.bounds.clone())
+    }
+
+    /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start states.
+    ///
+    /// # Errors
+    /// [`Error::Environment`], as from [`Self::step`].
+    pub fn evaluate(&mut self, episodes: u64) -> Result<Evaluation, Error> {
+        let seed = self.config.seed;
+        evaluate(&mut self.actor(), &mut *self.evaluation_env, seed, episodes, false)
+    }
+
+    /// Evaluates if the configuration asks for it at this step: every `eval_every` steps, and at the end.
+    ///
+    /// # Errors
+    /// [`Error::Environment`], as from [`Self::step`].
+    pub fn evaluate_if_due(&mut self) -> Result<Option<Evaluation>, Error> {
+        let Config { eval_every, eval_episodes, final_episodes, .. } = self.config;
+        if eval_every == 0 {
+            Ok(None)
+        } else if self.is_finished() {
+            self.evaluate(final_episodes).map(Some)
+        } else if self.steps.is_multiple_of(eval_every) {
+            self.evaluate(eval_episodes).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// The seed of a training episode.
+fn episode_seed(seed: u64, number: u64) -> u64 {
+    Philox::new(seed, Stream::Environment, number).next_u64()
+}
+
+/// Runs `work` in a pool of `threads` threads; 0 stands for one for each core, up to four.
+///
+/// Everything that is parallel within `work` uses this pool, and handing over work costs least from inside it.
+///
+/// # Errors
+/// If the system gives no threads.
+pub fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R, std::io::Error> {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+        threads => threads,
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(std::io::Error::other)?;
+    Ok(pool.install(work))
+}
