@@ -9,6 +9,7 @@
 use crate::error::Error;
 use crate::nn::Real;
 use ndarray::{Array1, Array2};
+use rand::Rng;
 use std::collections::VecDeque;
 
 /// `B` transitions, each of them a row.
@@ -180,6 +181,14 @@ impl Replay {
         self.apart.push_back(t);
         self.apart_observations.extend(&self.newest_next);
         self.next[t % self.capacity] = if terminated { Next::ApartTerminated } else { Next::Apart };
+    }
+
+    /// Draws rows uniformly, with replacement.
+    ///
+    /// # Panics
+    /// If nothing has been pushed yet.
+    pub fn sample(&self, rng: &mut impl Rng, rows: &mut [usize]) {
+        rows.iter_mut().for_each(|row| *row = rng.random_range(0..self.len()));
     }
 
     /// Copies the transitions in `rows` (each below [`Self::len`]) into `batch`; γ is `gamma`.

@@ -149,9 +149,7 @@ impl Trainer {
 
     /// Draws a batch and the noise of one update, and makes it.
     fn learn(&mut self) -> Result<(), Error> {
-        let stored = self.replay.len();
-        let mut rng = Philox::new(self.config.seed, Stream::Replay, self.updates);
-        self.rows.iter_mut().for_each(|row| *row = rng.random_range(0..stored));
+        self.replay.sample(&mut Philox::new(self.config.seed, Stream::Replay, self.updates), &mut self.rows);
         self.replay.gather(&self.rows, self.config.gamma as f32, &mut self.batch);
         self.noise.fill(&mut Philox::new(self.config.seed, Stream::Update, self.updates));
         self.learner.update(&self.batch, &self.noise);

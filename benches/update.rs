@@ -1,0 +1,110 @@
+//! One update and one action: the batch drawn from 100 000 stored transitions, and all noise, included.
+//!
+//! `cargo bench` runs everything; `cargo bench --bench update -- update/cpu` only some. `SAC_BENCH_THREADS` sets the
+//! number of threads, 2 if it is not set.
+
+use criterion::{BenchmarkId, Criterion};
+use ndarray::Array2;
+use rand::Rng;
+use soft_actor_critic::config::Config;
+use soft_actor_critic::replay::{Batch, Replay, Transition};
+use soft_actor_critic::rng::{Philox, Stream};
+use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
+use soft_actor_critic::train::with_threads;
+use std::time::Duration;
+
+const STORED: usize = 100_000;
+
+/// What is measured: dimensions of observation and action, batch size, width of both hidden layers.
+#[derive(Clone, Copy)]
+struct Size {
+    obs: usize,
+    act: usize,
+    batch: usize,
+    hidden: usize,
+}
+
+impl Size {
+    fn learner(self) -> CpuLearner {
+        let hidden = vec![self.hidden; 2];
+        let config = Config {
+            batch_size: self.batch,
+            policy_hidden: hidden.clone(),
+            critic_hidden: hidden,
+            ..Config::default()
+        };
+        CpuLearner::new(&config, self.obs, self.act)
+    }
+
+    /// Transitions of random values, in episodes of a thousand steps.
+    fn replay(self) -> Replay {
+        let mut rng = Philox::new(0, Stream::Environment, 0);
+        let mut random = |length: usize| -> Vec<f32> { (0..length).map(|_| rng.random_range(-1.0..1.0)).collect() };
+        let mut replay = Replay::new(STORED, self.obs, self.act).expect("it fits");
+        let mut observation = random(self.obs);
+        for step in 1..=STORED {
+            let (action, reward, next_observation) = (random(self.act), random(1)[0], random(self.obs));
+            replay.push(Transition {
+                observation: &observation,
+                action: &action,
+                reward,
+                next_observation: &next_observation,
+                terminated: false,
+                truncated: step % 1000 == 0,
+            });
+            observation = next_observation;
+        }
+        replay
+    }
+}
+
+fn update(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("update");
+    for size in [
+        Size { obs: 3, act: 1, batch: 256, hidden: 256 },
+        Size { obs: 17, act: 6, batch: 256, hidden: 256 },
+        Size { obs: 3, act: 1, batch: 100, hidden: 64 },
+    ] {
+        let Size { obs, act, batch: batch_size, hidden } = size;
+        let (mut learner, replay) = (size.learner(), size.replay());
+        let (mut batch, mut noise) = (Batch::zeros(batch_size, obs, act), Noise::zeros(batch_size, act));
+        let (mut rows, mut updates) = (vec![0; batch_size], 0);
+        let id = BenchmarkId::new("cpu", format!("obs{obs}-act{act}-b{batch_size}-h{hidden}"));
+        group.bench_function(id, |bencher| {
+            bencher.iter(|| {
+                replay.sample(&mut Philox::new(0, Stream::Replay, updates), &mut rows);
+                replay.gather(&rows, 0.99, &mut batch);
+                noise.fill(&mut Philox::new(0, Stream::Update, updates));
+                learner.update(&batch, &noise);
+                updates += 1;
+            });
+        });
+    }
+}
+
+fn act(criterion: &mut Criterion) {
+    let size = Size { obs: 17, act: 6, batch: 256, hidden: 256 };
+    let mut learner = size.learner();
+    let observation = Array2::from_elem((1, size.obs), 0.1);
+    let (noise, mut action) = (Array2::from_elem((1, size.act), 0.1), Array2::zeros((1, size.act)));
+    criterion.bench_function("act/cpu/obs17-act6-h256", |bencher| {
+        bencher.iter(|| learner.act(observation.view(), Some(noise.view()), action.view_mut()));
+    });
+}
+
+fn main() {
+    println!("update/cuda, act/cuda: not measured, there is no CUDA learner yet");
+    let threads =
+        std::env::var("SAC_BENCH_THREADS").ok().map_or(2, |n| n.parse().expect("SAC_BENCH_THREADS: a number"));
+    let run = || {
+        let mut criterion = Criterion::default()
+            .warm_up_time(Duration::from_secs(1))
+            .measurement_time(Duration::from_secs(5))
+            .sample_size(50)
+            .configure_from_args();
+        update(&mut criterion);
+        act(&mut criterion);
+        criterion.final_summary();
+    };
+    with_threads(threads, run).expect("the system gives threads");
+}

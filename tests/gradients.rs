@@ -1,0 +1,419 @@
+//! Every backward pass against central finite differences, in f64.
+//!
+//! For each tensor the largest error over the largest gradient must be at most [`TOLERANCE`]; the worst is printed. A
+//! difference says nothing where a ReLU, a min or a clamp changes side between its two points, so such a point is drawn
+//! anew, and the redraws are counted. Which side everything is on is told by the plain loops in [`Sides`], which share
+//! no code with what they check.
+
+use ndarray::{Array1, Array2, ArrayView2, Axis, arr2, s};
+use ndarray_rand::RandomExt;
+use ndarray_rand::rand_distr::{StandardNormal, Uniform};
+use soft_actor_critic::config::{Config, LogStdForm};
+use soft_actor_critic::nn::{Activation, LogStd, Mlp, TanhGaussian, mlp::weight};
+use soft_actor_critic::replay::Batch;
+use soft_actor_critic::rng::{Philox, Stream};
+use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
+
+const TOLERANCE: f64 = 1e-7;
+/// Half the distance of the two points of a difference.
+const STEP: f64 = 3e-6;
+
+/// The largest error over the largest gradient of one tensor.
+fn relative_error(analytic: &[f64], numeric: &[f64]) -> f64 {
+    assert_eq!(analytic.len(), numeric.len());
+    let largest = numeric.iter().fold(0.0_f64, |m, g| m.max(g.abs()));
+    let error = analytic.iter().zip(numeric).fold(0.0_f64, |m, (a, n)| m.max((a - n).abs()));
+    assert!(largest > 0.0, "a gradient that is zero everywhere proves nothing");
+    error / largest
+}
+
+/// Central differences of `loss` over every element of `point`, or nothing if `sides` differ within some step.
+fn differences<S: PartialEq>(
+    point: &[f64],
+    mut loss: impl FnMut(&[f64]) -> f64,
+    sides: impl Fn(&[f64]) -> S,
+) -> Option<Vec<f64>> {
+    let mut moved = point.to_vec();
+    let mut numeric = Vec::with_capacity(point.len());
+    for i in 0..point.len() {
+        moved[i] = point[i] + STEP;
+        let (above, sides_above) = (loss(&moved), sides(&moved));
+        moved[i] = point[i] - STEP;
+        let (below, sides_below) = (loss(&moved), sides(&moved));
+        moved[i] = point[i];
+        if sides_above != sides_below {
+            return None;
+        }
+        numeric.push((above - below) / (2.0 * STEP));
+    }
+    Some(numeric)
+}
+
+/// Keeps drawing until a draw succeeds; returns it with the number of redraws.
+fn redraw<R>(mut draw: impl FnMut(&mut Philox) -> Option<R>) -> (R, u64) {
+    (0..1000)
+        .find_map(|attempt| draw(&mut Philox::new(11, Stream::Init, attempt)).map(|result| (result, attempt)))
+        .expect("one draw in a thousand keeps clear of every kink")
+}
+
+fn random(rng: &mut Philox, rows: usize, columns: usize) -> Array2<f64> {
+    Array2::random_using((rows, columns), StandardNormal, rng)
+}
+
+/// A network in plain loops: its outputs, and the side of every ReLU.
+#[derive(Default)]
+struct Sides(Vec<bool>);
+
+impl Sides {
+    fn forward(&mut self, mlp: &Mlp, theta: &[f64], x: ArrayView2<f64>) -> Array2<f64> {
+        let last = mlp.layers().len() - 1;
+        let mut h = x.to_owned();
+        for (l, layer) in mlp.layers().iter().enumerate() {
+            let mut y = Array2::zeros((h.nrows(), layer.outputs));
+            for ((row, out), y) in y.indexed_iter_mut() {
+                let mut sum = theta[layer.bias.start + out];
+                for input in 0..layer.inputs {
+                    sum += h[[row, input]] * theta[layer.weight.start + input * layer.outputs + out];
+                }
+                *y = match mlp.activation() {
+                    _ if l == last => sum,
+                    Activation::Tanh => sum.tanh(),
+                    Activation::Relu => {
+                        self.0.push(sum > 0.0);
+                        sum.max(0.0)
+                    }
+                };
+            }
+            h = y;
+        }
+        h
+    }
+}
+
+/// The tensors of a flat parameter vector: each weight, each bias.
+fn tensors(mlp: &Mlp) -> impl Iterator<Item = std::ops::Range<usize>> {
+    mlp.layers().iter().flat_map(|layer| [layer.weight.clone(), layer.bias.clone()])
+}
+
+#[test]
+fn networks_over_parameters_and_inputs() {
+    let (mut worst, mut redraws): (f64, u64) = (0.0, 0);
+    for hidden in [&[][..], &[5], &[3, 7], &[7, 1, 5], &[5, 3, 9, 7]] {
+        for batch in [1, 2, 7] {
+            for activation in [Activation::Relu, Activation::Tanh] {
+                let mlp = Mlp::new(3, hidden, 2, activation);
+                let (error, attempts) = redraw(|rng| network_error(&mlp, batch, rng));
+                println!("network 3-{hidden:?}-2, {activation:?}, batch {batch}: {error:.1e}");
+                assert!(error <= TOLERANCE);
+                (worst, redraws) = (worst.max(error), redraws + attempts);
+            }
+        }
+    }
+    println!("networks: worst error {worst:.1e}, {redraws} redraws");
+}
+
+/// The worst error for L = Σ c ⊙ y with random c, so that ∂L/∂y = c.
+fn network_error(mlp: &Mlp, batch: usize, rng: &mut Philox) -> Option<f64> {
+    let theta = random(rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
+    let (x, c) = (random(rng, batch, mlp.inputs()), random(rng, batch, mlp.outputs()));
+    let (mut workspace, mut y) = (mlp.workspace(batch), c.clone());
+    let mut loss = |theta: &[f64], x: ArrayView2<f64>| {
+        mlp.forward(theta, x, &mut workspace, y.view_mut());
+        (&y * &c).sum()
+    };
+    let sides = |theta: &[f64], x: ArrayView2<f64>| {
+        let mut sides = Sides::default();
+        sides.forward(mlp, theta, x);
+        sides.0
+    };
+    let shape = x.dim();
+    let as_x = |x: &[f64]| Array2::from_shape_vec(shape, x.to_vec()).expect("it has the shape of x");
+    let numeric_theta = differences(&theta, |theta| loss(theta, x.view()), |theta| sides(theta, x.view()))?;
+    let flat_x = x.as_slice().expect("it is contiguous");
+    let numeric_x = differences(flat_x, |x| loss(&theta, as_x(x).view()), |x| sides(&theta, as_x(x).view()))?;
+
+    loss(&theta, x.view());
+    let mut d_theta = vec![f64::NAN; theta.len()];
+    let mut d_x = Array2::from_elem(x.dim(), f64::NAN);
+    mlp.backward(&theta, x.view(), c.view(), &mut workspace, Some(&mut d_theta), Some(d_x.view_mut()));
+
+    // Either gradient alone is the same, and so are the last inputs alone.
+    let mut alone = vec![f64::NAN; theta.len()];
+    mlp.backward(&theta, x.view(), c.view(), &mut workspace, Some(&mut alone), None);
+    assert_eq!(alone, d_theta);
+    let mut last_two = Array2::from_elem((batch, 2), f64::NAN);
+    mlp.backward(&theta, x.view(), c.view(), &mut workspace, None, Some(last_two.view_mut()));
+    assert!(relative_error(last_two.as_slice()?, &d_x.slice(s![.., 1..]).iter().copied().collect::<Vec<_>>()) < 1e-14);
+
+    let mut worst = relative_error(d_x.as_slice()?, &numeric_x);
+    for range in tensors(mlp) {
+        // With every ReLU of a layer on its flat side, zero is right, and proves nothing.
+        if numeric_theta[range.clone()].iter().all(|&g| g == 0.0) {
+            return None;
+        }
+        worst = worst.max(relative_error(&d_theta[range.clone()], &numeric_theta[range]));
+    }
+    Some(worst)
+}
+
+/// Differences for L = Σ c log π + Σ e ⊙ a, by element, over `[mean, raw log σ]`; one-sided where `side` says so.
+fn tanh_gaussian_error(
+    head: TanhGaussian,
+    mean: &Array2<f64>,
+    raw: &Array2<f64>,
+    noise: &Array2<f64>,
+    side: f64,
+) -> f64 {
+    let mut rng = Philox::new(5, Stream::Init, 0);
+    let (batch, actions) = mean.dim();
+    let c = Array1::random_using(batch, Uniform::new(0.5, 2.0).expect("it is a range"), &mut rng);
+    let e = random(&mut rng, batch, actions);
+    let loss = |mean: &Array2<f64>, raw: &Array2<f64>| {
+        let (mut action, mut log_prob) = (Array2::zeros((batch, actions)), Array1::zeros(batch));
+        head.sample(mean.view(), raw.view(), noise.view(), action.view_mut(), log_prob.view_mut());
+        (&log_prob * &c).sum() + (&action * &e).sum()
+    };
+    let (mut d_mean, mut d_raw) = (mean * f64::NAN, raw * f64::NAN);
+    let (mean_view, raw_view, noise_view) = (mean.view(), raw.view(), noise.view());
+    head.sample_backward(mean_view, raw_view, noise_view, e.view(), c.view(), d_mean.view_mut(), d_raw.view_mut());
+
+    let moved = |array: &Array2<f64>, i: usize, by: f64| {
+        let mut moved = array.clone();
+        moved.as_slice_mut().expect("it is contiguous")[i] += by;
+        moved
+    };
+    let slope = |loss: &dyn Fn(f64) -> f64, side: f64| match side {
+        0.0 => (loss(STEP) - loss(-STEP)) / (2.0 * STEP),
+        // Second order from one side: the derivative that a bound itself has.
+        _ => side * (4.0 * loss(side * STEP) - 3.0 * loss(0.0) - loss(2.0 * side * STEP)) / (2.0 * STEP),
+    };
+    let each = 0..mean.len();
+    let numeric_mean: Vec<_> = each.clone().map(|i| slope(&|by| loss(&moved(mean, i, by), raw), 0.0)).collect();
+    let numeric_raw: Vec<_> = each.map(|i| slope(&|by| loss(mean, &moved(raw, i, by)), side)).collect();
+    let of = |array: &Array2<f64>| array.iter().copied().collect::<Vec<_>>();
+    let raw_error = if numeric_raw.iter().all(|&g| g == 0.0) {
+        of(&d_raw).iter().fold(0.0, |m: f64, g| m.max(g.abs()))
+    } else {
+        relative_error(&of(&d_raw), &numeric_raw)
+    };
+    relative_error(&of(&d_mean), &numeric_mean).max(raw_error)
+}
+
+#[test]
+fn log_probability_over_mean_and_log_std() {
+    let mut worst: f64 = 0.0;
+    let mut check = |what: &str, error: f64| {
+        println!("log π, {what}: {error:.1e}");
+        assert!(error <= TOLERANCE);
+        worst = worst.max(error);
+    };
+    let mut rng = Philox::new(3, Stream::Init, 0);
+    let clamp = TanhGaussian { log_std: LogStd::Clamp { min: -20.0, max: 2.0 } };
+    let tanh = TanhGaussian { log_std: LogStd::Tanh { min: -20.0, max: 2.0 } };
+    for (name, head) in [("clamped", clamp), ("squashed", tanh)] {
+        for batch in [1, 2, 7] {
+            let (mean, noise) = (random(&mut rng, batch, 3), random(&mut rng, batch, 3));
+            let raw = random(&mut rng, batch, 3) * 0.5;
+            check(&format!("{name} log σ, batch {batch}"), tanh_gaussian_error(head, &mean, &raw, &noise, 0.0));
+        }
+    }
+    // Far into saturation, one point at a time, so that no large gradient hides the error of a small one.
+    for u in [-12.0, -8.0, -4.0, 4.0, 8.0, 12.0] {
+        for log_std in [-3.0, 0.0, 1.5] {
+            let noise: f64 = 0.7;
+            let mean = arr2(&[[u - f64::exp(log_std) * noise]]);
+            let error = tanh_gaussian_error(clamp, &mean, &arr2(&[[log_std]]), &arr2(&[[noise]]), 0.0);
+            check(&format!("u = {u}, log σ = {log_std}"), error);
+        }
+    }
+    // At a bound the gradient is the inner one, as in PyTorch; beyond it there is none.
+    let (mean, noise) = (random(&mut rng, 3, 2), random(&mut rng, 3, 2));
+    let narrow = TanhGaussian { log_std: LogStd::Clamp { min: -1.0, max: 0.5 } };
+    for (what, raw, side) in [
+        ("at the lower bound", -1.0, 1.0),
+        ("at the upper bound", 0.5, -1.0),
+        ("below", -1.1, 0.0),
+        ("above", 0.6, 0.0),
+    ] {
+        let raw = Array2::from_elem((3, 2), raw);
+        check(&format!("log σ {what}"), tanh_gaussian_error(narrow, &mean, &raw, &noise, side));
+    }
+    println!("log π: worst error {worst:.1e}");
+}
+
+const OBSERVATIONS: usize = 3;
+const ACTIONS: usize = 2;
+
+/// A learner with both kinds of hidden layer and of log σ, a batch and its noise.
+struct Setting {
+    learner: CpuLearner<f64>,
+    batch: Batch<f64>,
+    noise: Noise<f64>,
+}
+
+impl Setting {
+    fn draw(activation: Activation, log_std: LogStdForm, rng: &mut Philox) -> Self {
+        let config = Config {
+            batch_size: 7,
+            policy_hidden: vec![5, 3],
+            critic_hidden: vec![7, 5],
+            activation,
+            log_std,
+            log_std_min: -1.0,
+            log_std_max: 0.3,
+            ..Config::default()
+        };
+        let mut learner = CpuLearner::<f64>::new(&config, OBSERVATIONS, ACTIONS);
+        let mut snapshot = learner.snapshot();
+        for name in ["policy", "q1", "q2", "target_q1", "target_q2"] {
+            let values = snapshot.get_mut(name).expect("every learner has it");
+            *values = random(rng, 1, values.len()).into_raw_vec_and_offset().0;
+        }
+        *snapshot.get_mut("log_alpha").expect("every learner has it") = vec![-0.4];
+        learner.restore(&snapshot).expect("it came from this learner");
+        let mut batch = Batch::zeros(7, OBSERVATIONS, ACTIONS);
+        batch.observation = random(rng, 7, OBSERVATIONS);
+        batch.next_observation = random(rng, 7, OBSERVATIONS);
+        batch.action = random(rng, 7, ACTIONS).mapv(f64::tanh);
+        batch.reward = random(rng, 1, 7).remove_axis(Axis(0));
+        batch.discount = Array1::from_shape_fn(7, |i| if i % 3 == 0 { 0.0 } else { 0.99 });
+        let mut noise = Noise::zeros(7, ACTIONS);
+        noise.fill(rng);
+        Self { learner, batch, noise }
+    }
+
+    fn get(&mut self, name: &str) -> Vec<f64> {
+        self.learner.snapshot().get(name).expect("every learner has it").to_vec()
+    }
+
+    fn set(&mut self, name: &str, values: &[f64]) {
+        let mut snapshot = self.learner.snapshot();
+        *snapshot.get_mut(name).expect("every learner has it") = values.to_vec();
+        self.learner.restore(&snapshot).expect("it came from this learner");
+    }
+
+    fn gradient(&self, name: &str) -> Vec<f64> {
+        let gradients = self.learner.gradients();
+        gradients.iter().find(|(known, _)| *known == name).expect("every learner has it").1.to_vec()
+    }
+}
+
+/// All four combinations of activation and form of log σ, each checked by `error` over the tensors it names.
+fn for_every_setting(what: &str, error: impl Fn(&mut Setting) -> Option<f64>) {
+    let (mut worst, mut redraws): (f64, u64) = (0.0, 0);
+    for activation in [Activation::Relu, Activation::Tanh] {
+        for log_std in [LogStdForm::Clamp, LogStdForm::Tanh] {
+            let (found, attempts) = redraw(|rng| error(&mut Setting::draw(activation, log_std, rng)));
+            println!("{what}, {activation:?}, log σ {log_std:?}: {found:.1e}");
+            assert!(found <= TOLERANCE);
+            (worst, redraws) = (worst.max(found), redraws + attempts);
+        }
+    }
+    println!("{what}: worst error {worst:.1e}, {redraws} redraws");
+}
+
+fn worst_tensor(mlp: &Mlp, analytic: &[f64], numeric: &[f64]) -> Option<f64> {
+    let mut worst: f64 = 0.0;
+    for range in tensors(mlp) {
+        if numeric[range.clone()].iter().all(|&g| g == 0.0) {
+            return None;
+        }
+        worst = worst.max(relative_error(&analytic[range.clone()], &numeric[range]));
+    }
+    Some(worst)
+}
+
+#[test]
+fn critic_loss_over_the_parameters_of_both_critics() {
+    for_every_setting("critic loss", |setting| {
+        let Setting { learner, batch, noise } = setting;
+        learner.critic_target(0.7, batch, noise);
+        learner.critic_loss(batch);
+        let critic = learner.critic().clone();
+        let input = ndarray::concatenate![Axis(1), batch.observation, batch.action];
+        let batch = batch.clone();
+        let mut worst: f64 = 0.0;
+        for name in ["q1", "q2"] {
+            let (analytic, point) = (setting.gradient(name), setting.get(name));
+            let loss = |values: &[f64]| {
+                setting.set(name, values);
+                setting.learner.critic_loss(&batch)
+            };
+            let numeric = differences(&point, loss, |values| {
+                let mut sides = Sides::default();
+                sides.forward(&critic, values, input.view());
+                sides.0
+            })?;
+            setting.set(name, &point);
+            worst = worst.max(worst_tensor(&critic, &analytic, &numeric)?);
+        }
+        Some(worst)
+    });
+}
+
+#[test]
+fn policy_loss_over_every_policy_parameter_through_the_critics() {
+    for_every_setting("policy loss", |setting| {
+        let alpha = 0.7;
+        setting.learner.policy_loss(alpha, &setting.batch, &setting.noise);
+        let (policy, critic) = (setting.learner.policy().clone(), setting.learner.critic().clone());
+        let (batch, noise) = (setting.batch.clone(), setting.noise.clone());
+        let (analytic, point) = (setting.gradient("policy"), setting.get("policy"));
+        let critics = ["q1", "q2"].map(|name| setting.get(name));
+
+        // The side of every ReLU, clamp and min, all the way through.
+        let sides = |theta: &[f64]| {
+            let mut sides = Sides::default();
+            let heads = sides.forward(&policy.network, theta, batch.observation.view());
+            let (mean, raw) = heads.view().split_at(Axis(1), ACTIONS);
+            let (mut action, mut log_prob) = (Array2::zeros(mean.dim()), Array1::zeros(mean.nrows()));
+            policy.distribution.sample(mean, raw, noise.current.view(), action.view_mut(), log_prob.view_mut());
+            if let LogStd::Clamp { min, max } = policy.distribution.log_std {
+                sides.0.extend(raw.iter().flat_map(|&raw| [raw < min, raw > max]));
+            }
+            let input = ndarray::concatenate![Axis(1), batch.observation, action];
+            let [q1, q2] = critics.each_ref().map(|theta| sides.forward(&critic, theta, input.view()));
+            let chosen: Vec<_> = q1.iter().zip(&q2).map(|(q1, q2)| q1 < q2).collect();
+            let mixed = chosen.contains(&true) && chosen.contains(&false);
+            sides.0.extend(chosen);
+            (sides.0, mixed)
+        };
+        let (_, both_critics_matter) = sides(&point);
+        let loss = |values: &[f64]| {
+            setting.set("policy", values);
+            setting.learner.policy_loss(alpha, &batch, &noise)
+        };
+        let numeric = differences(&point, loss, sides)?;
+        both_critics_matter.then_some(())?;
+        worst_tensor(&policy.network, &analytic, &numeric)
+    });
+}
+
+#[test]
+fn temperature_loss_over_log_alpha() {
+    for_every_setting("temperature loss", |setting| {
+        let alpha = setting.learner.alpha();
+        setting.learner.policy_loss(alpha, &setting.batch, &setting.noise);
+        setting.learner.temperature_loss();
+        let analytic = setting.gradient("log_alpha");
+        let loss = |values: &[f64]| {
+            setting.set("log_alpha", values);
+            setting.learner.temperature_loss()
+        };
+        let numeric = differences(&[-0.4], loss, |_| ())?;
+        Some(relative_error(&analytic, &numeric))
+    });
+}
+
+#[test]
+fn the_plain_loops_agree_with_the_networks() {
+    let mlp = Mlp::new(4, &[6, 5], 3, Activation::Relu);
+    let mut rng = Philox::new(1, Stream::Init, 0);
+    let theta = random(&mut rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
+    let x = random(&mut rng, 9, 4);
+    let (mut y, mut workspace) = (Array2::zeros((9, 3)), mlp.workspace(9));
+    mlp.forward(&theta, x.view(), &mut workspace, y.view_mut());
+    let plain = Sides::default().forward(&mlp, &theta, x.view());
+    assert!((&y - &plain).iter().all(|error| error.abs() < 1e-12));
+    assert_eq!(weight(&mlp.layers()[1], &theta).dim(), (6, 5));
+}
