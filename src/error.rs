@@ -26,6 +26,11 @@ pub enum Error {
         /// The capacity that was asked for.
         transitions: usize,
     },
+    /// More threads than there can be.
+    Threads {
+        /// The number that was asked for.
+        threads: usize,
+    },
     /// A snapshot that does not fit the learner it is restored into.
     Snapshot(String),
 }
@@ -45,6 +50,9 @@ impl fmt::Display for Error {
             }
             Self::Memory { transitions } => {
                 write!(f, "a replay memory of {transitions} transitions does not fit; lower replay_capacity (--replay)")
+            }
+            Self::Threads { threads } => {
+                write!(f, "{threads} threads cannot be started; lower the number (--threads), at most 256")
             }
             Self::Snapshot(problem) => write!(f, "the snapshot does not fit this learner: {problem}"),
         }

@@ -81,7 +81,7 @@ fn train(args: &TrainArgs) -> Outcome {
     };
     let (make_env, config, interrupted) = prepare().map_err(Failure::Input)?;
     with_threads(args.threads, || train_inside_pool(args, make_env, config, &interrupted))
-        .map_err(|error| Failure::Input(anyhow!(error).context("--threads cannot be met; lower it")))?
+        .map_err(|error| Failure::Input(error.into()))?
 }
 
 fn train_inside_pool(args: &TrainArgs, make_env: MakeEnv, config: Config, interrupted: &AtomicBool) -> Outcome {

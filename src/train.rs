@@ -204,17 +204,22 @@ fn episode_seed(seed: u64, number: u64) -> u64 {
     Philox::new(seed, Stream::Environment, number).next_u64()
 }
 
+/// The most threads that [`with_threads`] starts; far more than an update can keep busy.
+pub const MAX_THREADS: usize = 256;
+
 /// Runs `work` in a pool of `threads` threads; 0 stands for one for each core, up to four.
 ///
 /// Everything that is parallel within `work` uses this pool, and handing over work costs least from inside it.
 ///
 /// # Errors
-/// If the system gives no threads.
-pub fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R, std::io::Error> {
+/// If that is more than [`MAX_THREADS`], or than the system gives.
+pub fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     let threads = match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
-        threads => threads,
+        1..=MAX_THREADS => threads,
+        _ => return Err(Error::Threads { threads }),
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(std::io::Error::other)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|_| Error::Threads { threads })?;
     Ok(pool.install(work))
 }

@@ -327,7 +327,8 @@ fn worst_tensor(mlp: &Mlp, analytic: &[f64], numeric: &[f64]) -> Option<f64> {
 fn critic_loss_over_the_parameters_of_both_critics() {
     for_every_setting("critic loss", |setting| {
         let Setting { learner, batch, noise } = setting;
-        learner.critic_target(0.7, batch, noise);
+        learner.sample_actions(batch, noise);
+        learner.critic_target(0.7, batch);
         learner.critic_loss(batch);
         let critic = learner.critic().clone();
         let input = ndarray::concatenate![Axis(1), batch.observation, batch.action];
@@ -355,6 +356,7 @@ fn critic_loss_over_the_parameters_of_both_critics() {
 fn policy_loss_over_every_policy_parameter_through_the_critics() {
     for_every_setting("policy loss", |setting| {
         let alpha = 0.7;
+        setting.learner.sample_actions(&setting.batch, &setting.noise);
         setting.learner.policy_loss(alpha, &setting.batch, &setting.noise);
         let (policy, critic) = (setting.learner.policy().clone(), setting.learner.critic().clone());
         let (batch, noise) = (setting.batch.clone(), setting.noise.clone());
@@ -381,6 +383,7 @@ fn policy_loss_over_every_policy_parameter_through_the_critics() {
         let (_, both_critics_matter) = sides(&point);
         let loss = |values: &[f64]| {
             setting.set("policy", values);
+            setting.learner.sample_actions(&batch, &noise);
             setting.learner.policy_loss(alpha, &batch, &noise)
         };
         let numeric = differences(&point, loss, sides)?;
@@ -393,6 +396,7 @@ fn policy_loss_over_every_policy_parameter_through_the_critics() {
 fn temperature_loss_over_log_alpha() {
     for_every_setting("temperature loss", |setting| {
         let alpha = setting.learner.alpha();
+        setting.learner.sample_actions(&setting.batch, &setting.noise);
         setting.learner.policy_loss(alpha, &setting.batch, &setting.noise);
         setting.learner.temperature_loss();
         let analytic = setting.gradient("log_alpha");

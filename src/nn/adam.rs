@@ -47,17 +47,17 @@ impl<T: Real> Adam<T> {
         let t = self.steps as f64;
         let factors = Factors {
             step: T::of(self.learning_rate / (1.0 - Self::BETA1.powf(t))),
-            root: T::of((1.0 - Self::BETA2.powf(t)).sqrt()),
+            inverse_root: T::of((1.0 - Self::BETA2.powf(t)).sqrt().recip()),
         };
         step_in_chunks(parameters, gradient, &mut self.first_moment, &mut self.second_moment, factors);
     }
 }
 
-/// What changes from one step to the next: lr/(1−β₁ᵗ) and √(1−β₂ᵗ).
+/// What changes from one step to the next: lr/(1−β₁ᵗ) and 1/√(1−β₂ᵗ).
 #[derive(Clone, Copy)]
 struct Factors<T> {
     step: T,
-    root: T,
+    inverse_root: T,
 }
 
 fn step_in_chunks<T: Real>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], factors: Factors<T>) {
@@ -78,10 +78,14 @@ fn step_in_chunks<T: Real>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], f
 simd! {
     fn step_chunk<T>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], factors: Factors<T>) {
         let (beta1, beta2, epsilon) = (T::of(Adam::<T>::BETA1), T::of(Adam::<T>::BETA2), T::of(Adam::<T>::EPSILON));
+        // Where a gradient stays zero, as behind a dead ReLU, a moment would fade into the subnormal numbers, which
+        // processors compute many times slower. So small a moment moves no parameter.
+        let smallest = T::min_positive_value() / T::epsilon();
+        let fade = |moment: T| if moment.abs() < smallest { T::zero() } else { moment };
         for (((theta, &g), m), v) in theta.iter_mut().zip(g).zip(m).zip(v) {
-            *m += (T::one() - beta1) * (g - *m);
-            *v = beta2 * *v + (T::one() - beta2) * (g * g);
-            *theta -= factors.step * *m / (v.sqrt() / factors.root + epsilon);
+            *m = fade(*m + (T::one() - beta1) * (g - *m));
+            *v = fade(beta2 * *v + (T::one() - beta2) * (g * g));
+            *theta -= factors.step * *m / (v.sqrt() * factors.inverse_root + epsilon);
         }
     }
 }
@@ -108,6 +112,20 @@ mod tests {
         for (theta, g) in theta.iter().zip(&gradient) {
             approx::assert_relative_eq!(*theta, 1.0 - 0.01 * g.signum(), max_relative = 1e-6);
         }
+    }
+
+    /// Moments of a gradient that has become zero end at zero instead of among the slow subnormal numbers.
+    #[test]
+    fn moments_that_fade_become_zero() {
+        let mut adam = Adam::<f32>::new(1, 1e-3);
+        let mut theta = [1.0];
+        adam.step(&mut theta, &[1e-3]);
+        for _ in 0..200_000 {
+            adam.step(&mut theta, &[0.0]);
+            assert!(!adam.first_moment[0].is_subnormal() && !adam.second_moment[0].is_subnormal());
+        }
+        assert_eq!((adam.first_moment[0], adam.second_moment[0]), (0.0, 0.0));
+        assert!(theta[0].is_finite());
     }
 
     #[test]

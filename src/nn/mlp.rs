@@ -135,29 +135,13 @@ impl Mlp {
             let (d_below, d_above) = workspace.d_hidden.split_at_mut(l);
             let d_output = if l < last { d_above[0].view() } else { d_y };
             let below = if l > 0 { workspace.hidden[l - 1].view() } else { x };
-            let row_work = layer.inputs * layer.outputs;
-            if let Some(d_theta) = &mut d_theta {
-                let (d_weight, d_bias) = d_theta[layer.weight.start..layer.bias.end].split_at_mut(layer.weight.len());
-                let d_weight = ArrayViewMut2::from_shape((layer.inputs, layer.outputs), d_weight);
-                for_row_blocks(
-                    d_weight.expect("a weight has its shape"),
-                    x.nrows() * layer.outputs,
-                    |first, d_weight| {
-                        let columns = first..first + d_weight.nrows();
-                        product(below.slice(s![.., columns]).t(), d_output, d_weight, false);
-                    },
-                );
-                sum_rows(d_output.to_slice().expect("gradients lie in row-major order"), d_bias);
-            }
-            if let Some(d_below) = d_below.last_mut() {
-                let weight = weight(layer, theta);
-                for_row_blocks(d_below.view_mut(), row_work, |first, mut d_below| {
-                    let rows = first..first + d_below.nrows();
-                    product(d_output.slice(s![rows.clone(), ..]), weight.t(), d_below.view_mut(), false);
-                    let below = below.slice(s![rows, ..]).to_slice().expect("hidden layers lie in row-major order");
-                    times_slope(flat(&mut d_below), below, self.activation);
-                });
-            }
+            let d_layer = d_theta.as_deref_mut().map(|d| &mut d[layer.weight.start..layer.bias.end]);
+            let d_below = d_below.last_mut();
+            // The two gradients do not need each other.
+            rayon::join(
+                || d_layer.map(|d_layer| layer_parameters_backward(layer, below, d_output, d_layer)),
+                || d_below.map(|d_below| layer_input_backward(layer, theta, below, d_output, self.activation, d_below)),
+            );
         }
         if let Some(d_x) = d_x {
             let layer = &self.layers[0];
@@ -167,6 +151,35 @@ impl Mlp {
             product(d_output, weight.t(), d_x, false);
         }
     }
+}
+
+/// ∂L/∂W = hᵀ·δ and ∂L/∂b = Σ over rows of δ, with h the layer's input `[B, in]` and δ its output's gradient `[B, out]`.
+fn layer_parameters_backward<T: Real>(layer: &Layer, h: ArrayView2<T>, delta: ArrayView2<T>, d_layer: &mut [T]) {
+    let (d_weight, d_bias) = d_layer.split_at_mut(layer.weight.len());
+    let d_weight = ArrayViewMut2::from_shape((layer.inputs, layer.outputs), d_weight).expect("a weight has its shape");
+    for_row_blocks(d_weight, h.nrows() * layer.outputs, |first, d_weight| {
+        let columns = first..first + d_weight.nrows();
+        product(h.slice(s![.., columns]).t(), delta, d_weight, false);
+    });
+    sum_rows(delta.to_slice().expect("gradients lie in row-major order"), d_bias);
+}
+
+/// The gradient over the sums that the layer below has formed: (δ·Wᵀ) ⊙ φ′(h), as above.
+fn layer_input_backward<T: Real>(
+    layer: &Layer,
+    theta: &[T],
+    h: ArrayView2<T>,
+    delta: ArrayView2<T>,
+    activation: Activation,
+    d_below: &mut Array2<T>,
+) {
+    let weight = weight(layer, theta);
+    for_row_blocks(d_below.view_mut(), layer.inputs * layer.outputs, |first, mut d_below| {
+        let rows = first..first + d_below.nrows();
+        product(delta.slice(s![rows.clone(), ..]), weight.t(), d_below.view_mut(), false);
+        let h = h.slice(s![rows, ..]).to_slice().expect("hidden layers lie in row-major order");
+        times_slope(flat(&mut d_below), h, activation);
+    });
 }
 
 /// W of a layer, `[in, out]`, as a view into the flat vector.

@@ -6,6 +6,7 @@
 pub mod adam;
 pub mod gemm;
 pub mod init;
+mod kernel;
 pub mod mlp;
 pub mod real;
 mod simd;

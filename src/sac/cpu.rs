@@ -54,9 +54,10 @@ pub struct CpuLearner<T = f32> {
     /// log α, one element; it stays as it is if α is fixed.
     log_alpha: Parameters<T>,
 
-    /// Passes of the policy over a batch, and over what is acted upon.
-    batch_pass: PolicyWorkspace<T>,
-    acting_pass: PolicyWorkspace<T>,
+    /// Passes of the policy over s, over s′, and over what is acted upon.
+    current: PolicyWorkspace<T>,
+    next: PolicyWorkspace<T>,
+    acting: PolicyWorkspace<T>,
     /// \[s, a], `[B, O + A]`.
     critic_input: Array2<T>,
     /// y, `[B]`.
@@ -97,8 +98,9 @@ impl<T: Real> CpuLearner<T> {
             theta: Parameters::new(initial(&policy.network, 0), config.policy_learning_rate),
             critics,
             log_alpha: Parameters::new(vec![T::of(config.initial_alpha.ln())], config.temperature_learning_rate),
-            batch_pass: policy.workspace(batch_size),
-            acting_pass: policy.workspace(1),
+            current: policy.workspace(batch_size),
+            next: policy.workspace(batch_size),
+            acting: policy.workspace(1),
             critic_input: Array2::zeros((batch_size, observation_size + action_size)),
             target: Array1::zeros(batch_size),
             d_action: Array2::zeros((batch_size, action_size)),
@@ -116,8 +118,11 @@ impl<T: Real> CpuLearner<T> {
         }
         let alpha = self.alpha();
 
-        // y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)),  ã′ ~ π(·|s′)
-        self.critic_target(alpha, batch, noise);
+        // ã ~ π(·|s),  ã′ ~ π(·|s′)
+        self.sample_actions(batch, noise);
+
+        // y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′))
+        self.critic_target(alpha, batch);
 
         // J_Q = Σᵢ mean (Qᵢ(s, a) − y)²
         let critic_loss = self.critic_loss(batch);
@@ -127,7 +132,7 @@ impl<T: Real> CpuLearner<T> {
         let q = self.critics.iter().map(|critic| mean(critic.q.column(0))).sum::<T>() / T::of(2.0);
         for_both(&mut self.critics, |critic| critic.online.step());
 
-        // J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)),  ã ~ π(·|s)
+        // J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã))
         let policy_loss = self.policy_loss(alpha, batch, noise);
         if !self.finite("policy loss", policy_loss) {
             return;
@@ -149,7 +154,7 @@ impl<T: Real> CpuLearner<T> {
         self.metrics.critic_loss += critic_loss.as_f64();
         self.metrics.q += q.as_f64();
         self.metrics.policy_loss += policy_loss.as_f64();
-        self.metrics.entropy -= mean(self.batch_pass.log_prob.view()).as_f64();
+        self.metrics.entropy -= mean(self.current.log_prob.view()).as_f64();
     }
 
     /// α
@@ -157,11 +162,21 @@ impl<T: Real> CpuLearner<T> {
         self.fixed_alpha.unwrap_or_else(|| self.log_alpha.values[0].exp())
     }
 
-    /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) for each row of the batch, `[B]`.
-    pub fn critic_target(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> ArrayView1<'_, T> {
+    /// ã ~ π(·|s) and ã′ ~ π(·|s′) with their log-probabilities: two passes of the same policy, at the same time.
+    pub fn sample_actions(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
+        let (policy, theta) = (&self.policy, &self.theta.values);
+        let (current, next) = (&mut self.current, &mut self.next);
+        rayon::join(
+            || policy.sample(theta, batch.observation.view(), noise.current.view(), current),
+            || policy.sample(theta, batch.next_observation.view(), noise.next.view(), next),
+        );
+    }
+
+    /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) for each row of the batch, `[B]`; ã′ is that of the last
+    /// [`Self::sample_actions`].
+    pub fn critic_target(&mut self, alpha: T, batch: &Batch<T>) -> ArrayView1<'_, T> {
+        let PolicyWorkspace { action, log_prob, .. } = &self.next;
         let next_observation = batch.next_observation.view();
-        self.policy.sample(&self.theta.values, next_observation, noise.next.view(), &mut self.batch_pass);
-        let PolicyWorkspace { action, log_prob, .. } = &self.batch_pass;
         join_columns(&mut self.critic_input, next_observation, action.view());
         for_both(&mut self.critics, |Critic { target, workspace, q, .. }| {
             self.critic.forward(target, self.critic_input.view(), workspace, q.view_mut());
@@ -196,12 +211,12 @@ impl<T: Real> CpuLearner<T> {
             .sum()
     }
 
-    /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)) with ã ~ π(·|s), and its gradient over the policy's parameters.
+    /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)), and its gradient over the policy's parameters; ã is that of the last
+    /// [`Self::sample_actions`], with the same batch and noise.
     pub fn policy_loss(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> T {
         let (observation, noise) = (batch.observation.view(), noise.current.view());
         let rows = T::of(batch.reward.len() as f64);
-        self.policy.sample(&self.theta.values, observation, noise, &mut self.batch_pass);
-        let PolicyWorkspace { action, log_prob, .. } = &self.batch_pass;
+        let PolicyWorkspace { action, log_prob, .. } = &self.current;
         join_columns(&mut self.critic_input, observation, action.view());
         let (network, input) = (&self.critic, self.critic_input.view());
         for_both(&mut self.critics, |Critic { online, workspace, q, .. }| {
@@ -225,14 +240,14 @@ impl<T: Real> CpuLearner<T> {
         self.d_log_prob.fill(alpha / rows);
         let Parameters { values, gradient, .. } = &mut self.theta;
         let (d_action, d_log_prob) = (self.d_action.view(), self.d_log_prob.view());
-        self.policy.sample_backward(values, observation, noise, d_action, d_log_prob, &mut self.batch_pass, gradient);
+        self.policy.sample_backward(values, observation, noise, d_action, d_log_prob, &mut self.current, gradient);
         loss / rows
     }
 
     /// J_α = −log α · mean (log π(ã|s) + H̄), and its gradient over log α; log π is that of the last
-    /// [`Self::policy_loss`].
+    /// [`Self::sample_actions`].
     pub fn temperature_loss(&mut self) -> T {
-        let gap = mean(self.batch_pass.log_prob.view()) + self.target_entropy;
+        let gap = mean(self.current.log_prob.view()) + self.target_entropy;
         self.log_alpha.gradient[0] = -gap;
         -self.log_alpha.values[0] * gap
     }
@@ -293,10 +308,10 @@ impl<T: Real> CpuLearner<T> {
 impl<T: Real> Learner<T> for CpuLearner<T> {
     fn act(&mut self, observation: ArrayView2<T>, noise: Option<ArrayView2<T>>, action: ArrayViewMut2<T>) {
         let rows = observation.nrows();
-        if self.acting_pass.log_prob.len() != rows {
-            self.acting_pass = self.policy.workspace(rows);
+        if self.acting.log_prob.len() != rows {
+            self.acting = self.policy.workspace(rows);
         }
-        self.policy.act(&self.theta.values, observation, noise, &mut self.acting_pass, action);
+        self.policy.act(&self.theta.values, observation, noise, &mut self.acting, action);
     }
 
     fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) {

@@ -1,0 +1,396 @@
+//! The program `sac` as its user meets it: exit codes, messages, and what is on disk afterwards.
+#![cfg(feature = "program")]
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use soft_actor_critic::run::policy_file;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+#[cfg(unix)]
+use std::{
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+const TINY: &str = "pendulum --hidden 8,8 --batch 16 --steps 300 --eval-every 100";
+const RUN_FILES: [&str; 4] = ["config.toml", "metrics.csv", "policy.safetensors", "timings.csv"];
+
+/// A directory of one test, where its programs run; it goes when the test ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("the target directory can be written");
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).expect("the directory can be written");
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sac"));
+        command.current_dir(&self.0).args(arguments.split_whitespace());
+        command
+    }
+
+    fn sac(&self, arguments: &str) -> Output {
+        self.command(arguments).output().expect("the program starts")
+    }
+
+    /// Runs what must end well, and returns its standard output.
+    fn succeed(&self, arguments: &str) -> String {
+        let output = self.sac(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn evaluate(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.succeed(&format!("eval --json {arguments}"))).expect("it is JSON")
+    }
+
+    /// Every file with its bytes, and every directory with none.
+    fn tree(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        fn collect(path: PathBuf, tree: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
+            if let Ok(entries) = fs::read_dir(&path) {
+                entries.for_each(|entry| collect(entry.expect("it can be listed").path(), tree));
+            }
+            tree.insert(path.clone(), fs::read(path).ok());
+        }
+        let mut tree = BTreeMap::new();
+        collect(self.0.clone(), &mut tree);
+        tree
+    }
+
+    /// The names of the files of a run.
+    fn files(&self, run: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(run)).expect("the run has a directory");
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("it can be listed").file_name();
+        let mut names: Vec<_> = entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// The cells below a heading of a CSV file.
+    fn column(&self, file: &str, heading: &str) -> Vec<String> {
+        let table = text(&self.read(file));
+        let rows: Vec<Vec<_>> = table.lines().map(|row| row.split(',').collect()).collect();
+        let column = rows[0].iter().position(|&name| name == heading).expect("the column exists");
+        rows[1..].iter().map(|row| row[column].to_string()).collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A panic here would hide why the test failed.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the program writes UTF-8")
+}
+
+#[test]
+fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
+    let scratch = Scratch::new("bad-input");
+    scratch.succeed(&format!("{TINY} --quiet --out used"));
+    scratch.write("file", "not a directory");
+    scratch.write("malformed.toml", "seed = 1\ngamma =\n");
+    // One step is too few for a batch, so none of these would train even if its own mistake were overlooked.
+    scratch.write("unknown.toml", "steps = 1\ngama = 0.9");
+    scratch.write("wrong-type.toml", "steps = 1\ngamma = \"high\"");
+    scratch.write("nan.toml", "steps = 1\ntau = nan");
+    scratch.write("elsewhere.toml", "steps = 1\nenvironment = \"cart\"");
+    let policy = scratch.read("used/policy.safetensors");
+    scratch.write("truncated.safetensors", &policy[..policy.len() - 1]);
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pendulum.safetensors");
+    fs::copy(recording, scratch.path("foreign.safetensors")).expect("the recording is in the repository");
+    fs::create_dir(scratch.path("empty")).expect("the directory can be written");
+
+    let before = scratch.tree();
+    for (arguments, expected) in [
+        ("", "ENVIRONMENT"),
+        ("moon", "\"moon\"; there are: pendulum"),
+        ("pendulum --steps 0", "steps is 0; it must be at least 1"),
+        ("pendulum --steps 300 --batch 301", "lower it (--batch) or train longer (--steps)"),
+        ("pendulum --replay 10", "replay_capacity is 10; it must be at least the batch size, 256"),
+        ("pendulum --lr -0.001", "learning_rate is -0.001; it must be a number above 0"),
+        ("pendulum --lr nan", "learning_rate is NaN; it must be a number above 0"),
+        ("pendulum --gamma 1.01", "gamma is 1.01; it must be from 0 to 1"),
+        ("pendulum --gamma -0.1", "gamma is -0.1; it must be from 0 to 1"),
+        ("pendulum --hidden 8,0", "policy_hidden is [8, 0]; it must be widths from 1"),
+        ("pendulum --alpha high", "--alpha"),
+        ("pendulum --steps", "--steps"),
+        ("pendulum --stepps 300", "unexpected argument '--stepps'"),
+        ("pendulum --until-return nan", "--until-return"),
+        ("pendulum --until-return 0 --eval-every 0", "raise --eval-every above 0"),
+        // 10¹⁷ transitions are within the arithmetic of the machine, but not within its memory.
+        ("pendulum --steps 100000000000000000 --replay 100000000000000000", "lower replay_capacity (--replay)"),
+        ("pendulum --threads 100000", "lower the number (--threads)"),
+        ("pendulum --config missing.toml", "missing.toml cannot be read"),
+        ("pendulum --config malformed.toml", "malformed.toml cannot be used: line 2"),
+        ("pendulum --config unknown.toml", "unknown field `gama`, expected one of `seed`"),
+        ("pendulum --config wrong-type.toml", "wrong-type.toml cannot be used: invalid type"),
+        ("pendulum --config nan.toml", "tau is NaN; it must be above 0"),
+        ("pendulum --config elsewhere.toml", "the environment \"cart\", not \"pendulum\"; mend or remove that line"),
+        // Not a matter of permissions, which a test that runs as root would not meet.
+        ("pendulum --out file/run", "choose another with --out"),
+        ("pendulum --out file", "choose another with --out"),
+        ("pendulum --out used", "used already holds files, which will not be overwritten; choose another directory"),
+        ("eval", "<DIR>"),
+        ("eval missing", "missing cannot be read"),
+        ("eval empty", "policy.safetensors cannot be read"),
+        ("eval truncated.safetensors", "truncated.safetensors is no policy that `sac` has written whole"),
+        ("eval foreign.safetensors", "foreign.safetensors is no policy that `sac` has written whole"),
+        ("eval used/config.toml", "config.toml is no policy that `sac` has written whole"),
+        ("eval used --episodes 0", "--episodes"),
+        ("eval used --epochs 1", "unexpected argument '--epochs'"),
+    ] {
+        let output = scratch.sac(arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "sac {arguments}: {error}");
+        assert!(error.starts_with("error: ") && error.ends_with('\n') && error.lines().count() == 1, "{error}");
+        assert!(error.contains(expected), "sac {arguments} does not say {expected:?}: {error}");
+        assert!(output.stdout.is_empty(), "sac {arguments}");
+        assert!(scratch.tree() == before, "sac {arguments} has changed what is on disk");
+    }
+}
+
+#[test]
+fn a_run_leaves_its_four_files_and_their_rows_agree() {
+    let scratch = Scratch::new("files");
+    let output = scratch.sac(&format!("{TINY} --out run"));
+    assert_eq!(output.status.code(), Some(0));
+    let said = text(&output.stderr);
+    assert!(said.contains("saved; evaluate it further with: sac eval run"), "{said}");
+    // Nobody's terminal: plain lines, and no result on standard output.
+    assert!(output.stdout.is_empty() && !said.contains(['\r', '\u{1b}']), "{said}");
+
+    assert_eq!(scratch.files("run"), RUN_FILES);
+    assert_eq!(scratch.column("run/metrics.csv", "step"), ["100", "200", "300"]);
+    assert_eq!(scratch.column("run/timings.csv", "step"), ["100", "200", "300"]);
+    assert_eq!(scratch.column("run/metrics.csv", "episode"), ["", "1", ""]);
+    assert_eq!(scratch.column("run/metrics.csv", "episode_length"), ["", "200", ""]);
+    for heading in ["evaluation_return", "evaluation_std", "critic_loss", "policy_loss", "alpha", "entropy", "q"] {
+        let cells = scratch.column("run/metrics.csv", heading);
+        assert!(cells.iter().all(|cell| cell.parse::<f64>().is_ok_and(f64::is_finite)), "{heading}: {cells:?}");
+    }
+}
+
+#[test]
+fn runs_without_a_directory_are_numbered() {
+    let scratch = Scratch::new("numbered");
+    for run in ["runs/pendulum-1", "runs/pendulum-2"] {
+        scratch.succeed(&format!("{TINY} --quiet"));
+        assert_eq!(scratch.files(run), RUN_FILES);
+    }
+}
+
+#[test]
+fn the_configuration_of_a_run_repeats_it_and_options_come_before_it() {
+    let scratch = Scratch::new("config");
+    scratch.succeed(&format!("{TINY} --seed 3 --lr 0.001 --gamma 0.9 --alpha 0.2 --tau 0.01 --out first"));
+    scratch.succeed("pendulum --config first/config.toml --out second");
+    for file in ["config.toml", "metrics.csv", "policy.safetensors"] {
+        assert!(scratch.read(&format!("first/{file}")) == scratch.read(&format!("second/{file}")), "{file} differs");
+    }
+
+    scratch.succeed("pendulum --config first/config.toml --gamma 0.5 --out third");
+    let [first, third] = ["first", "third"].map(|run| text(&scratch.read(&format!("{run}/config.toml"))));
+    assert!(first.contains("gamma = 0.9\n"), "{first}");
+    assert_eq!(first.replace("gamma = 0.9\n", "gamma = 0.5\n"), third);
+    assert!(scratch.read("first/metrics.csv") != scratch.read("third/metrics.csv"), "γ changes nothing");
+}
+
+#[test]
+fn quiet_prints_nothing() {
+    let scratch = Scratch::new("quiet");
+    let output = scratch.sac(&format!("{TINY} --quiet --out run"));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!((text(&output.stdout), text(&output.stderr)), (String::new(), String::new()));
+}
+
+#[test]
+fn a_return_that_is_reached_ends_training() {
+    let scratch = Scratch::new("until-return");
+    // No episode of Pendulum-v1 returns less than −3 300, and none more than 0.
+    for (target, steps, verdict) in [("-4000", "100", "return -4000 reached"), ("1", "300", "return 1 not reached")] {
+        let run = format!("to{target}");
+        let output = scratch.sac(&format!("{TINY} --until-return {target} --out {run}"));
+        assert_eq!(output.status.code(), Some(0));
+        let said = text(&output.stderr);
+        assert!(said.contains(&format!("{verdict} after {steps} steps")), "{said}");
+        let last = scratch.column(&format!("{run}/metrics.csv"), "step").pop();
+        assert_eq!(last.as_deref(), Some(steps));
+    }
+}
+
+#[test]
+fn without_evaluations_their_cells_are_empty() {
+    let scratch = Scratch::new("no-evaluations");
+    scratch.succeed("pendulum --hidden 8,8 --batch 16 --steps 300 --eval-every 0 --out run");
+    assert_eq!(scratch.column("run/metrics.csv", "step"), ["200", "300"]);
+    for heading in ["evaluation_return", "evaluation_std"] {
+        assert_eq!(scratch.column("run/metrics.csv", heading), ["", ""]);
+    }
+    assert_eq!(scratch.files("run"), RUN_FILES);
+}
+
+#[test]
+fn evaluation_as_json_has_exactly_its_keys_and_they_agree() {
+    let scratch = Scratch::new("eval");
+    scratch.succeed(&format!("{TINY} --quiet --out run"));
+    let result = scratch.evaluate("run --episodes 5");
+    let keys: Vec<_> = result.as_object().expect("it is an object").keys().cloned().collect();
+    assert_eq!(keys, ["episodes", "max_return", "mean_return", "min_return", "returns", "std_return"]);
+
+    let returns: Vec<f64> = serde_json::from_value(result["returns"].clone()).expect("they are numbers");
+    assert_eq!((result["episodes"].as_u64(), returns.len()), (Some(5), 5));
+    let mean = returns.iter().sum::<f64>() / 5.0;
+    let std = (returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / 5.0).sqrt();
+    for (key, expected) in [
+        ("mean_return", mean),
+        ("std_return", std),
+        ("min_return", returns.iter().copied().fold(f64::MAX, f64::min)),
+        ("max_return", returns.iter().copied().fold(f64::MIN, f64::max)),
+    ] {
+        let value = result[key].as_f64().expect("it is a number");
+        assert!((value - expected).abs() < 1e-9, "{key}: {value} instead of {expected}");
+    }
+
+    assert_eq!(scratch.evaluate("run/policy.safetensors --episodes 5"), result);
+    for other in ["--seed 1", "--stochastic"] {
+        assert_ne!(scratch.evaluate(&format!("run --episodes 5 {other}"))["returns"], result["returns"], "{other}");
+    }
+    let line = scratch.succeed("eval run --episodes 5");
+    assert_eq!(line.lines().count(), 1);
+    assert!(line.contains(&format!("mean return {mean:.1}")) && line.contains("5 episodes"), "{line}");
+}
+
+#[test]
+fn evaluation_repeats_that_of_the_end_of_training() {
+    let scratch = Scratch::new("repeat");
+    scratch.succeed(&format!("{TINY} --quiet --seed 5 --out run"));
+    let trained = scratch.column("run/metrics.csv", "evaluation_return").pop();
+    let trained: f64 = trained.and_then(|cell| cell.parse().ok()).expect("the last row has an evaluation");
+    let repeated = scratch.evaluate("run --seed 5")["mean_return"].as_f64().expect("it is a number");
+    // The JSON reader of this test rounds in the last digit.
+    assert!((repeated - trained).abs() < 1e-9, "{repeated} instead of {trained}");
+}
+
+#[test]
+fn the_policy_file_stands_on_its_own() {
+    let scratch = Scratch::new("policy");
+    scratch.succeed("pendulum --hidden 7,5 --batch 16 --steps 300 --quiet --out run");
+    let bytes = scratch.read("run/policy.safetensors");
+    let file = SafeTensors::deserialize(&bytes).expect("it is a safetensors file");
+    let shapes: BTreeMap<_, _> = file.tensors().into_iter().map(|(name, t)| (name, t.shape().to_vec())).collect();
+    let expected = [("trunk.0", 7, 3), ("trunk.1", 5, 7), ("mean", 1, 5), ("log_std", 1, 5)];
+    let expected = expected.iter().flat_map(|&(name, outputs, inputs)| {
+        [(format!("{name}.weight"), vec![outputs, inputs]), (format!("{name}.bias"), vec![outputs])]
+    });
+    assert_eq!(shapes, expected.collect());
+    assert!(file.tensors().iter().all(|(_, tensor)| tensor.dtype() == Dtype::F32));
+
+    let (_, header) = SafeTensors::read_metadata(&bytes).expect("it has a header");
+    let metadata: BTreeMap<_, _> = header.metadata().iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let expected = [
+        ("action_high", "2"),
+        ("action_low", "-2"),
+        ("activation", "relu"),
+        ("environment", "pendulum"),
+        ("format", "soft-actor-critic policy 1"),
+        ("log_std", "clamp"),
+        ("log_std_max", "2"),
+        ("log_std_min", "-20"),
+    ];
+    assert_eq!(metadata, expected.into());
+
+    // The action as a reader without this library would compute it.
+    let values = |name: String| -> Vec<f32> {
+        let data = file.tensor(&name).expect("its name was checked").data();
+        data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("these are four"))).collect()
+    };
+    let layer = |name: &str, input: &[f32]| -> Vec<f32> {
+        let (weight, bias) = (values(format!("{name}.weight")), values(format!("{name}.bias")));
+        let products = weight.chunks_exact(input.len()).map(|row| row.iter().zip(input).map(|(w, x)| w * x).sum());
+        products.zip(bias).map(|(product, bias): (f32, f32)| product + bias).collect()
+    };
+    let relu = |values: Vec<f32>| values.into_iter().map(|x| x.max(0.0)).collect::<Vec<_>>();
+    let observation = [0.6, -0.8, 3.0];
+    let hidden = relu(layer("trunk.1", &relu(layer("trunk.0", &observation))));
+    let expected = -2.0 + 0.5 * (layer("mean", &hidden)[0].tanh() + 1.0) * (2.0 - -2.0);
+    let (_, mut actor) = policy_file::load(&scratch.path("run/policy.safetensors")).expect("it was just written");
+    let mut action = [0.0];
+    actor.act(&observation, None, &mut action);
+    assert!((action[0] - expected).abs() < 1e-5, "{} instead of {expected}", action[0]);
+}
+
+#[test]
+fn a_failed_training_is_told_in_one_line_and_leaves_a_run_that_evaluates() {
+    let scratch = Scratch::new("failed");
+    let output = scratch.sac(&format!("{TINY} --quiet --lr 1e30 --out run"));
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("no longer finite at step") && error.contains("lower the learning rates"), "{error}");
+    assert_eq!(scratch.files("run"), RUN_FILES);
+    scratch.evaluate("run --episodes 2");
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let scratch = Scratch::new("help");
+    for (arguments, expected) in [("--help", "--steps"), ("eval --help", "--json"), ("--version", "sac ")] {
+        assert!(scratch.succeed(arguments).contains(expected), "{arguments}");
+    }
+}
+
+/// Polls for at most a minute; a child that goes on then is not left behind.
+#[cfg(unix)]
+fn wait_until(child: &mut Child, event: &str, mut happened: impl FnMut(&mut Child) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !happened(child) {
+        if Instant::now() > deadline {
+            child.kill().expect("it is a child of this test");
+            panic!("{event}: not within a minute");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_the_run() {
+    let scratch = Scratch::new("ctrl-c");
+    // Enough steps for minutes, and for no line about progress until then.
+    let training = "pendulum --hidden 8,8 --batch 16 --steps 10000000 --eval-every 0 --out run";
+    let mut child = scratch.command(training).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let rows = || fs::read_to_string(scratch.path("run/metrics.csv")).map_or(0, |table| table.lines().count());
+    wait_until(&mut child, "the first row", |_| rows() > 1);
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("every unix has kill").success());
+    wait_until(&mut child, "the end", |child| child.try_wait().expect("it can be waited for").is_some());
+
+    let output = child.wait_with_output().expect("it has ended");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("training on pendulum"), "{said}");
+    let last = scratch.column("run/metrics.csv", "step").pop().expect("there was a row");
+    assert_eq!(lines[1], format!("interrupted at step {last}; the run is saved: sac eval run"));
+    assert_eq!(scratch.files("run"), RUN_FILES);
+    scratch.evaluate("run --episodes 2");
+}

@@ -1,0 +1,212 @@
+//! Environments that a user may bring: faulty ones, ones with uneven action ranges, ones whose rewards explode.
+
+use soft_actor_critic::actor::evaluate;
+use soft_actor_critic::config::Config;
+use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
+use soft_actor_critic::error::Error;
+use soft_actor_critic::train::Trainer;
+use std::sync::{Arc, Mutex};
+
+/// An observation and a reward.
+type Answer = Result<(Vec<f32>, f64), EnvError>;
+
+/// What gives one, the same at each call.
+type Always = fn() -> Answer;
+
+/// What is answered to a call: something harmless before call number `from`, `answer` from then on.
+#[derive(Clone)]
+struct Script {
+    from: u64,
+    answer: Always,
+    calls: u64,
+}
+
+impl Script {
+    fn new(from: u64, answer: Always) -> Self {
+        Self { from, answer, calls: 0 }
+    }
+
+    fn harmless() -> Self {
+        Self::new(u64::MAX, || unreachable!())
+    }
+
+    fn call(&mut self) -> Answer {
+        self.calls += 1;
+        if self.calls < self.from { Ok((vec![0.5, -0.5], 1.0)) } else { (self.answer)() }
+    }
+}
+
+/// Episodes of ten steps with two observations, answered by scripts.
+#[derive(Clone)]
+struct Scripted {
+    reset: Script,
+    step: Script,
+    bounds: Bounds,
+    /// The actions that were taken, clones of this environment included.
+    actions: Arc<Mutex<Vec<Vec<f32>>>>,
+}
+
+impl Scripted {
+    fn new(reset: Script, step: Script) -> Self {
+        let bounds = Bounds::new(vec![-2.0], vec![2.0]).expect("it is a range");
+        Self { reset, step, bounds, actions: Arc::default() }
+    }
+}
+
+impl Env for Scripted {
+    fn observation_size(&self) -> usize {
+        2
+    }
+
+    fn action_bounds(&self) -> Bounds {
+        self.bounds.clone()
+    }
+
+    fn reset(&mut self, _: u64) -> Result<Vec<f32>, EnvError> {
+        Ok(self.reset.call()?.0)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        self.actions.lock().expect("nobody panics with it").push(action.to_vec());
+        let (observation, reward) = self.step.call()?;
+        Ok(Step { observation, reward, terminated: false, truncated: self.step.calls.is_multiple_of(10) })
+    }
+}
+
+const RANDOM_STEPS: u64 = 1_000;
+
+fn train_on(env: &Scripted) -> Result<Trainer, Error> {
+    let config = Config {
+        steps: 2 * RANDOM_STEPS,
+        random_steps: RANDOM_STEPS,
+        policy_hidden: vec![8],
+        critic_hidden: vec![8],
+        batch_size: 16,
+        ..Config::default()
+    };
+    Trainer::new(|| Box::new(env.clone()), config)
+}
+
+/// Steps until training fails, and returns how. What was learned must have stayed finite.
+fn failure(trainer: &mut Trainer) -> Error {
+    let error = loop {
+        assert!(!trainer.is_finished(), "training did not fail");
+        if let Err(error) = trainer.step() {
+            break error;
+        }
+    };
+    assert_finite(trainer);
+    error
+}
+
+fn assert_finite(trainer: &mut Trainer) {
+    assert!(trainer.actor().theta().iter().all(|value| value.is_finite()), "the policy is spoilt");
+}
+
+/// The error tells step and problem, and does so in one line that names the mend.
+fn assert_environment_failed<T>(result: Result<T, Error>, expected_step: u64, expected: &str) {
+    let Some(Error::Environment { step, problem }) = result.as_ref().err() else { panic!("no {expected:?}") };
+    assert!(*step == expected_step && problem.contains(expected), "step {step}: {problem}");
+    let line = result.err().expect("it is one").to_string();
+    assert!(line.contains(expected) && line.ends_with("mend the environment") && !line.contains('\n'), "{line}");
+}
+
+#[test]
+fn a_faulty_step_ends_training_and_evaluation_with_its_number_and_problem() {
+    let cases: [(Always, &str); 7] = [
+        (|| Ok((vec![0.0, f32::NAN], 0.0)), "element 1 of its observation is NaN"),
+        (|| Ok((vec![f32::INFINITY, 0.0], 0.0)), "element 0 of its observation is inf"),
+        (|| Ok((vec![0.0; 3], 0.0)), "3 elements instead of 2"),
+        (|| Ok((vec![0.0; 2], f64::INFINITY)), "reward is inf"),
+        (|| Ok((vec![0.0; 2], f64::NAN)), "reward is NaN"),
+        // Finite, but no longer so as the f32 that is learned from.
+        (|| Ok((vec![0.0; 2], 1e39)), "not a finite f32"),
+        (|| Err("the motor is stuck".into()), "the motor is stuck"),
+    ];
+    for (answer, problem) in cases {
+        let mut env = Scripted::new(Script::harmless(), Script::new(7, answer));
+        let mut trainer = train_on(&env).expect("it begins well");
+        assert_environment_failed::<()>(Err(failure(&mut trainer)), 7, problem);
+        assert_eq!(trainer.steps(), 6);
+        assert_environment_failed(trainer.evaluate(1), 7, problem);
+        assert_environment_failed(evaluate(&mut trainer.actor(), &mut env, 0, 1, true), 7, problem);
+    }
+}
+
+#[test]
+fn a_faulty_reset_ends_training_and_evaluation_with_the_steps_before_it_and_its_problem() {
+    let cases: [(Always, &str); 3] = [
+        (|| Ok((vec![f32::NAN, 0.0], 0.0)), "element 0 of its observation is NaN"),
+        (|| Ok((vec![0.0], 0.0)), "1 elements instead of 2"),
+        (|| Err("no power".into()), "no power"),
+    ];
+    for (answer, problem) in cases {
+        let [mut at_once, later] = [1, 3].map(|from| Scripted::new(Script::new(from, answer), Script::harmless()));
+        assert_environment_failed(train_on(&at_once), 0, problem);
+        let mut trainer = train_on(&later).expect("it begins well");
+        assert_environment_failed::<()>(Err(failure(&mut trainer)), 20, problem);
+        assert_environment_failed(evaluate(&mut trainer.actor(), &mut at_once, 0, 1, false), 0, problem);
+    }
+}
+
+#[test]
+fn exploding_rewards_end_training_with_the_quantity_and_leave_the_policy_finite() {
+    let from = RANDOM_STEPS + 100;
+    let env = Scripted::new(Script::harmless(), Script::new(from, || Ok((vec![0.5, -0.5], 1e30))));
+    let mut trainer = train_on(&env).expect("it begins well");
+    let error = failure(&mut trainer);
+    let Error::NonFinite { step, quantity } = error else { panic!("{error:?}") };
+    assert_eq!(quantity, "critic loss");
+    // The first such reward is not necessarily in the first batch after it.
+    assert!((from..from + 200).contains(&step) && step == trainer.steps(), "step {step}");
+    let line = error.to_string();
+    assert!(line.contains(quantity) && line.contains(&format!("step {step}")) && line.contains("lower"), "{line}");
+
+    let (learned, metrics) = (trainer.actor(), trainer.metrics());
+    assert!(metrics.updates > 0 && metrics.critic_loss.is_finite() && metrics.policy_loss.is_finite());
+    assert_eq!(trainer.step().expect_err("it does not recover"), Error::NonFinite { step: step + 1, quantity });
+    assert_eq!(trainer.actor().theta(), learned.theta());
+}
+
+#[test]
+fn the_policy_stays_finite_however_large_the_rewards() {
+    let rewards: [Always; 6] = [
+        || Ok((vec![0.5, -0.5], 1e10)),
+        || Ok((vec![0.5, -0.5], -1e17)),
+        || Ok((vec![0.5, -0.5], 1e18)),
+        || Ok((vec![0.5, -0.5], 1e19)),
+        || Ok((vec![0.5, -0.5], -1e25)),
+        || Ok((vec![0.5, -0.5], 3e38)),
+    ];
+    for answer in rewards {
+        let mut trainer = train_on(&Scripted::new(Script::harmless(), Script::new(1, answer))).expect("it begins well");
+        let ended = (0..2 * RANDOM_STEPS).try_for_each(|_| trainer.step().map(drop));
+        assert!(matches!(ended, Ok(()) | Err(Error::NonFinite { .. })), "{ended:?}");
+        println!("{:?}: {ended:?}", answer().map(|(_, reward)| reward));
+        assert_finite(&mut trainer);
+    }
+}
+
+#[test]
+fn actions_stay_within_the_range_of_each_dimension_and_reach_both_ends() {
+    let (low, high) = (vec![-2.0, 0.0, -0.3, 1e3], vec![2.0, 10.0, 0.1, 1.001e3]);
+    let bounds = Bounds::new(low.clone(), high.clone()).expect("they are ranges");
+    let env = Scripted { bounds, ..Scripted::new(Script::harmless(), Script::harmless()) };
+    let mut trainer = train_on(&env).expect("it begins well");
+    while !trainer.is_finished() {
+        trainer.step().expect("it goes well");
+    }
+    let actions = env.actions.lock().expect("nobody panics with it");
+    let (random, learned) = actions.split_at(RANDOM_STEPS as usize);
+    for (d, (&low, &high)) in low.iter().zip(&high).enumerate() {
+        let range = |actions: &[Vec<f32>]| {
+            let of_dimension = actions.iter().map(|action| action[d]);
+            (of_dimension.clone().fold(f32::INFINITY, f32::min), of_dimension.fold(f32::NEG_INFINITY, f32::max))
+        };
+        let ((least, most), margin) = (range(random), 0.01 * (high - low));
+        println!("dimension {d}, {low} to {high}: random steps took {least} to {most}");
+        assert!(low <= least && least < low + margin && high - margin < most && most <= high);
+        let (least, most) = range(learned);
+        assert!(low <= least && least < most && most <= high);
+    }
+}
