@@ -43,6 +43,23 @@ impl Actor {
         &self.bounds
     }
 
+    /// Whether this policy can act in `env`.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] if their numbers of observation or action dimensions differ.
+    pub fn fits(&self, env: &dyn Env) -> Result<(), Error> {
+        let has = (env.observation_size(), env.action_bounds().dimensions());
+        let needs = (self.policy.network.inputs(), self.bounds.dimensions());
+        if has == needs {
+            return Ok(());
+        }
+        let problem = format!(
+            "it has {} observation and {} action dimensions, the policy is for {} and {}",
+            has.0, has.1, needs.0, needs.1
+        );
+        Err(Error::Environment { step: 0, problem })
+    }
+
     /// Writes the action for `observation` `[O]` to `action` `[A]`, in the environment's units: sampled with the
     /// standard normal `noise` `[A]`, or deterministic without it.
     pub fn act(&mut self, observation: &[f32], noise: Option<&[f32]>, action: &mut [f32]) {
@@ -95,6 +112,7 @@ pub fn evaluate(
     episodes: u64,
     stochastic: bool,
 ) -> Result<Evaluation, Error> {
+    actor.fits(env)?;
     let mut env = CheckedEnv::new(env);
     let mut action = vec![0.0; actor.bounds.dimensions()];
     let mut noise = vec![0.0; action.len()];

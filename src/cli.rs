@@ -52,7 +52,7 @@ pub struct TrainArgs {
     /// Episodes of an evaluation during training
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub eval_episodes: Option<u64>,
-    /// Stop when an evaluation reaches this mean return
+    /// Stop when an evaluation, over as many episodes as any other, reaches this mean return
     #[arg(long, value_name = "RETURN", allow_negative_numbers = true, help_heading = "Run")]
     pub until_return: Option<f64>,
     /// Print errors only

@@ -208,13 +208,18 @@ impl Config {
             let widths = format!("{hidden:?}");
             demand(hidden.iter().all(|width| (1..=65_536).contains(width)), name, &widths, "widths from 1 to 65536")?;
             demand(hidden.len() <= 64, name, &widths, "at most 64 layers")?;
+            let weights: usize = hidden.windows(2).map(|pair| pair[0] * pair[1]).sum();
+            demand(weights <= 1 << 26, name, &widths, "layers with at most 67108864 weights between them")?;
+            let activations = hidden.iter().sum::<usize>().saturating_mul(self.batch_size);
+            let must = "small enough that batch_size times the hidden widths is at most 268435456";
+            demand(activations <= 1 << 28, "batch_size", &self.batch_size, must)?;
         }
         for (name, rate) in [
             ("policy_learning_rate", self.policy_learning_rate),
             ("critic_learning_rate", self.critic_learning_rate),
             ("temperature_learning_rate", self.temperature_learning_rate),
         ] {
-            demand(rate.is_finite() && rate > 0.0, name, &rate, "a number above 0")?;
+            demand(rate > 0.0 && rate <= 1.0, name, &rate, "a number above 0 and at most 1")?;
         }
         demand((0.0..=1.0).contains(&self.gamma), "gamma", &self.gamma, "from 0 to 1")?;
         demand(self.tau > 0.0 && self.tau <= 1.0, "tau", &self.tau, "above 0 and at most 1")?;
@@ -261,11 +266,13 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 16] = [
+        let cases: [(&str, Spoil); 18] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
             ("critic_hidden", |c| c.critic_hidden = vec![1 << 40]),
+            ("critic_hidden", |c| c.critic_hidden = vec![65_536; 4]),
+            ("batch_size", |c| (c.batch_size, c.policy_hidden) = (1 << 20, vec![1024])),
             ("policy_learning_rate", |c| c.policy_learning_rate = -1.0),
             ("critic_learning_rate", |c| c.critic_learning_rate = f64::NAN),
             ("temperature_learning_rate", |c| c.temperature_learning_rate = f64::INFINITY),

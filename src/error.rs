@@ -9,7 +9,7 @@ pub enum Error {
     Config(String),
     /// An environment failed, or returned what it must not.
     Environment {
-        /// Steps taken in training so far, or of the evaluation episode.
+        /// Steps taken so far, in training or in this evaluation.
         step: u64,
         /// What went wrong.
         problem: String,

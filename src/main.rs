@@ -101,7 +101,7 @@ fn train_inside_pool(args: &TrainArgs, make_env: MakeEnv, config: Config, interr
     if !matches!(ended, Ok(End::Evaluated(_))) {
         // Cut short: what was learned and measured since the last evaluation is kept as well.
         run.save_policy(&trainer.actor()).map_err(Failure::Work)?;
-        files.write(steps, started.elapsed(), None, None, trainer.metrics()).map_err(Failure::Work)?;
+        files.write_rest(steps, started.elapsed(), trainer.metrics()).map_err(Failure::Work)?;
     }
     let path = run.path().display();
     let evaluation = match ended {
@@ -176,12 +176,7 @@ fn eval(args: &EvalArgs) -> Outcome {
         let path = if args.path.is_dir() { args.path.join(policy_file::NAME) } else { args.path.clone() };
         let (environment, actor) = policy_file::load(&path)?;
         let env = make_environment(&environment)?();
-        let (o, a) = (actor.policy().network.inputs(), actor.policy().action_size());
-        anyhow::ensure!(
-            (o, a) == (env.observation_size(), env.action_bounds().dimensions()),
-            "{} is a policy for {o} observations and {a} actions, which {environment} does not have",
-            path.display()
-        );
+        actor.fits(&*env)?;
         Ok((actor, env))
     };
     let (mut actor, mut env) = prepare().map_err(Failure::Input)?;

@@ -55,12 +55,12 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         Self { observation_size: env.observation_size(), env, steps: 0 }
     }
 
-    pub(crate) fn observation_size(&self) -> usize {
-        self.observation_size
-    }
-
     pub(crate) fn action_bounds(&self) -> Bounds {
         self.env.action_bounds()
+    }
+
+    pub(crate) fn observation_size(&self) -> usize {
+        self.observation_size
     }
 
     pub(crate) fn reset(&mut self, seed: u64) -> Result<Vec<f32>, Error> {

@@ -19,7 +19,9 @@ const TIMINGS_HEADER: &str = "step,seconds,steps_per_second\n";
 pub struct MetricsFiles {
     metrics: Table,
     timings: Table,
+    /// What the last row was told.
     last: Metrics,
+    last_step: u64,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,19 @@ impl MetricsFiles {
             metrics: Table::create(run.file("metrics.csv"), METRICS_HEADER)?,
             timings: Table::create(run.file("timings.csv"), TIMINGS_HEADER)?,
             last: Metrics::default(),
+            last_step: 0,
         })
+    }
+
+    /// Adds a last row where a run ends between two rows, with the means of the losses since.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_rest(&mut self, step: u64, elapsed: Duration, metrics: Metrics) -> Result<()> {
+        if step > self.last_step {
+            self.write(step, elapsed, None, None, metrics)?;
+        }
+        Ok(())
     }
 
     /// Adds a row to each table: at `step`, after `elapsed`, with the episode that ended there, the evaluation made
@@ -68,7 +82,7 @@ impl MetricsFiles {
         metrics: Metrics,
     ) -> Result<Option<Metrics>> {
         let means = metrics.means_since(&self.last);
-        self.last = metrics;
+        (self.last, self.last_step) = (metrics, step);
         let cells = [
             Some(step.to_string()),
             episode.map(|e| e.number.to_string()),

@@ -56,8 +56,11 @@ pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<()> {
 /// If the file cannot be read, is damaged, or is no policy of this program.
 pub fn load(path: &Path) -> Result<(String, Actor)> {
     let shown = path.display();
-    let bytes = fs::read(path).with_context(|| format!("the policy {shown} cannot be read"))?;
-    parse(&bytes).with_context(|| format!("{shown} is no policy that `sac` has written whole"))
+    let bytes = fs::read(path)
+        .with_context(|| format!("the policy {shown} cannot be read; give a run directory or a policy file"))?;
+    parse(&bytes).with_context(|| {
+        format!("{shown} is no policy that `sac` has written whole; train again, or give another file")
+    })
 }
 
 fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
