@@ -140,16 +140,40 @@ impl Mlp {
             // The two gradients do not need each other.
             rayon::join(
                 || d_layer.map(|d_layer| layer_parameters_backward(layer, below, d_output, d_layer)),
-                || d_below.map(|d_below| layer_input_backward(layer, theta, below, d_output, self.activation, d_below)),
+                || {
+                    d_below.map(|d| {
+                        layer_input_backward(layer, theta, below, d_output, self.activation, d.view_mut(), |i| i)
+                    })
+                },
             );
         }
         if let Some(d_x) = d_x {
-            let layer = &self.layers[0];
             let d_output = if last > 0 { workspace.d_hidden[0].view() } else { d_y };
-            let from = layer.inputs.checked_sub(d_x.ncols()).expect("d_x is at most as wide as x");
-            let weight = weight(layer, theta).split_at(Axis(0), from).1;
-            product(d_output, weight.t(), d_x, false);
+            last_inputs_backward(&self.layers[0], theta, d_output, d_x);
         }
+    }
+
+    /// ∂L/∂x alone, as from [`Self::backward`], for `rows` of the B rows of the forward pass, in that order.
+    ///
+    /// `d_y` is `[rows, outputs]`, and `d_x` `[rows, n]` takes the gradient over the last n inputs.
+    pub fn backward_rows<T: Real>(
+        &self,
+        theta: &[T],
+        rows: &[usize],
+        d_y: ArrayView2<T>,
+        workspace: &mut Workspace<T>,
+        d_x: ArrayViewMut2<T>,
+    ) {
+        let Workspace { hidden, d_hidden } = workspace;
+        let selected = s![..rows.len(), ..];
+        for (l, layer) in self.layers.iter().enumerate().skip(1).rev() {
+            let (d_below, d_above) = d_hidden.split_at_mut(l);
+            let d_output = d_above.first().map_or(d_y, |d| d.slice(selected));
+            let d_below = d_below[l - 1].slice_mut(selected);
+            layer_input_backward(layer, theta, hidden[l - 1].view(), d_output, self.activation, d_below, |i| rows[i]);
+        }
+        let d_output = d_hidden.first().map_or(d_y, |d| d.slice(selected));
+        last_inputs_backward(&self.layers[0], theta, d_output, d_x);
     }
 }
 
@@ -164,22 +188,32 @@ fn layer_parameters_backward<T: Real>(layer: &Layer, h: ArrayView2<T>, delta: Ar
     sum_rows(delta.to_slice().expect("gradients lie in row-major order"), d_bias);
 }
 
-/// The gradient over the sums that the layer below has formed: (δ·Wᵀ) ⊙ φ′(h), as above.
+/// The gradient over the sums that the layer below has formed: (δ·Wᵀ) ⊙ φ′(h), as above; row i of δ belongs to row
+/// `row_of(i)` of h.
 fn layer_input_backward<T: Real>(
     layer: &Layer,
     theta: &[T],
     h: ArrayView2<T>,
     delta: ArrayView2<T>,
     activation: Activation,
-    d_below: &mut Array2<T>,
+    d_below: ArrayViewMut2<T>,
+    row_of: impl Fn(usize) -> usize + Sync,
 ) {
     let weight = weight(layer, theta);
-    for_row_blocks(d_below.view_mut(), layer.inputs * layer.outputs, |first, mut d_below| {
+    for_row_blocks(d_below, layer.inputs * layer.outputs, |first, mut d_below| {
         let rows = first..first + d_below.nrows();
-        product(delta.slice(s![rows.clone(), ..]), weight.t(), d_below.view_mut(), false);
-        let h = h.slice(s![rows, ..]).to_slice().expect("hidden layers lie in row-major order");
-        times_slope(flat(&mut d_below), h, activation);
+        product(delta.slice(s![rows, ..]), weight.t(), d_below.view_mut(), false);
+        for (i, mut d_below) in d_below.rows_mut().into_iter().enumerate() {
+            let h = h.row(row_of(first + i)).to_slice().expect("hidden layers lie in row-major order");
+            times_slope(d_below.as_slice_mut().expect("gradients lie in row-major order"), h, activation);
+        }
     });
+}
+
+/// ∂L/∂x = δ·Wᵀ over the last inputs, as many as `d_x` has columns.
+fn last_inputs_backward<T: Real>(layer: &Layer, theta: &[T], delta: ArrayView2<T>, d_x: ArrayViewMut2<T>) {
+    let from = layer.inputs.checked_sub(d_x.ncols()).expect("d_x is at most as wide as x");
+    product(delta, weight(layer, theta).split_at(Axis(0), from).1.t(), d_x, false);
 }
 
 /// W of a layer, `[in, out]`, as a view into the flat vector.

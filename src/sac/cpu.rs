@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::nn::{Adam, Mlp, Real, Workspace, init, polyak};
 use crate::replay::Batch;
 use crate::rng::{Philox, Stream};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 
 /// A parameter vector, the gradient of its loss, and the optimizer that brings the two together.
 struct Parameters<T> {
@@ -37,7 +37,8 @@ struct Critic<T> {
     q: Array2<T>,
     /// ∂L/∂Q, `[B, 1]`.
     d_q: Array2<T>,
-    /// ∂L/∂a, `[B, A]`.
+    /// The rows of the batch in which this twin is the minimum, and ∂J_π/∂a in those rows, `[rows, A]` of `[B, A]`.
+    rows: Vec<usize>,
     d_action: Array2<T>,
 }
 
@@ -85,6 +86,7 @@ impl<T: Real> CpuLearner<T> {
                 workspace: critic.workspace(batch_size),
                 q: Array2::zeros((batch_size, 1)),
                 d_q: Array2::zeros((batch_size, 1)),
+                rows: Vec::with_capacity(batch_size),
                 d_action: Array2::zeros((batch_size, action_size)),
             }
         });
@@ -215,7 +217,7 @@ impl<T: Real> CpuLearner<T> {
     /// [`Self::sample_actions`], with the same batch and noise.
     pub fn policy_loss(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> T {
         let (observation, noise) = (batch.observation.view(), noise.current.view());
-        let rows = T::of(batch.reward.len() as f64);
+        let batch_size = T::of(batch.reward.len() as f64);
         let PolicyWorkspace { action, log_prob, .. } = &self.current;
         join_columns(&mut self.critic_input, observation, action.view());
         let (network, input) = (&self.critic, self.critic_input.view());
@@ -223,25 +225,31 @@ impl<T: Real> CpuLearner<T> {
             network.forward(&online.values, input, workspace, q.view_mut());
         });
 
+        // Only the critic that is the minimum passes a gradient on, ∂J_π/∂Q = −1/B.
         let [q1, q2] = &mut self.critics;
+        q1.rows.clear();
+        q2.rows.clear();
         let mut loss = T::zero();
-        for row in 0..log_prob.len() {
+        for (row, &log_prob) in log_prob.iter().enumerate() {
             let at = [row, 0];
-            loss += alpha * log_prob[row] - min(q1.q[at], q2.q[at]);
-            // Only the critic that is the minimum passes a gradient on.
-            let first = q1.q[at] <= q2.q[at];
-            (q1.d_q[at], q2.d_q[at]) = if first { (-rows.recip(), T::zero()) } else { (T::zero(), -rows.recip()) };
+            loss += alpha * log_prob - min(q1.q[at], q2.q[at]);
+            if q1.q[at] <= q2.q[at] { q1.rows.push(row) } else { q2.rows.push(row) }
         }
-        for_both(&mut self.critics, |Critic { online, workspace, d_q, d_action, .. }| {
-            network.backward(&online.values, input, d_q.view(), workspace, None, Some(d_action.view_mut()));
+        for_both(&mut self.critics, |Critic { online, workspace, rows, d_q, d_action, .. }| {
+            let selected = s![..rows.len(), ..];
+            d_q.fill(-batch_size.recip());
+            network.backward_rows(&online.values, rows, d_q.slice(selected), workspace, d_action.slice_mut(selected));
         });
-        let [q1, q2] = &self.critics;
-        Zip::from(&mut self.d_action).and(&q1.d_action).and(&q2.d_action).for_each(|d, &d1, &d2| *d = d1 + d2);
-        self.d_log_prob.fill(alpha / rows);
+        for Critic { rows, d_action, .. } in &self.critics {
+            for (&row, d_action) in rows.iter().zip(d_action.rows()) {
+                self.d_action.row_mut(row).assign(&d_action);
+            }
+        }
+        self.d_log_prob.fill(alpha / batch_size);
         let Parameters { values, gradient, .. } = &mut self.theta;
         let (d_action, d_log_prob) = (self.d_action.view(), self.d_log_prob.view());
         self.policy.sample_backward(values, observation, noise, d_action, d_log_prob, &mut self.current, gradient);
-        loss / rows
+        loss / batch_size
     }
 
     /// J_α = −log α · mean (log π(ã|s) + H̄), and its gradient over log α; log π is that of the last
