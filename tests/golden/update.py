@@ -35,7 +35,7 @@ HIDDEN, BATCH, UPDATES = (16, 12), 32, 5
 GAMMA, TAU, BETAS, EPS = 0.99, 0.005, (0.9, 0.999), 1e-8
 LR_POLICY, LR_CRITIC, LR_ALPHA = 3e-4, 1e-3, 2e-3
 LOG_ALPHA, LOG_STD_BOUNDS = -0.7, (-0.35, 0.25)
-SEED = {(3, 1): 25, (17, 6): 2}  # chosen: they pass every assertion below, so that both sides of each branch are taken
+SEED = {(3, 1): 77, (17, 6): 2}  # chosen: they pass every assertion below, so that both sides of each branch are taken
 
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
@@ -188,5 +188,7 @@ for O, A in SEED:
     tensors, metadata = golden(O, A)
     assert all(t.dtype == torch.float64 and t.isfinite().all() for t in tensors.values())
     assert margin > 1e-5
+    # A gradient whose terms cancel out has no digits left to compare in float32.
+    assert all(t.norm() > 5e-3 for name, t in tensors.items() if name.startswith("grad.0."))
     write(Path(__file__).with_name(f"update-obs{O}-act{A}.safetensors"), tensors, metadata)
     print(f"obs {O}, act {A}: {len(tensors)} tensors, never nearer than {margin:.1e} to a kink")
