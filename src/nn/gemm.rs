@@ -20,7 +20,7 @@ const LANES: usize = 32;
 /// Elements of B that are copied to the stack at a time where they do not lie as a loop wants them.
 const PANEL: usize = 2048;
 /// Fewest rows, and least work in multiplications, that are worth handing to another thread.
-const BLOCK_ROWS: usize = 128;
+const BLOCK_ROWS: usize = 256;
 const BLOCK_WORK: usize = 1 << 20;
 
 /// C ← A·B, or C ← C + A·B if `accumulate`; A is `[m, k]`, B is `[k, n]`, C is `[m, n]`, each of any strides.
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn row_blocks_cover_every_row_once() {
-        for rows in [0, 1, 127, 128, 129, 300, 1000] {
+        for rows in [0, 1, 255, 256, 257, 300, 1000] {
             let mut c = Array2::<f32>::zeros((rows, 2));
             for_row_blocks(c.view_mut(), BLOCK_WORK, |first, mut block| {
                 block.rows_mut().into_iter().enumerate().for_each(|(i, mut row)| row += (first + i) as f32);
