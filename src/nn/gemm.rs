@@ -31,7 +31,7 @@ pub fn product<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, mut c: ArrayViewMut2
     let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
     assert_eq!(b.nrows(), k, "A is [{m}, {k}], so B must have {k} rows");
     assert_eq!(c.dim(), (m, n), "A·B is [{m}, {n}], and so must C be");
-    let rows_suit = m > 1 && n > THIN && T::gemm_takes_thin();
+    let rows_suit = n > THIN && T::gemm_takes_thin();
     if !rows_suit
         && (thin(a, b, c.view_mut(), accumulate) || thin(b.t(), a.t(), c.view_mut().reversed_axes(), accumulate))
     {
