@@ -28,7 +28,7 @@ pub struct Config {
     /// Upper bound of log σ. Default 2 (the authors' code).
     pub log_std_max: f64,
 
-    /// Learning rate of the policy. Default 1e-3 (Spinning Up), which learns Pendulum-v1 in half the steps of 3e-4.
+    /// Learning rate of the policy. Default 1e-3 (Spinning Up), which learns Pendulum-v1 sooner than 3e-4.
     pub policy_learning_rate: f64,
     /// Learning rate of the critics. Default 1e-3 (Spinning Up).
     pub critic_learning_rate: f64,
