@@ -1,8 +1,8 @@
 //! Matrix products, and how work is divided among threads.
 //!
-//! Large products go to this crate's AVX-512 kernel where there is AVX-512, else to `matrixmultiply`. Products with a
-//! thin side (a network's first and last layers, and every layer when a single observation is acted upon) go to two
-//! vectorized loops, because packing would cost more than it gains.
+//! `f32` products go to this crate's AVX-512 kernel where there is AVX-512, except those of few columns; other large
+//! products go to `matrixmultiply`. Products with a thin side (a network's first and last layers, and every layer when a
+//! single observation is acted upon) otherwise go to two vectorized loops, because packing would cost more than it gains.
 //!
 //! Work is divided by shape, never by the number of threads, and no sum is ever split: the same inputs give the same
 //! bits on any number of threads.
@@ -31,8 +31,9 @@ pub fn product<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, mut c: ArrayViewMut2
     let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
     assert_eq!(b.nrows(), k, "A is [{m}, {k}], so B must have {k} rows");
     assert_eq!(c.dim(), (m, n), "A·B is [{m}, {n}], and so must C be");
-    let rows_suit = n > THIN && T::gemm_takes_thin();
-    if !rows_suit
+    // The kernel packs nothing for few rows and is fast at any depth, so only few columns are left to the loops.
+    let kernel_suits = n > THIN && T::gemm_takes_thin();
+    if !kernel_suits
         && (thin(a, b, c.view_mut(), accumulate) || thin(b.t(), a.t(), c.view_mut().reversed_axes(), accumulate))
     {
         return;
