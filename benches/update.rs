@@ -72,9 +72,13 @@ fn update(criterion: &mut Criterion) {
         let id = BenchmarkId::new("cpu", format!("obs{obs}-act{act}-b{batch_size}-h{hidden}"));
         group.bench_function(id, |bencher| {
             bencher.iter(|| {
-                replay.sample(&mut Philox::new(0, Stream::Replay, updates), &mut rows);
-                replay.gather(&rows, 0.99, &mut batch);
-                noise.fill(&mut Philox::new(0, Stream::Update, updates));
+                rayon::join(
+                    || {
+                        replay.sample(&mut Philox::new(0, Stream::Replay, updates), &mut rows);
+                        replay.gather(&rows, 0.99, &mut batch);
+                    },
+                    || noise.fill(&mut Philox::new(0, Stream::Update, updates)),
+                );
                 learner.update(&batch, &noise);
                 updates += 1;
             });

@@ -149,9 +149,14 @@ impl Trainer {
 
     /// Draws a batch and the noise of one update, and makes it.
     fn learn(&mut self) -> Result<(), Error> {
-        self.replay.sample(&mut Philox::new(self.config.seed, Stream::Replay, self.updates), &mut self.rows);
-        self.replay.gather(&self.rows, self.config.gamma as f32, &mut self.batch);
-        self.noise.fill(&mut Philox::new(self.config.seed, Stream::Update, self.updates));
+        let (seed, update) = (self.config.seed, self.updates);
+        rayon::join(
+            || {
+                self.replay.sample(&mut Philox::new(seed, Stream::Replay, update), &mut self.rows);
+                self.replay.gather(&self.rows, self.config.gamma as f32, &mut self.batch);
+            },
+            || self.noise.fill(&mut Philox::new(seed, Stream::Update, update)),
+        );
         self.learner.update(&self.batch, &self.noise);
         self.updates += 1;
         match self.learner.metrics().failure {

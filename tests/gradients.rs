@@ -328,8 +328,7 @@ fn critic_loss_over_the_parameters_of_both_critics() {
     for_every_setting("critic loss", |setting| {
         let Setting { learner, batch, noise } = setting;
         learner.sample_actions(batch, noise);
-        learner.critic_target(0.7, batch);
-        learner.critic_loss(batch);
+        learner.critic_loss(0.7, batch);
         let critic = learner.critic().clone();
         let input = ndarray::concatenate![Axis(1), batch.observation, batch.action];
         let batch = batch.clone();
@@ -338,7 +337,7 @@ fn critic_loss_over_the_parameters_of_both_critics() {
             let (analytic, point) = (setting.gradient(name), setting.get(name));
             let loss = |values: &[f64]| {
                 setting.set(name, values);
-                setting.learner.critic_loss(&batch)
+                setting.learner.critic_loss(0.7, &batch)
             };
             let numeric = differences(&point, loss, |values| {
                 let mut sides = Sides::default();

@@ -4,7 +4,7 @@ use super::real::Real;
 use super::simd::simd;
 
 /// Elements that one thread takes at a time.
-const CHUNK: usize = 1 << 15;
+const CHUNK: usize = 1 << 13;
 
 /// Adam (Kingma and Ba, 2015) with PyTorch's semantics: ε is added to the bias-corrected root.
 #[derive(Clone, Debug)]

@@ -3,21 +3,12 @@
 //! hₗ = φ(hₗ₋₁·Wₗ + bₗ), h₀ = x, and a last layer without φ. A weight is stored `[in, out]` in row-major order, followed
 //! by its bias `[out]`, layer after layer. Files hold weights `[out, in]` as PyTorch does; see `run::policy_file`.
 
-use super::gemm::{for_row_blocks, product};
+use super::finish::{Activation, Finish};
+use super::gemm::product;
 use super::real::Real;
 use super::simd::simd;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use std::ops::Range;
-
-/// φ, what a hidden layer does to the sum it has formed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "program", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
-pub enum Activation {
-    /// max(x, 0)
-    Relu,
-    /// tanh x
-    Tanh,
-}
 
 /// One layer and where its parameters lie in the flat vector.
 #[derive(Clone, Debug)]
@@ -106,11 +97,8 @@ impl Mlp {
             let output = if l < last { above[0].view_mut() } else { y.take().expect("there is one last layer") };
             let weight = weight(layer, theta);
             let activation = (l < last).then_some(self.activation);
-            for_row_blocks(output, layer.inputs * layer.outputs, |first, mut output| {
-                let rows = first..first + output.nrows();
-                product(input.slice(s![rows, ..]), weight, output.view_mut(), false);
-                add_bias_and_activate(flat(&mut output), &theta[layer.bias.clone()], activation);
-            });
+            let bias = Finish::Bias(&theta[layer.bias.clone()], activation);
+            product(input, weight, output, bias);
         }
     }
 
@@ -130,11 +118,11 @@ impl Mlp {
         d_x: Option<ArrayViewMut2<T>>,
     ) {
         assert_eq!(theta.len(), self.parameters());
-        let last = self.layers.len() - 1;
+        let Workspace { hidden, d_hidden } = workspace;
         for (l, layer) in self.layers.iter().enumerate().rev() {
-            let (d_below, d_above) = workspace.d_hidden.split_at_mut(l);
-            let d_output = if l < last { d_above[0].view() } else { d_y };
-            let below = if l > 0 { workspace.hidden[l - 1].view() } else { x };
+            let (d_below, d_above) = d_hidden.split_at_mut(l);
+            let d_output = d_above.first().map_or(d_y, |d| d.view());
+            let below = if l > 0 { hidden[l - 1].view() } else { x };
             let d_layer = d_theta.as_deref_mut().map(|d| &mut d[layer.weight.start..layer.bias.end]);
             let d_below = d_below.last_mut();
             // The two gradients do not need each other.
@@ -142,13 +130,13 @@ impl Mlp {
                 || d_layer.map(|d_layer| layer_parameters_backward(layer, below, d_output, d_layer)),
                 || {
                     d_below.map(|d| {
-                        layer_input_backward(layer, theta, below, d_output, self.activation, d.view_mut(), |i| i)
+                        layer_input_backward(layer, theta, below, None, d_output, self.activation, d.view_mut())
                     })
                 },
             );
         }
         if let Some(d_x) = d_x {
-            let d_output = if last > 0 { workspace.d_hidden[0].view() } else { d_y };
+            let d_output = d_hidden.first().map_or(d_y, |d| d.view());
             last_inputs_backward(&self.layers[0], theta, d_output, d_x);
         }
     }
@@ -170,7 +158,8 @@ impl Mlp {
             let (d_below, d_above) = d_hidden.split_at_mut(l);
             let d_output = d_above.first().map_or(d_y, |d| d.slice(selected));
             let d_below = d_below[l - 1].slice_mut(selected);
-            layer_input_backward(layer, theta, hidden[l - 1].view(), d_output, self.activation, d_below, |i| rows[i]);
+            let below = hidden[l - 1].view();
+            layer_input_backward(layer, theta, below, Some(rows), d_output, self.activation, d_below);
         }
         let d_output = d_hidden.first().map_or(d_y, |d| d.slice(selected));
         last_inputs_backward(&self.layers[0], theta, d_output, d_x);
@@ -181,84 +170,37 @@ impl Mlp {
 fn layer_parameters_backward<T: Real>(layer: &Layer, h: ArrayView2<T>, delta: ArrayView2<T>, d_layer: &mut [T]) {
     let (d_weight, d_bias) = d_layer.split_at_mut(layer.weight.len());
     let d_weight = ArrayViewMut2::from_shape((layer.inputs, layer.outputs), d_weight).expect("a weight has its shape");
-    for_row_blocks(d_weight, h.nrows() * layer.outputs, |first, d_weight| {
-        let columns = first..first + d_weight.nrows();
-        product(h.slice(s![.., columns]).t(), delta, d_weight, false);
-    });
-    sum_rows(delta.to_slice().expect("gradients lie in row-major order"), d_bias);
+    rayon::join(
+        || product(h.t(), delta, d_weight, Finish::Nothing),
+        || sum_rows(delta.to_slice().expect("gradients lie in row-major order"), d_bias),
+    );
 }
 
-/// The gradient over the sums that the layer below has formed: (δ·Wᵀ) ⊙ φ′(h), as above; row i of δ belongs to row
-/// `row_of(i)` of h.
+/// The gradient over the sums that the layer below has formed: (δ·Wᵀ) ⊙ φ′(h), as above; if there are `rows`, row
+/// `rows[i]` of h belongs to row i of δ.
 fn layer_input_backward<T: Real>(
     layer: &Layer,
     theta: &[T],
     h: ArrayView2<T>,
+    rows: Option<&[usize]>,
     delta: ArrayView2<T>,
     activation: Activation,
     d_below: ArrayViewMut2<T>,
-    row_of: impl Fn(usize) -> usize + Sync,
 ) {
-    let weight = weight(layer, theta);
-    for_row_blocks(d_below, layer.inputs * layer.outputs, |first, mut d_below| {
-        let rows = first..first + d_below.nrows();
-        product(delta.slice(s![rows, ..]), weight.t(), d_below.view_mut(), false);
-        for (i, mut d_below) in d_below.rows_mut().into_iter().enumerate() {
-            let h = h.row(row_of(first + i)).to_slice().expect("hidden layers lie in row-major order");
-            times_slope(d_below.as_slice_mut().expect("gradients lie in row-major order"), h, activation);
-        }
-    });
+    let slope = Finish::Slope { hidden: h, rows, activation };
+    product(delta, weight(layer, theta).t(), d_below, slope);
 }
 
 /// ∂L/∂x = δ·Wᵀ over the last inputs, as many as `d_x` has columns.
 fn last_inputs_backward<T: Real>(layer: &Layer, theta: &[T], delta: ArrayView2<T>, d_x: ArrayViewMut2<T>) {
     let from = layer.inputs.checked_sub(d_x.ncols()).expect("d_x is at most as wide as x");
-    product(delta, weight(layer, theta).split_at(Axis(0), from).1.t(), d_x, false);
+    product(delta, weight(layer, theta).split_at(Axis(0), from).1.t(), d_x, Finish::Nothing);
 }
 
 /// W of a layer, `[in, out]`, as a view into the flat vector.
 pub fn weight<'a, T>(layer: &Layer, theta: &'a [T]) -> ArrayView2<'a, T> {
     let shape = (layer.inputs, layer.outputs);
     ArrayView2::from_shape(shape, &theta[layer.weight.clone()]).expect("a weight has its shape")
-}
-
-fn flat<'a, T>(rows: &'a mut ArrayViewMut2<T>) -> &'a mut [T] {
-    rows.as_slice_mut().expect("outputs lie in row-major order")
-}
-
-simd! {
-    /// y ← φ(y + b) for every row; no φ in the last layer.
-    fn add_bias_and_activate<T>(y: &mut [T], bias: &[T], activation: Option<Activation>) {
-        for row in y.chunks_exact_mut(bias.len()) {
-            match activation {
-                Some(Activation::Relu) => {
-                    row.iter_mut().zip(bias).for_each(|(y, &b)| *y = relu(*y + b));
-                }
-                Some(Activation::Tanh) => row.iter_mut().zip(bias).for_each(|(y, &b)| *y = (*y + b).tanh()),
-                None => row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b),
-            }
-        }
-    }
-}
-
-/// max(x, 0), but NaN stays NaN, so that a network never hides one.
-#[inline(always)]
-fn relu<T: Real>(x: T) -> T {
-    if x < T::zero() { T::zero() } else { x }
-}
-
-simd! {
-    /// δ ← δ ⊙ φ′, where φ′ is told from h = φ(·): h > 0 for ReLU, 1 − h² for tanh.
-    fn times_slope<T>(delta: &mut [T], hidden: &[T], activation: Activation) {
-        match activation {
-            Activation::Relu => {
-                for (delta, &h) in delta.iter_mut().zip(hidden) {
-                    *delta = if h > T::zero() { *delta } else { T::zero() };
-                }
-            }
-            Activation::Tanh => delta.iter_mut().zip(hidden).for_each(|(delta, &h)| *delta *= T::one() - h * h),
-        }
-    }
 }
 
 simd! {

@@ -4,6 +4,7 @@
 //! differences in `tests/gradients.rs`. Everything is generic over [`Real`]: `f32` to train, `f64` to prove.
 
 pub mod adam;
+pub mod finish;
 pub mod gemm;
 pub mod init;
 mod kernel;
@@ -13,6 +14,7 @@ mod simd;
 pub mod tanh_gaussian;
 
 pub use adam::{Adam, polyak};
-pub use mlp::{Activation, Mlp, Workspace};
+pub use finish::Activation;
+pub use mlp::{Mlp, Workspace};
 pub use real::Real;
 pub use tanh_gaussian::{LogStd, TanhGaussian};

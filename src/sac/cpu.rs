@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::nn::{Adam, Mlp, Real, Workspace, init, polyak};
 use crate::replay::Batch;
 use crate::rng::{Philox, Stream};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 
 /// A parameter vector, the gradient of its loss, and the optimizer that brings the two together.
 struct Parameters<T> {
@@ -33,8 +33,9 @@ struct Critic<T> {
     online: Parameters<T>,
     target: Vec<T>,
     workspace: Workspace<T>,
-    /// Q(s, a) or Q̄(s, a), whichever was last asked for, `[B, 1]`.
+    /// Q(s, a) or Q(s, ã), whichever was last asked for, and Q̄(s′, ã′), `[B, 1]`.
     q: Array2<T>,
+    target_q: Array2<T>,
     /// ∂L/∂Q, `[B, 1]`.
     d_q: Array2<T>,
     /// The rows of the batch in which this twin is the minimum, and ∂J_π/∂a in those rows, `[rows, A]` of `[B, A]`.
@@ -59,8 +60,9 @@ pub struct CpuLearner<T = f32> {
     current: PolicyWorkspace<T>,
     next: PolicyWorkspace<T>,
     acting: PolicyWorkspace<T>,
-    /// \[s, a], `[B, O + A]`.
+    /// \[s, a] or \[s, ã], and \[s′, ã′], `[B, O + A]`.
     critic_input: Array2<T>,
+    target_input: Array2<T>,
     /// y, `[B]`.
     target: Array1<T>,
     /// ∂J_π/∂ã, `[B, A]`, and ∂J_π/∂log π, `[B]`.
@@ -85,6 +87,7 @@ impl<T: Real> CpuLearner<T> {
                 online: Parameters::new(values, config.critic_learning_rate),
                 workspace: critic.workspace(batch_size),
                 q: Array2::zeros((batch_size, 1)),
+                target_q: Array2::zeros((batch_size, 1)),
                 d_q: Array2::zeros((batch_size, 1)),
                 rows: Vec::with_capacity(batch_size),
                 d_action: Array2::zeros((batch_size, action_size)),
@@ -104,6 +107,7 @@ impl<T: Real> CpuLearner<T> {
             next: policy.workspace(batch_size),
             acting: policy.workspace(1),
             critic_input: Array2::zeros((batch_size, observation_size + action_size)),
+            target_input: Array2::zeros((batch_size, observation_size + action_size)),
             target: Array1::zeros(batch_size),
             d_action: Array2::zeros((batch_size, action_size)),
             d_log_prob: Array1::zeros(batch_size),
@@ -123,16 +127,17 @@ impl<T: Real> CpuLearner<T> {
         // ã ~ π(·|s),  ã′ ~ π(·|s′)
         self.sample_actions(batch, noise);
 
-        // y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′))
-        self.critic_target(alpha, batch);
-
-        // J_Q = Σᵢ mean (Qᵢ(s, a) − y)²
-        let critic_loss = self.critic_loss(batch);
+        // y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)),  J_Q = Σᵢ mean (Qᵢ(s, a) − y)²,  Q̄ᵢ ← Q̄ᵢ + τ(Qᵢ − Q̄ᵢ)
+        let critic_loss = self.critic_loss(alpha, batch);
         if !self.finite("critic loss", critic_loss) {
             return;
         }
         let q = self.critics.iter().map(|critic| mean(critic.q.column(0))).sum::<T>() / T::of(2.0);
-        for_both(&mut self.critics, |critic| critic.online.step());
+        let tau = self.tau;
+        for_both(&mut self.critics, |Critic { online, target, .. }| {
+            online.step();
+            polyak(target, &online.values, tau);
+        });
 
         // J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã))
         let policy_loss = self.policy_loss(alpha, batch, noise);
@@ -147,10 +152,6 @@ impl<T: Real> CpuLearner<T> {
             self.log_alpha.step();
             self.metrics.temperature_loss += temperature_loss.as_f64();
         }
-
-        // Q̄ᵢ ← Q̄ᵢ + τ(Qᵢ − Q̄ᵢ)
-        let tau = self.tau;
-        for_both(&mut self.critics, |critic| polyak(&mut critic.target, &critic.online.values, tau));
 
         self.metrics.updates += 1;
         self.metrics.critic_loss += critic_loss.as_f64();
@@ -174,43 +175,40 @@ impl<T: Real> CpuLearner<T> {
         );
     }
 
-    /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) for each row of the batch, `[B]`; ã′ is that of the last
-    /// [`Self::sample_actions`].
-    pub fn critic_target(&mut self, alpha: T, batch: &Batch<T>) -> ArrayView1<'_, T> {
+    /// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², and its gradient over the parameters of both critics, with
+    /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)); ã′ is that of the last [`Self::sample_actions`].
+    pub fn critic_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
         let PolicyWorkspace { action, log_prob, .. } = &self.next;
-        let next_observation = batch.next_observation.view();
-        join_columns(&mut self.critic_input, next_observation, action.view());
-        for_both(&mut self.critics, |Critic { target, workspace, q, .. }| {
-            self.critic.forward(target, self.critic_input.view(), workspace, q.view_mut());
-        });
-        let [q1, q2] = self.critics.each_ref().map(|critic| critic.q.column(0));
-        for row in 0..self.target.len() {
-            let next_value = min(q1[row], q2[row]) - alpha * log_prob[row];
-            self.target[row] = batch.reward[row] + batch.discount[row] * next_value;
-        }
-        self.target.view()
-    }
-
-    /// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², and its gradient over the parameters of both critics; y is the last
-    /// [`Self::critic_target`].
-    pub fn critic_loss(&mut self, batch: &Batch<T>) -> T {
         join_columns(&mut self.critic_input, batch.observation.view(), batch.action.view());
-        let (network, input, y) = (&self.critic, self.critic_input.view(), self.target.view());
-        let rows = T::of(y.len() as f64);
-        for_both(&mut self.critics, |Critic { online, workspace, q, d_q, .. }| {
+        join_columns(&mut self.target_input, batch.next_observation.view(), action.view());
+        let (network, input, target_input) = (&self.critic, self.critic_input.view(), self.target_input.view());
+        for_both(&mut self.critics, |Critic { online, target, workspace, q, target_q, .. }| {
+            network.forward(target, target_input, workspace, target_q.view_mut());
             network.forward(&online.values, input, workspace, q.view_mut());
-            Zip::from(d_q.column_mut(0))
-                .and(q.column(0))
-                .and(y)
-                .for_each(|d_q, &q, &y| *d_q = T::of(2.0) * (q - y) / rows);
+        });
+
+        let rows = T::of(self.target.len() as f64);
+        let mut loss = T::zero();
+        let [q1, q2] = &mut self.critics;
+        for (row, y) in self.target.iter_mut().enumerate() {
+            let at = [row, 0];
+            let next_value = min(q1.target_q[at], q2.target_q[at]) - alpha * log_prob[row];
+            *y = batch.reward[row] + batch.discount[row] * next_value;
+            for Critic { q, d_q, .. } in [&mut *q1, &mut *q2] {
+                let error = q[at] - *y;
+                loss += error * error;
+                d_q[at] = T::of(2.0) * error / rows;
+            }
+        }
+        for_both(&mut self.critics, |Critic { online, workspace, d_q, .. }| {
             network.backward(&online.values, input, d_q.view(), workspace, Some(&mut online.gradient), None);
         });
-        self.critics
-            .iter()
-            .map(|critic| {
-                Zip::from(critic.q.column(0)).and(y).fold(T::zero(), |sum, &q, &y| sum + (q - y) * (q - y)) / rows
-            })
-            .sum()
+        loss / rows
+    }
+
+    /// y of the last [`Self::critic_loss`], `[B]`.
+    pub fn target(&self) -> ArrayView1<'_, T> {
+        self.target.view()
     }
 
     /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)), and its gradient over the policy's parameters; ã is that of the last
