@@ -33,7 +33,7 @@ impl Size {
             critic_hidden: hidden,
             ..Config::default()
         };
-        CpuLearner::new(&config, self.obs, self.act)
+        CpuLearner::new(&config, self.obs, &vec![1.0; self.act])
     }
 
     /// Transitions of random values, in episodes of a thousand steps.

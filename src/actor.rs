@@ -22,7 +22,7 @@ impl Actor {
     /// # Panics
     /// If `theta` or `bounds` do not fit the shape of `policy`.
     pub fn new(policy: Policy, theta: Vec<f32>, bounds: Bounds) -> Self {
-        assert_eq!(theta.len(), policy.network.parameters());
+        assert_eq!(theta.len(), policy.parameters());
         assert_eq!(bounds.dimensions(), policy.action_size());
         let action = Array2::zeros((1, policy.action_size()));
         Self { workspace: policy.workspace(1), policy, theta, bounds, action }
@@ -49,7 +49,7 @@ impl Actor {
     /// [`Error::Environment`] if their numbers of observation or action dimensions differ.
     pub fn fits(&self, env: &dyn Env) -> Result<(), Error> {
         let has = (env.observation_size(), env.action_bounds().dimensions());
-        let needs = (self.policy.network.inputs(), self.bounds.dimensions());
+        let needs = (self.policy.observation_size(), self.bounds.dimensions());
         if has == needs {
             return Ok(());
         }

@@ -1,13 +1,13 @@
 //! Arguments: parsed to plain values, and nothing done with them here.
 
 use clap::{Args, Parser, Subcommand};
-use soft_actor_critic::config::{Alpha, Config, TargetEntropy};
+use soft_actor_critic::config::{Alpha, Config, FirstUpdate, TargetEntropy};
 use std::path::PathBuf;
 
 /// Soft Actor-Critic: train an agent on an environment, and evaluate it.
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]")]
+#[command(override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac presets [NAME]")]
 #[command(after_help = "Environments: pendulum")]
 pub struct Cli {
     /// What to do instead of training.
@@ -23,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Evaluate the policy of a run
     Eval(EvalArgs),
+    /// List the presets, or print one as TOML
+    Presets(PresetsArgs),
 }
 
 /// `sac ENVIRONMENT`
@@ -46,6 +48,9 @@ pub struct TrainArgs {
     /// Read the configuration from a TOML file; options given here come before it
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
+    /// Begin with a preset, see `sac presets`; options given here come before it
+    #[arg(long, value_name = "NAME", conflicts_with = "config", help_heading = "Run")]
+    pub preset: Option<String>,
     /// Environment steps from one evaluation to the next; 0 for never
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub eval_every: Option<u64>,
@@ -86,6 +91,9 @@ pub struct TrainArgs {
     /// Uniformly random steps at the start
     #[arg(long, value_name = "N", help_heading = "Algorithm")]
     pub random_steps: Option<u64>,
+    /// The step after which the first update is made: auto for when the random steps are over and a batch is stored
+    #[arg(long, value_name = "auto|N", help_heading = "Algorithm")]
+    pub first_update: Option<FirstUpdate>,
 }
 
 impl TrainArgs {
@@ -105,6 +113,7 @@ impl TrainArgs {
         set(&mut config.batch_size, &self.batch);
         set(&mut config.policy_learning_rate, &self.lr);
         set(&mut config.critic_learning_rate, &self.lr);
+        set(&mut config.value_learning_rate, &self.lr);
         set(&mut config.temperature_learning_rate, &self.lr);
         set(&mut config.gamma, &self.gamma);
         set(&mut config.tau, &self.tau);
@@ -112,7 +121,15 @@ impl TrainArgs {
         set(&mut config.target_entropy, &self.target_entropy);
         set(&mut config.replay_capacity, &self.replay);
         set(&mut config.random_steps, &self.random_steps);
+        set(&mut config.first_update, &self.first_update);
     }
+}
+
+/// `sac presets`
+#[derive(Args, Debug)]
+pub struct PresetsArgs {
+    /// The preset to print
+    pub name: Option<String>,
 }
 
 /// `sac eval`

@@ -1,7 +1,7 @@
 //! Every hyper-parameter, once: its meaning, unit, default and source.
 
 use crate::error::Error;
-use crate::nn::{Activation, LogStd};
+use crate::nn::{Activation, Init, LogStd, Mean, TanhGaussian};
 
 /// What an agent learns with. Its TOML form has one key for each field; what is left out keeps its default.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,28 +12,52 @@ pub struct Config {
     /// Environment steps to train for. Default 10 000, which Pendulum-v1 needs.
     pub steps: u64,
     /// Environment steps, at the start, whose actions are drawn uniformly at random. Default 100
-    /// (`learning_starts` of Stable-Baselines3). The first update follows once a batch is stored as well.
+    /// (`learning_starts` of Stable-Baselines3).
     pub random_steps: u64,
+    /// The environment step after which the first update is made; one follows after every step from then on. `"auto"`, the
+    /// default, waits for the random steps to end and a batch to be stored; a number may come earlier.
+    pub first_update: FirstUpdate,
+
+    /// What the critics' target takes for the value of s′: `"target-q"`, the smaller of two target critics less
+    /// α log π (arXiv 1812.05905), or `"value-network"`, the target copy of a network V trained beside them
+    /// (arXiv 1801.01290). Default target-q.
+    pub bootstrap: Bootstrap,
+    /// When each loss is evaluated and each network takes its step. Default sequential.
+    pub loss_order: LossOrder,
+    /// From one update at which the policy takes a step, and the targets with it, to the next. Default 1, every update.
+    pub policy_delay: u64,
 
     /// Widths of the policy's hidden layers. Default 256, 256 (arXiv 1812.05905, table 1).
     pub policy_hidden: Vec<usize>,
-    /// Widths of each critic's hidden layers. Default 256, 256 (arXiv 1812.05905, table 1).
+    /// Widths of the hidden layers of each critic, and of V. Default 256, 256 (arXiv 1812.05905, table 1).
     pub critic_hidden: Vec<usize>,
     /// Activation of the hidden layers, `"relu"` or `"tanh"`. Default ReLU (arXiv 1812.05905, table 1).
     pub activation: Activation,
+    /// Whether one network gives μ and log σ, `"shared"`, or one each, `"separate"`. Default shared.
+    pub policy_heads: Heads,
+    /// How μ comes from the policy's raw output, `"raw"` or `"tanh"`. Default raw.
+    pub mean: Mean,
     /// How log σ comes from the policy's raw output, `"clamp"` or `"tanh"`. Default clamp.
     pub log_std: LogStdForm,
     /// Lower bound of log σ. Default −20 (the authors' code).
     pub log_std_min: f64,
     /// Upper bound of log σ. Default 2 (the authors' code).
     pub log_std_max: f64,
+    /// Initial parameters of hidden layers, `"pytorch"`, `"xavier"` or `"uniform-3e-3"`. Default pytorch.
+    pub hidden_init: Init,
+    /// Initial parameters of each network's last layer, as above. Default pytorch.
+    pub output_init: Init,
 
     /// Learning rate of the policy. Default 1e-3 (Spinning Up), which learns Pendulum-v1 sooner than 3e-4.
     pub policy_learning_rate: f64,
     /// Learning rate of the critics. Default 1e-3 (Spinning Up).
     pub critic_learning_rate: f64,
+    /// Learning rate of V, where there is one. Default 1e-3, as for the critics.
+    pub value_learning_rate: f64,
     /// Learning rate of log α. Default 1e-3, as for the networks.
     pub temperature_learning_rate: f64,
+    /// Bound on each element of a network's gradient before Adam sees it: `"off"`, or a number. Default off.
+    pub gradient_clamp: GradientClamp,
     /// γ, the discount per step. Default 0.99 (arXiv 1812.05905, table 1).
     pub gamma: f64,
     /// τ, the share of the critics that enters their targets at each update. Default 0.01, twice that of
@@ -43,9 +67,18 @@ pub struct Config {
     pub alpha: Alpha,
     /// α before the first update when it is tuned. Default 1.
     pub initial_alpha: f64,
-    /// H̄, the entropy that a tuned temperature aims at, in nats over actions in \[−1, 1]: `"auto"` for −dim A, or a
-    /// number. Default auto (arXiv 1812.05905, table 1).
+    /// α in the first update, if it is to differ from the `initial_alpha` that tuning starts from: `"initial"`, or a
+    /// number. Default initial.
+    pub first_update_alpha: FirstUpdateAlpha,
+    /// The loss of a tuned temperature: `"log-alpha"` for −log α·(log π + H̄), as in the authors' code, or `"alpha"` for
+    /// −α·(log π + H̄), as in their paper. Default log-alpha.
+    pub temperature_loss: TemperatureLoss,
+    /// H̄, the entropy that a tuned temperature aims at, in nats: `"auto"` for −dim A, or a number. Default auto
+    /// (arXiv 1812.05905, table 1).
     pub target_entropy: TargetEntropy,
+    /// Over which actions H̄ is measured: those in \[−1, 1], `"normalized"`, or those of the `"environment"`, whose
+    /// entropy is larger by Σ log of half their range. Default normalized.
+    pub target_entropy_units: EntropyUnits,
 
     /// Transitions in a batch. Default 256 (arXiv 1812.05905, table 1).
     pub batch_size: usize,
@@ -66,20 +99,33 @@ impl Default for Config {
             seed: 0,
             steps: 10_000,
             random_steps: 100,
+            first_update: FirstUpdate::Auto,
+            bootstrap: Bootstrap::TargetQ,
+            loss_order: LossOrder::Sequential,
+            policy_delay: 1,
             policy_hidden: vec![256, 256],
             critic_hidden: vec![256, 256],
             activation: Activation::Relu,
+            policy_heads: Heads::Shared,
+            mean: Mean::Raw,
             log_std: LogStdForm::Clamp,
             log_std_min: -20.0,
             log_std_max: 2.0,
+            hidden_init: Init::PyTorch,
+            output_init: Init::PyTorch,
             policy_learning_rate: 1e-3,
             critic_learning_rate: 1e-3,
+            value_learning_rate: 1e-3,
             temperature_learning_rate: 1e-3,
+            gradient_clamp: GradientClamp::Off,
             gamma: 0.99,
             tau: 0.01,
             alpha: Alpha::Auto,
             initial_alpha: 1.0,
+            first_update_alpha: FirstUpdateAlpha::Initial,
+            temperature_loss: TemperatureLoss::LogAlpha,
             target_entropy: TargetEntropy::Auto,
+            target_entropy_units: EntropyUnits::Normalized,
             batch_size: 256,
             replay_capacity: 1_000_000,
             eval_every: 1_000,
@@ -99,17 +145,76 @@ pub enum LogStdForm {
     Tanh,
 }
 
-/// Defines an enum that reads and writes itself as `"auto"` or a number.
-macro_rules! auto_or_number {
-    ($(#[$attribute:meta])* $name:ident, $auto:literal, $number:literal) => {
+/// Defines the choices that are nothing but names.
+macro_rules! names {
+    ($($(#[$attribute:meta])* $name:ident { $($(#[$about:meta])* $variant:ident),* $(,)? })*) => {
+        $(
+            $(#[$attribute])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            #[cfg_attr(feature = "program", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+            pub enum $name {
+                $($(#[$about])* $variant),*
+            }
+        )*
+    };
+}
+
+names! {
+    /// What the critics' target takes for the value of s′.
+    Bootstrap {
+        /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′))
+        TargetQ,
+        /// y = r + γ(1 − d)·V̄(s′)
+        ValueNetwork,
+    }
+    /// When each loss is evaluated and each network takes its step.
+    LossOrder {
+        /// One after the other, each with what the step before it has left: critics, V, policy, temperature.
+        Sequential,
+        /// All at the parameters from before the update.
+        Simultaneous,
+        /// The temperature takes its step first and the other losses use it; they are all at the parameters from before
+        /// the update.
+        TemperatureFirst,
+    }
+    /// How many networks the policy is.
+    Heads {
+        /// One, which gives both heads.
+        Shared,
+        /// One for μ and one for log σ.
+        Separate,
+    }
+    /// The loss of a tuned temperature.
+    TemperatureLoss {
+        /// −log α·(log π + H̄)
+        LogAlpha,
+        /// −α·(log π + H̄)
+        Alpha,
+    }
+    /// The actions over which the target entropy is measured.
+    EntropyUnits {
+        /// Those that are learned, in \[−1, 1].
+        Normalized,
+        /// Those that the environment takes.
+        Environment,
+    }
+}
+
+/// Defines an enum that reads and writes itself as a word or a number.
+macro_rules! word_or_number {
+    ($(#[$attribute:meta])* $name:ident, $word:literal = $variant:ident, $about:literal, $number:ty as $file:literal, $about_number:literal) => {
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq)]
-        #[cfg_attr(feature = "program", derive(serde::Serialize, serde::Deserialize), serde(try_from = "AutoOrNumber", into = "AutoOrNumber"))]
+        #[cfg_attr(
+            feature = "program",
+            derive(serde::Serialize, serde::Deserialize),
+            serde(try_from = $file, into = $file)
+        )]
         pub enum $name {
-            #[doc = $auto]
-            Auto,
-            #[doc = $number]
-            Fixed(f64),
+            #[doc = $about]
+            $variant,
+            #[doc = $about_number]
+            Fixed($number),
         }
 
         impl std::str::FromStr for $name {
@@ -117,29 +222,32 @@ macro_rules! auto_or_number {
 
             fn from_str(text: &str) -> Result<Self, String> {
                 match text {
-                    "auto" => Ok(Self::Auto),
-                    _ => text.parse().map(Self::Fixed).map_err(|_| format!("it is neither auto nor a number: {text}")),
+                    $word => Ok(Self::$variant),
+                    _ => text
+                        .parse()
+                        .map(Self::Fixed)
+                        .map_err(|_| format!("it is neither {} nor a number: {text}", $word)),
                 }
             }
         }
 
         #[cfg(feature = "program")]
-        impl TryFrom<AutoOrNumber> for $name {
+        impl TryFrom<WordOrNumber<$number>> for $name {
             type Error = String;
 
-            fn try_from(value: AutoOrNumber) -> Result<Self, String> {
+            fn try_from(value: WordOrNumber<$number>) -> Result<Self, String> {
                 match value {
-                    AutoOrNumber::Number(number) => Ok(Self::Fixed(number)),
-                    AutoOrNumber::Text(text) => text.parse(),
+                    WordOrNumber::Number(number) => Ok(Self::Fixed(number)),
+                    WordOrNumber::Word(text) => text.parse(),
                 }
             }
         }
 
         #[cfg(feature = "program")]
-        impl From<$name> for AutoOrNumber {
+        impl From<$name> for WordOrNumber<$number> {
             fn from(value: $name) -> Self {
                 match value {
-                    $name::Auto => Self::Text("auto".into()),
+                    $name::$variant => Self::Word($word.into()),
                     $name::Fixed(number) => Self::Number(number),
                 }
             }
@@ -147,47 +255,66 @@ macro_rules! auto_or_number {
     };
 }
 
-/// What an `auto_or_number` looks like in a file.
+/// What a `word_or_number` looks like in a file.
 #[cfg(feature = "program")]
 #[derive(serde::Serialize, serde::Deserialize)]
-#[serde(untagged, expecting = "expected \"auto\" or a number")]
-enum AutoOrNumber {
-    Number(f64),
-    Text(String),
+#[serde(untagged, expecting = "expected a number or the word for the default")]
+enum WordOrNumber<N> {
+    Number(N),
+    Word(String),
 }
 
-auto_or_number! {
+word_or_number! {
     /// The temperature α.
-    Alpha, "Tuned so that the policy's entropy approaches the target entropy.", "Kept at this value."
+    Alpha, "auto" = Auto, "Tuned so that the policy's entropy approaches the target entropy.", f64 as "WordOrNumber<f64>", "Kept at this value."
 }
-auto_or_number! {
+word_or_number! {
     /// The target entropy H̄.
-    TargetEntropy, "−dim A", "This many nats, over actions in \\[−1, 1]."
+    TargetEntropy, "auto" = Auto, "−dim A", f64 as "WordOrNumber<f64>", "This many nats."
 }
-
-impl TargetEntropy {
-    /// H̄ in nats for actions of `action_size` dimensions.
-    pub fn nats(self, action_size: usize) -> f64 {
-        match self {
-            Self::Auto => -(action_size as f64),
-            Self::Fixed(nats) => nats,
-        }
-    }
+word_or_number! {
+    /// When the first update is made.
+    FirstUpdate, "auto" = Auto, "After the random steps, once a batch is stored.", u64 as "WordOrNumber<u64>", "After this environment step."
+}
+word_or_number! {
+    /// α in the first update.
+    FirstUpdateAlpha, "initial" = Initial, "The one that tuning starts from.", f64 as "WordOrNumber<f64>", "This value."
+}
+word_or_number! {
+    /// The bound on each element of a gradient.
+    GradientClamp, "off" = Off, "None.", f64 as "WordOrNumber<f64>", "Elements beyond ± this value are set to it."
 }
 
 impl Config {
-    /// log σ with its bounds.
-    pub fn log_std(&self) -> LogStd {
+    /// How the policy's raw outputs become a distribution.
+    pub fn distribution(&self) -> TanhGaussian {
         let (min, max) = (self.log_std_min, self.log_std_max);
-        match self.log_std {
+        let log_std = match self.log_std {
             LogStdForm::Clamp => LogStd::Clamp { min, max },
             LogStdForm::Tanh => LogStd::Tanh { min, max },
+        };
+        TanhGaussian { mean: self.mean, log_std }
+    }
+
+    /// H̄ in nats over actions in \[−1, 1], for an environment with a `half_range` of ½(high − low) in each of its action
+    /// dimensions: scaling an action by s adds log s to its entropy.
+    pub fn target_entropy(&self, half_range: impl ExactSizeIterator<Item = f64>) -> f64 {
+        let nats = match self.target_entropy {
+            TargetEntropy::Auto => -(half_range.len() as f64),
+            TargetEntropy::Fixed(nats) => nats,
+        };
+        match self.target_entropy_units {
+            EntropyUnits::Normalized => nats,
+            EntropyUnits::Environment => nats - half_range.map(f64::ln).sum::<f64>(),
         }
     }
 
     /// The environment step after which the first update is made.
     pub fn first_update(&self) -> u64 {
-        self.random_steps.max(self.batch_size as u64)
+        match self.first_update {
+            FirstUpdate::Auto => self.random_steps.max(self.batch_size as u64),
+            FirstUpdate::Fixed(step) => step,
+        }
     }
 
     /// Refuses what makes no sense.
@@ -217,6 +344,7 @@ impl Config {
         for (name, rate) in [
             ("policy_learning_rate", self.policy_learning_rate),
             ("critic_learning_rate", self.critic_learning_rate),
+            ("value_learning_rate", self.value_learning_rate),
             ("temperature_learning_rate", self.temperature_learning_rate),
         ] {
             demand(rate > 0.0 && rate <= 1.0, name, &rate, "a number above 0 and at most 1")?;
@@ -235,11 +363,27 @@ impl Config {
         if let TargetEntropy::Fixed(nats) = self.target_entropy {
             demand(nats.is_finite(), "target_entropy", &nats, "auto or a finite number")?;
         }
+        if let FirstUpdateAlpha::Fixed(alpha) = self.first_update_alpha {
+            let must = "initial, or a number of at least 0 beside a tuned temperature (alpha = \"auto\")";
+            let fits = alpha.is_finite() && alpha >= 0.0 && self.alpha == Alpha::Auto;
+            demand(fits, "first_update_alpha", &alpha, must)?;
+        }
+        if let GradientClamp::Fixed(bound) = self.gradient_clamp {
+            demand(bound.is_finite() && bound > 0.0, "gradient_clamp", &bound, "off or a number above 0")?;
+        }
         let batch_size = self.batch_size;
         demand((1..=1 << 20).contains(&batch_size), "batch_size", &batch_size, "from 1 to 1048576")?;
         let steps =
             format!("at most the number of steps, {}; lower it (--batch) or train longer (--steps)", self.steps);
         demand(batch_size as u64 <= self.steps, "batch_size", &batch_size, &steps)?;
+        let (first, updates) = (self.first_update(), (self.steps + 1).saturating_sub(self.first_update()));
+        let steps = format!(
+            "from 1 to the number of steps, {}, or nothing is learned; lower it (--random-steps, --batch, --first-update) or train longer (--steps)",
+            self.steps
+        );
+        demand((1..=self.steps).contains(&first), "first_update", &first, &steps)?;
+        let delay = format!("from 1 to the number of updates, {updates}, or the policy would never learn");
+        demand((1..=updates).contains(&self.policy_delay), "policy_delay", &self.policy_delay, &delay)?;
         let capacity = format!("at least the batch size, {batch_size}");
         demand(
             self.replay_capacity >= batch_size && storable(self.replay_capacity as u64),
@@ -266,7 +410,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 18] = [
+        let cases: [(&str, Spoil); 25] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
@@ -284,6 +428,15 @@ mod tests {
             ("target_entropy", |c| c.target_entropy = TargetEntropy::Fixed(f64::NAN)),
             ("batch_size", |c| c.steps = 100),
             ("replay_capacity", |c| c.replay_capacity = 10),
+            ("value_learning_rate", |c| c.value_learning_rate = 0.0),
+            ("gradient_clamp", |c| c.gradient_clamp = GradientClamp::Fixed(0.0)),
+            ("first_update", |c| c.first_update = FirstUpdate::Fixed(0)),
+            ("first_update", |c| c.random_steps = 10_001),
+            ("first_update_alpha", |c| c.first_update_alpha = FirstUpdateAlpha::Fixed(-1.0)),
+            ("first_update_alpha", |c| {
+                (c.alpha, c.first_update_alpha) = (Alpha::Fixed(0.1), FirstUpdateAlpha::Fixed(0.5));
+            }),
+            ("policy_delay", |c| c.policy_delay = 0),
             ("final_episodes", |c| c.final_episodes = 0),
         ];
         for (name, spoil) in cases {

@@ -49,6 +49,8 @@ pub mod config;
 pub mod env;
 pub mod error;
 pub mod nn;
+#[cfg(feature = "program")]
+pub mod presets;
 pub mod replay;
 pub mod rng;
 #[cfg(feature = "program")]

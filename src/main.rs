@@ -7,11 +7,12 @@ mod progress;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use cli::{Cli, Command, EvalArgs, TrainArgs};
+use cli::{Cli, Command, EvalArgs, PresetsArgs, TrainArgs};
 use progress::{Progress, print};
 use soft_actor_critic::actor::{Evaluation, evaluate};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::env::{self, MakeEnv};
+use soft_actor_critic::presets;
 use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, policy_file};
 use soft_actor_critic::train::{Trainer, with_threads};
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn run() -> Outcome {
     };
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
+        (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => train(&args),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
     }
@@ -59,9 +61,10 @@ fn run() -> Outcome {
 fn train(args: &TrainArgs) -> Outcome {
     let prepare = || -> Result<_> {
         let make_env = make_environment(&args.environment)?;
-        let mut config = match &args.config {
-            Some(path) => config_file::read(path, &args.environment)?,
-            None => Config::default(),
+        let mut config = match (&args.config, &args.preset) {
+            (Some(path), _) => config_file::read(path, &args.environment)?,
+            (None, Some(name)) => config_file::parse(find_preset(name)?, &args.environment)?,
+            (None, None) => Config::default(),
         };
         args.apply(&mut config);
         config.validate()?;
@@ -125,6 +128,20 @@ fn train_inside_pool(args: &TrainArgs, make_env: MakeEnv, config: Config, interr
     }
     progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
     Ok(())
+}
+
+/// `sac presets`
+fn list_presets(args: &PresetsArgs) -> Outcome {
+    let text = match &args.name {
+        Some(name) => find_preset(name).map_err(Failure::Input)?.to_string(),
+        None => presets::PRESETS.map(|(name, text)| format!("{name:14}{}\n", presets::summary(text))).concat(),
+    };
+    print(&text).map_err(Failure::Work)
+}
+
+fn find_preset(name: &str) -> Result<&'static str> {
+    let known = || presets::PRESETS.map(|(name, _)| name).join(", ");
+    presets::preset(name).with_context(|| format!("there is no preset {name:?}; known are {}", known()))
 }
 
 /// How training ended when nothing failed.

@@ -62,7 +62,7 @@ impl Trainer {
         let observation = env.reset(episode_seed(config.seed, 1))?;
         Ok(Self {
             evaluation_env: make_env(),
-            learner: Box::new(CpuLearner::new(&config, o, a)),
+            learner: Box::new(CpuLearner::new(&config, o, &bounds.half_range())),
             replay,
             rows: vec![0; batch_size],
             batch: Batch::zeros(batch_size, o, a),

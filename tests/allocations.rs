@@ -43,7 +43,7 @@ fn allocations(hidden: usize, threads: usize, updates: u64) -> u64 {
     let hidden = vec![hidden; 2];
     let config = Config { batch_size, policy_hidden: hidden.clone(), critic_hidden: hidden, ..Config::default() };
     with_threads(threads, || {
-        let mut learner = CpuLearner::<f32>::new(&config, o, a);
+        let mut learner = CpuLearner::<f32>::new(&config, o, &[1.0]);
         let mut replay = Replay::new(1000, o, a).expect("it fits");
         for _ in 0..1000 {
             let (observation, next_observation) = (&[0.1, 0.2, 0.3], &[0.2, 0.3, 0.4]);

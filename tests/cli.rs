@@ -315,6 +315,7 @@ fn the_policy_file_stands_on_its_own() {
         ("log_std", "clamp"),
         ("log_std_max", "2"),
         ("log_std_min", "-20"),
+        ("mean", "raw"),
     ];
     assert_eq!(metadata, expected.into());
 

@@ -127,8 +127,8 @@ fn flat<T: Real>(golden: &Golden, stage: &str, name: &str, network: &Mlp) -> Vec
 /// The learner that the script starts from.
 fn learner<T: Real>(golden: &Golden) -> CpuLearner<T> {
     let (o, a) = (golden.number("observation_dim") as usize, golden.number("action_dim") as usize);
-    let mut learner = CpuLearner::<T>::new(&golden.config(), o, a);
-    let (policy, critic) = (learner.policy().network.clone(), learner.critic().clone());
+    let mut learner = CpuLearner::<T>::new(&golden.config(), o, &vec![1.0; a]);
+    let (policy, critic) = (learner.policy().networks[0].clone(), learner.critic().clone());
     set(&mut learner, "policy", flat(golden, "init", "policy", &policy));
     for name in ["q1", "q2", "target_q1", "target_q2"] {
         set(&mut learner, name, flat(golden, "init", name, &critic));
@@ -174,7 +174,7 @@ impl Comparison<'_> {
         for (name, gradient) in learner.gradients() {
             match name {
                 "log_alpha" => self.value(&format!("grad.{k}.log_alpha"), &[gradient[0].as_f64()]),
-                "policy" => self.network(&format!("grad.{k}"), name, &learner.policy().network, gradient),
+                "policy" => self.network(&format!("grad.{k}"), name, &learner.policy().networks[0], gradient),
                 _ => self.network(&format!("grad.{k}"), name, learner.critic(), gradient),
             }
         }
@@ -211,7 +211,7 @@ fn five_updates_in_f64() {
             if k == 0 || k == UPDATES - 1 {
                 let (stage, snapshot) = (format!("after.{}", k + 1), learner.snapshot());
                 let vector = |name| snapshot.get(name).expect("every learner has it");
-                compare.network(&stage, "policy", &learner.policy().network, vector("policy"));
+                compare.network(&stage, "policy", &learner.policy().networks[0], vector("policy"));
                 for name in ["q1", "q2", "target_q1", "target_q2"] {
                     compare.network(&stage, name, learner.critic(), vector(name));
                 }
@@ -234,6 +234,7 @@ fn gradients_in_f32_at_the_same_parameters() {
         for name in ["q1", "q2"] {
             set(&mut learner, name, flat(&golden, "after.1", name, &critic));
         }
+        learner.evaluate_actions(&batch);
         learner.policy_loss(alpha, &batch, &noise);
         learner.temperature_loss();
         let mut compare = Comparison { golden: &golden, tolerance: 1e-4, worst: 0.0 };

@@ -8,8 +8,8 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis, arr2, s};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::{StandardNormal, Uniform};
-use soft_actor_critic::config::{Config, LogStdForm};
-use soft_actor_critic::nn::{Activation, LogStd, Mlp, TanhGaussian, mlp::weight};
+use soft_actor_critic::config::{Bootstrap, Config, Heads, LogStdForm, TemperatureLoss};
+use soft_actor_critic::nn::{Activation, LogStd, Mean, Mlp, TanhGaussian, mlp::weight};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
@@ -208,13 +208,14 @@ fn log_probability_over_mean_and_log_std() {
         worst = worst.max(error);
     };
     let mut rng = Philox::new(3, Stream::Init, 0);
-    let clamp = TanhGaussian { log_std: LogStd::Clamp { min: -20.0, max: 2.0 } };
-    let tanh = TanhGaussian { log_std: LogStd::Tanh { min: -20.0, max: 2.0 } };
+    let clamp = TanhGaussian { mean: Mean::Raw, log_std: LogStd::Clamp { min: -20.0, max: 2.0 } };
+    let tanh = TanhGaussian { mean: Mean::Raw, log_std: LogStd::Tanh { min: -20.0, max: 2.0 } };
     for (name, head) in [("clamped", clamp), ("squashed", tanh)] {
-        for batch in [1, 2, 7] {
+        for (mean_form, batch) in [Mean::Raw, Mean::Tanh].into_iter().flat_map(|form| [1, 2, 7].map(|b| (form, b))) {
             let (mean, noise) = (random(&mut rng, batch, 3), random(&mut rng, batch, 3));
             let raw = random(&mut rng, batch, 3) * 0.5;
-            check(&format!("{name} log σ, batch {batch}"), tanh_gaussian_error(head, &mean, &raw, &noise, 0.0));
+            let error = tanh_gaussian_error(TanhGaussian { mean: mean_form, ..head }, &mean, &raw, &noise, 0.0);
+            check(&format!("{mean_form:?} μ, {name} log σ, batch {batch}"), error);
         }
     }
     // Far into saturation, one point at a time, so that no large gradient hides the error of a small one.
@@ -228,7 +229,7 @@ fn log_probability_over_mean_and_log_std() {
     }
     // At a bound the gradient is the inner one, as in PyTorch; beyond it there is none.
     let (mean, noise) = (random(&mut rng, 3, 2), random(&mut rng, 3, 2));
-    let narrow = TanhGaussian { log_std: LogStd::Clamp { min: -1.0, max: 0.5 } };
+    let narrow = TanhGaussian { mean: Mean::Raw, log_std: LogStd::Clamp { min: -1.0, max: 0.5 } };
     for (what, raw, side) in [
         ("at the lower bound", -1.0, 1.0),
         ("at the upper bound", 0.5, -1.0),
@@ -244,7 +245,40 @@ fn log_probability_over_mean_and_log_std() {
 const OBSERVATIONS: usize = 3;
 const ACTIONS: usize = 2;
 
-/// A learner with both kinds of hidden layer and of log σ, a batch and its noise.
+/// One way to put an agent together.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    activation: Activation,
+    log_std: LogStdForm,
+    mean: Mean,
+    heads: Heads,
+    bootstrap: Bootstrap,
+    temperature: TemperatureLoss,
+}
+
+/// Both activations with both forms of log σ; and each other choice with either of them.
+const FORMS: [Form; 8] = {
+    use {Activation::*, Bootstrap::*, Heads::*};
+    const fn form(activation: Activation, log_std: LogStdForm, mean: Mean, heads: Heads, bootstrap: Bootstrap) -> Form {
+        let temperature = match mean {
+            Mean::Raw => TemperatureLoss::LogAlpha,
+            Mean::Tanh => TemperatureLoss::Alpha,
+        };
+        Form { activation, log_std, mean, heads, bootstrap, temperature }
+    }
+    [
+        form(Relu, LogStdForm::Clamp, Mean::Raw, Shared, TargetQ),
+        form(Relu, LogStdForm::Tanh, Mean::Raw, Shared, TargetQ),
+        form(Tanh, LogStdForm::Clamp, Mean::Raw, Shared, TargetQ),
+        form(Tanh, LogStdForm::Tanh, Mean::Raw, Shared, TargetQ),
+        form(Relu, LogStdForm::Tanh, Mean::Tanh, Shared, ValueNetwork),
+        form(Relu, LogStdForm::Clamp, Mean::Raw, Separate, TargetQ),
+        form(Tanh, LogStdForm::Tanh, Mean::Tanh, Separate, ValueNetwork),
+        form(Tanh, LogStdForm::Clamp, Mean::Tanh, Shared, TargetQ),
+    ]
+};
+
+/// A learner of some form, a batch and its noise.
 struct Setting {
     learner: CpuLearner<f64>,
     batch: Batch<f64>,
@@ -252,22 +286,27 @@ struct Setting {
 }
 
 impl Setting {
-    fn draw(activation: Activation, log_std: LogStdForm, rng: &mut Philox) -> Self {
+    fn draw(form: Form, rng: &mut Philox) -> Self {
         let config = Config {
             batch_size: 7,
             policy_hidden: vec![5, 3],
             critic_hidden: vec![7, 5],
-            activation,
-            log_std,
+            activation: form.activation,
+            log_std: form.log_std,
+            mean: form.mean,
+            policy_heads: form.heads,
+            bootstrap: form.bootstrap,
+            temperature_loss: form.temperature,
             log_std_min: -1.0,
             log_std_max: 0.3,
             ..Config::default()
         };
-        let mut learner = CpuLearner::<f64>::new(&config, OBSERVATIONS, ACTIONS);
+        let mut learner = CpuLearner::<f64>::new(&config, OBSERVATIONS, &[1.0; ACTIONS]);
         let mut snapshot = learner.snapshot();
-        for name in ["policy", "q1", "q2", "target_q1", "target_q2"] {
-            let values = snapshot.get_mut(name).expect("every learner has it");
-            *values = random(rng, 1, values.len()).into_raw_vec_and_offset().0;
+        for (name, values) in &mut snapshot.vectors {
+            if !name.contains("adam") && name != "log_alpha" {
+                *values = random(rng, 1, values.len()).into_raw_vec_and_offset().0;
+            }
         }
         *snapshot.get_mut("log_alpha").expect("every learner has it") = vec![-0.4];
         learner.restore(&snapshot).expect("it came from this learner");
@@ -298,34 +337,38 @@ impl Setting {
     }
 }
 
-/// All four combinations of activation and form of log σ, each checked by `error` over the tensors it names.
-fn for_every_setting(what: &str, error: impl Fn(&mut Setting) -> Option<f64>) {
+/// Every form, each checked by `error` over the tensors it names; `error` gives nothing where it must be drawn anew.
+fn for_every_form(what: &str, forms: &[Form], error: impl Fn(&mut Setting) -> Option<f64>) {
     let (mut worst, mut redraws): (f64, u64) = (0.0, 0);
-    for activation in [Activation::Relu, Activation::Tanh] {
-        for log_std in [LogStdForm::Clamp, LogStdForm::Tanh] {
-            let (found, attempts) = redraw(|rng| error(&mut Setting::draw(activation, log_std, rng)));
-            println!("{what}, {activation:?}, log σ {log_std:?}: {found:.1e}");
-            assert!(found <= TOLERANCE);
-            (worst, redraws) = (worst.max(found), redraws + attempts);
-        }
+    for &form in forms {
+        let (found, attempts) = redraw(|rng| error(&mut Setting::draw(form, rng)));
+        println!("{what}, {form:?}: {found:.1e}");
+        assert!(found <= TOLERANCE);
+        (worst, redraws) = (worst.max(found), redraws + attempts);
     }
     println!("{what}: worst error {worst:.1e}, {redraws} redraws");
 }
 
-fn worst_tensor(mlp: &Mlp, analytic: &[f64], numeric: &[f64]) -> Option<f64> {
-    let mut worst: f64 = 0.0;
-    for range in tensors(mlp) {
-        if numeric[range.clone()].iter().all(|&g| g == 0.0) {
-            return None;
+/// The worst tensor of some networks that lie one after the other in a flat vector.
+fn worst_tensor(networks: &[Mlp], analytic: &[f64], numeric: &[f64]) -> Option<f64> {
+    let (mut worst, mut start): (f64, usize) = (0.0, 0);
+    for mlp in networks {
+        for range in tensors(mlp) {
+            let range = start + range.start..start + range.end;
+            if numeric[range.clone()].iter().all(|&g| g == 0.0) {
+                return None;
+            }
+            worst = worst.max(relative_error(&analytic[range.clone()], &numeric[range]));
         }
-        worst = worst.max(relative_error(&analytic[range.clone()], &numeric[range]));
+        start += mlp.parameters();
     }
+    assert_eq!(start, analytic.len());
     Some(worst)
 }
 
 #[test]
 fn critic_loss_over_the_parameters_of_both_critics() {
-    for_every_setting("critic loss", |setting| {
+    for_every_form("critic loss", &FORMS, |setting| {
         let Setting { learner, batch, noise } = setting;
         learner.sample_actions(batch, noise);
         learner.critic_loss(0.7, batch);
@@ -345,18 +388,43 @@ fn critic_loss_over_the_parameters_of_both_critics() {
                 sides.0
             })?;
             setting.set(name, &point);
-            worst = worst.max(worst_tensor(&critic, &analytic, &numeric)?);
+            worst = worst.max(worst_tensor(std::slice::from_ref(&critic), &analytic, &numeric)?);
         }
         Some(worst)
     });
 }
 
 #[test]
+fn value_loss_over_the_parameters_of_the_value_network() {
+    let forms: Vec<_> = FORMS.into_iter().filter(|form| form.bootstrap == Bootstrap::ValueNetwork).collect();
+    for_every_form("value loss", &forms, |setting| {
+        let Setting { learner, batch, noise } = setting;
+        learner.sample_actions(batch, noise);
+        learner.evaluate_actions(batch);
+        learner.value_loss(0.7, batch);
+        let network = learner.value().expect("this form has one").clone();
+        let (analytic, point, batch) = (setting.gradient("value"), setting.get("value"), setting.batch.clone());
+        let loss = |values: &[f64]| {
+            setting.set("value", values);
+            setting.learner.value_loss(0.7, &batch)
+        };
+        let numeric = differences(&point, loss, |values| {
+            let mut sides = Sides::default();
+            sides.forward(&network, values, batch.observation.view());
+            sides.0
+        })?;
+        worst_tensor(&[network], &analytic, &numeric)
+    });
+}
+
+#[test]
 fn policy_loss_over_every_policy_parameter_through_the_critics() {
-    for_every_setting("policy loss", |setting| {
+    for_every_form("policy loss", &FORMS, |setting| {
         let alpha = 0.7;
-        setting.learner.sample_actions(&setting.batch, &setting.noise);
-        setting.learner.policy_loss(alpha, &setting.batch, &setting.noise);
+        let Setting { learner, batch, noise } = setting;
+        learner.sample_actions(batch, noise);
+        learner.evaluate_actions(batch);
+        learner.policy_loss(alpha, batch, noise);
         let (policy, critic) = (setting.learner.policy().clone(), setting.learner.critic().clone());
         let (batch, noise) = (setting.batch.clone(), setting.noise.clone());
         let (analytic, point) = (setting.gradient("policy"), setting.get("policy"));
@@ -365,7 +433,14 @@ fn policy_loss_over_every_policy_parameter_through_the_critics() {
         // The side of every ReLU, clamp and min, all the way through.
         let sides = |theta: &[f64]| {
             let mut sides = Sides::default();
-            let heads = sides.forward(&policy.network, theta, batch.observation.view());
+            let mut rest = theta;
+            let outputs = policy.networks.iter().map(|network| {
+                let theta = rest.split_off(..network.parameters()).expect("it is as long as all of them");
+                sides.forward(network, theta, batch.observation.view())
+            });
+            let outputs: Vec<_> = outputs.collect();
+            let views: Vec<_> = outputs.iter().map(|output| output.view()).collect();
+            let heads = ndarray::concatenate(Axis(1), &views).expect("they have the same rows");
             let (mean, raw) = heads.view().split_at(Axis(1), ACTIONS);
             let (mut action, mut log_prob) = (Array2::zeros(mean.dim()), Array1::zeros(mean.nrows()));
             policy.distribution.sample(mean, raw, noise.current.view(), action.view_mut(), log_prob.view_mut());
@@ -383,20 +458,19 @@ fn policy_loss_over_every_policy_parameter_through_the_critics() {
         let loss = |values: &[f64]| {
             setting.set("policy", values);
             setting.learner.sample_actions(&batch, &noise);
+            setting.learner.evaluate_actions(&batch);
             setting.learner.policy_loss(alpha, &batch, &noise)
         };
         let numeric = differences(&point, loss, sides)?;
         both_critics_matter.then_some(())?;
-        worst_tensor(&policy.network, &analytic, &numeric)
+        worst_tensor(&policy.networks, &analytic, &numeric)
     });
 }
 
 #[test]
 fn temperature_loss_over_log_alpha() {
-    for_every_setting("temperature loss", |setting| {
-        let alpha = setting.learner.alpha();
+    for_every_form("temperature loss", &FORMS, |setting| {
         setting.learner.sample_actions(&setting.batch, &setting.noise);
-        setting.learner.policy_loss(alpha, &setting.batch, &setting.noise);
         setting.learner.temperature_loss();
         let analytic = setting.gradient("log_alpha");
         let loss = |values: &[f64]| {

@@ -140,6 +140,11 @@ impl Bounds {
         &self.high
     }
 
+    /// ½(high − low), `[A]`: what a learned action in \[−1, 1] is multiplied by.
+    pub fn half_range(&self) -> Vec<f32> {
+        self.low.iter().zip(&self.high).map(|(low, high)| 0.5 * (high - low)).collect()
+    }
+
     /// Turns a learned action in \[−1, 1] into the environment's units: low + ½(a + 1)(high − low), never beyond them.
     pub fn scale(&self, action: &[f32], scaled: &mut [f32]) {
         assert_eq!((action.len(), scaled.len()), (self.dimensions(), self.dimensions()));

@@ -5,17 +5,38 @@ use ndarray::Array1;
 use ndarray_rand::{RandomExt, rand_distr::Uniform};
 use rand::Rng;
 
-/// PyTorch's default for linear layers: weights and biases uniform on ±1/√(inputs of the layer).
-///
-/// Returns the flat parameter vector of `mlp`.
-pub fn uniform_by_inputs<T: Real>(mlp: &Mlp, rng: &mut impl Rng) -> Vec<T> {
+/// Where the parameters of a layer from `in` inputs to `out` outputs begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "program", derive(serde::Serialize, serde::Deserialize))]
+pub enum Init {
+    /// PyTorch's default for linear layers: weights and biases uniform on ±1/√in.
+    #[cfg_attr(feature = "program", serde(rename = "pytorch"))]
+    PyTorch,
+    /// Weights and biases uniform on ±0.003, as DDPG began its last layers (Lillicrap et al., arXiv 1509.02971).
+    #[cfg_attr(feature = "program", serde(rename = "uniform-3e-3"))]
+    Small,
+    /// Weights uniform on ±√(6/(in + out)), biases zero (Glorot and Bengio, 2010).
+    #[cfg_attr(feature = "program", serde(rename = "xavier"))]
+    Xavier,
+}
+
+/// The flat parameter vector of `mlp`, with one rule for the hidden layers and one for the last. If the last layer is
+/// several `heads` side by side, each of them counts as a layer of its own.
+pub fn network<T: Real>(mlp: &Mlp, heads: usize, hidden: Init, last: Init, rng: &mut impl Rng) -> Vec<T> {
     let mut parameters = vec![T::zero(); mlp.parameters()];
-    for layer in mlp.layers() {
-        let bound = T::of(1.0 / (layer.inputs.max(1) as f64).sqrt());
-        let range = layer.weight.start..layer.bias.end;
-        let distribution = Uniform::new_inclusive(-bound, bound).expect("the bound of a layer is finite");
-        let values = Array1::random_using(range.len(), distribution, rng);
+    let mut draw = |range: std::ops::Range<usize>, bound: f64| {
+        let distribution = Uniform::new_inclusive(T::of(-bound), T::of(bound)).expect("the bound of a layer is finite");
+        let values = Array1::random_using(range.len(), distribution, &mut *rng);
         parameters[range].copy_from_slice(values.as_slice().expect("a new array is contiguous"));
+    };
+    for (l, layer) in mlp.layers().iter().enumerate() {
+        let is_last = l + 1 == mlp.layers().len();
+        let (inputs, outputs) = (layer.inputs, if is_last { layer.outputs / heads } else { layer.outputs });
+        match if is_last { last } else { hidden } {
+            Init::PyTorch => draw(layer.weight.start..layer.bias.end, 1.0 / (inputs.max(1) as f64).sqrt()),
+            Init::Small => draw(layer.weight.start..layer.bias.end, 3e-3),
+            Init::Xavier => draw(layer.weight.clone(), (6.0 / (inputs + outputs) as f64).sqrt()),
+        }
     }
     parameters
 }
@@ -26,16 +47,29 @@ mod tests {
     use crate::nn::Activation;
     use crate::rng::{Philox, Stream};
 
+    /// Each rule fills its range, in hidden layers and in the last, and no more.
     #[test]
     fn fills_the_range_of_every_layer() {
-        let mlp = Mlp::new(4, &[100, 64], 9, Activation::Relu);
-        let parameters: Vec<f32> = uniform_by_inputs(&mlp, &mut Philox::new(3, Stream::Init, 0));
-        for layer in mlp.layers() {
-            let bound = 1.0 / (layer.inputs as f32).sqrt();
-            for values in [&parameters[layer.weight.clone()], &parameters[layer.bias.clone()]] {
-                let largest = values.iter().fold(0.0_f32, |a, x| a.max(x.abs()));
-                assert!(largest <= bound && largest > 0.5 * bound);
-                assert!(values.iter().any(|&x| x < 0.0) && values.iter().any(|&x| x > 0.0));
+        let mlp = Mlp::new(4, &[100, 64], 10, Activation::Relu);
+        for (hidden, last) in [(Init::PyTorch, Init::Small), (Init::Xavier, Init::PyTorch), (Init::Small, Init::Xavier)]
+        {
+            let parameters: Vec<f32> = network(&mlp, 2, hidden, last, &mut Philox::new(3, Stream::Init, 0));
+            for (layer, (rule, outputs)) in mlp.layers().iter().zip([(hidden, 100), (hidden, 64), (last, 5)]) {
+                let bound = match rule {
+                    Init::PyTorch => 1.0 / (layer.inputs as f32).sqrt(),
+                    Init::Small => 3e-3,
+                    Init::Xavier => (6.0 / (layer.inputs + outputs) as f32).sqrt(),
+                };
+                for (range, is_bias) in [(layer.weight.clone(), false), (layer.bias.clone(), true)] {
+                    let values = &parameters[range];
+                    if rule == Init::Xavier && is_bias {
+                        assert!(values.iter().all(|&x| x == 0.0));
+                        continue;
+                    }
+                    let largest = values.iter().fold(0.0_f32, |a, x| a.max(x.abs()));
+                    assert!(largest <= bound && largest > 0.5 * bound);
+                    assert!(values.iter().any(|&x| x < 0.0) && values.iter().any(|&x| x > 0.0));
+                }
             }
         }
     }

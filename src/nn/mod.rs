@@ -15,6 +15,7 @@ pub mod tanh_gaussian;
 
 pub use adam::{Adam, polyak};
 pub use finish::Activation;
+pub use init::Init;
 pub use mlp::{Mlp, Workspace};
 pub use real::Real;
-pub use tanh_gaussian::{LogStd, TanhGaussian};
+pub use tanh_gaussian::{LogStd, Mean, TanhGaussian};

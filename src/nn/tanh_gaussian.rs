@@ -52,9 +52,41 @@ impl LogStd {
     }
 }
 
+/// How the network's raw output becomes μ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "program", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+pub enum Mean {
+    /// The raw output.
+    Raw,
+    /// tanh(raw), so that the deterministic action stays within ±tanh 1 = ±0.76.
+    Tanh,
+}
+
+impl Mean {
+    /// μ of a raw output.
+    #[inline]
+    fn forward<T: Real>(self, raw: T) -> T {
+        match self {
+            Self::Raw => raw,
+            Self::Tanh => raw.tanh(),
+        }
+    }
+
+    /// ∂μ / ∂ raw.
+    #[inline]
+    fn slope<T: Real>(self, raw: T) -> T {
+        match self {
+            Self::Raw => T::one(),
+            Self::Tanh => one_minus_tanh_squared(raw),
+        }
+    }
+}
+
 /// The distribution over actions in \[−1, 1]^A; `A` below is the number of action dimensions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TanhGaussian {
+    /// How μ is formed.
+    pub mean: Mean,
     /// How log σ is formed.
     pub log_std: LogStd,
 }
@@ -62,10 +94,10 @@ pub struct TanhGaussian {
 impl TanhGaussian {
     /// a = tanh(μ + σ·ε), and log π(a) as the file's head gives it.
     ///
-    /// `mean`, `raw_log_std`, `noise` (ε) and `action` are `[B, A]`; `log_prob` is `[B]`.
+    /// `raw_mean`, `raw_log_std`, `noise` (ε) and `action` are `[B, A]`; `log_prob` is `[B]`.
     pub fn sample<T: Real>(
         &self,
-        mean: ArrayView2<T>,
+        raw_mean: ArrayView2<T>,
         raw_log_std: ArrayView2<T>,
         noise: ArrayView2<T>,
         mut action: ArrayViewMut2<T>,
@@ -76,15 +108,17 @@ impl TanhGaussian {
         let log_two = T::of(std::f64::consts::LN_2);
         for (row, log_prob) in log_prob.iter_mut().enumerate() {
             let mut sum = T::zero();
-            Zip::from(action.row_mut(row)).and(mean.row(row)).and(raw_log_std.row(row)).and(noise.row(row)).for_each(
-                |action, &mean, &raw, &noise| {
+            Zip::from(action.row_mut(row))
+                .and(raw_mean.row(row))
+                .and(raw_log_std.row(row))
+                .and(noise.row(row))
+                .for_each(|action, &raw_mean, &raw, &noise| {
                     let log_std = self.log_std.forward(raw);
-                    let u = mean + log_std.exp() * noise;
+                    let u = self.mean.forward(raw_mean) + log_std.exp() * noise;
                     *action = u.tanh();
                     sum += -half * noise * noise - log_std - half_log_two_pi;
                     sum -= two * (log_two - u - softplus(-two * u));
-                },
-            );
+                });
             *log_prob = sum;
         }
     }
@@ -93,36 +127,36 @@ impl TanhGaussian {
     ///
     /// Given ∂L/∂a as `d_action` `[B, A]` and ∂L/∂log π as `d_log_prob` `[B]`:
     /// - ∂L/∂u = ∂L/∂a·(1 − tanh²u) + ∂L/∂log π·2 tanh u
-    /// - ∂L/∂μ = ∂L/∂u overwrites `d_mean` `[B, A]`
-    /// - ∂L/∂raw = (∂L/∂u·σε − ∂L/∂log π)·∂ log σ/∂ raw overwrites `d_raw_log_std` `[B, A]`
+    /// - ∂L/∂raw = ∂L/∂u·∂μ/∂raw overwrites `d_raw_mean` `[B, A]`
+    /// - ∂L/∂raw = (∂L/∂u·σε − ∂L/∂log π)·∂ log σ/∂raw overwrites `d_raw_log_std` `[B, A]`
     #[allow(clippy::too_many_arguments)]
     pub fn sample_backward<T: Real>(
         &self,
-        mean: ArrayView2<T>,
+        raw_mean: ArrayView2<T>,
         raw_log_std: ArrayView2<T>,
         noise: ArrayView2<T>,
         d_action: ArrayView2<T>,
         d_log_prob: ArrayView1<T>,
-        mut d_mean: ArrayViewMut2<T>,
+        mut d_raw_mean: ArrayViewMut2<T>,
         mut d_raw_log_std: ArrayViewMut2<T>,
     ) {
         let two = T::of(2.0);
         for (row, &d_log_prob) in d_log_prob.iter().enumerate() {
-            for column in 0..mean.ncols() {
+            for column in 0..raw_mean.ncols() {
                 let at = [row, column];
                 let raw = raw_log_std[at];
                 let scaled_noise = self.log_std.forward(raw).exp() * noise[at];
-                let u = mean[at] + scaled_noise;
+                let u = self.mean.forward(raw_mean[at]) + scaled_noise;
                 let d_u = d_action[at] * one_minus_tanh_squared(u) + d_log_prob * two * u.tanh();
-                d_mean[at] = d_u;
+                d_raw_mean[at] = d_u * self.mean.slope(raw_mean[at]);
                 d_raw_log_std[at] = (d_u * scaled_noise - d_log_prob) * self.log_std.slope(raw);
             }
         }
     }
 
-    /// The deterministic action tanh(μ); `mean` and `action` are `[B, A]`.
-    pub fn mode<T: Real>(&self, mean: ArrayView2<T>, mut action: ArrayViewMut2<T>) {
-        Zip::from(&mut action).and(&mean).for_each(|action, &mean| *action = mean.tanh());
+    /// The deterministic action tanh(μ); `raw_mean` and `action` are `[B, A]`.
+    pub fn mode<T: Real>(&self, raw_mean: ArrayView2<T>, mut action: ArrayViewMut2<T>) {
+        Zip::from(&mut action).and(&raw_mean).for_each(|action, &raw| *action = self.mean.forward(raw).tanh());
     }
 }
 
@@ -147,7 +181,7 @@ mod tests {
     use ndarray::{Array1, Array2, arr2};
     use ndarray_rand::{RandomExt, rand_distr::StandardNormal};
 
-    const CLAMP: TanhGaussian = TanhGaussian { log_std: LogStd::Clamp { min: -20.0, max: 2.0 } };
+    const CLAMP: TanhGaussian = TanhGaussian { mean: Mean::Raw, log_std: LogStd::Clamp { min: -20.0, max: 2.0 } };
 
     /// log π of the action tanh(u), for a one-dimensional policy.
     fn log_prob_at(u: f64, mean: f64, log_std: f64) -> f64 {

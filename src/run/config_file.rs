@@ -27,7 +27,11 @@ pub fn read(path: &Path, environment: &str) -> Result<Config> {
     parse(&text, environment).with_context(|| format!("the configuration {shown} cannot be used"))
 }
 
-fn parse(text: &str, environment: &str) -> Result<Config> {
+/// [`read`] from the text of a file.
+///
+/// # Errors
+/// As for [`read`], but without the name of a file.
+pub fn parse(text: &str, environment: &str) -> Result<Config> {
     // Errors are told with their line; toml's own display is a drawing of several lines.
     let explain = |error: toml::de::Error| {
         let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
@@ -77,7 +81,7 @@ mod tests {
             ("\n\ngama = 0.9", "unknown field `gama`"),
             ("gamma = \"high\"", "invalid type"),
             ("alpha = \"high\"", "neither auto nor a number"),
-            ("alpha = []", "\"auto\" or a number"),
+            ("alpha = []", "expected a number or the word"),
             ("environment = \"cart\"", "written for the environment \"cart\""),
         ] {
             let message = format!("{:#}", parse(text, "pendulum").expect_err("it is wrong"));

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const METRICS_HEADER: &str = "step,episode,episode_length,episode_return,evaluation_return,evaluation_std,\
-    critic_loss,policy_loss,temperature_loss,alpha,entropy,q\n";
+    critic_loss,value_loss,policy_loss,temperature_loss,alpha,entropy,q\n";
 const TIMINGS_HEADER: &str = "step,seconds,steps_per_second\n";
 
 /// The two files of measurements. Each row reaches the system when it is written, so an interrupted run loses none.
@@ -91,7 +91,8 @@ impl MetricsFiles {
             evaluation.map(|e| e.mean().to_string()),
             evaluation.map(|e| e.std().to_string()),
             means.map(|m| m.critic_loss.to_string()),
-            means.map(|m| m.policy_loss.to_string()),
+            means.map(|m| m.value_loss.to_string()),
+            means.filter(|m| m.policy_updates > 0).map(|m| m.policy_loss.to_string()),
             means.map(|m| m.temperature_loss.to_string()),
             means.map(|m| m.alpha.to_string()),
             means.map(|m| m.entropy.to_string()),

@@ -1,13 +1,14 @@
 //! A policy as a safetensors file that stands on its own.
 //!
 //! Tensors, all f32, weights `[out, in]` as in PyTorch: `trunk.0.weight`, `trunk.0.bias`, … for the hidden layers, then
-//! `mean.weight`, `mean.bias`, `log_std.weight`, `log_std.bias`. The metadata names the environment, the activation, the
-//! form and bounds of log σ, and the action bounds, so that
+//! `mean.weight`, `mean.bias`, `log_std.weight`, `log_std.bias`. If each head has a network of its own, its hidden layers
+//! are `mean_trunk.0.weight`, …, and `log_std_trunk.0.weight`, … The metadata names the environment, the activation, the
+//! forms of the mean and of log σ, the bounds of log σ, and those of the action, so that
 //! action = low + ½(tanh(mean) + 1)(high − low) can be computed anywhere.
 
 use crate::actor::Actor;
 use crate::env::Bounds;
-use crate::nn::{Activation, LogStd, Mlp, TanhGaussian, mlp};
+use crate::nn::{Activation, LogStd, Mean, Mlp, TanhGaussian, mlp};
 use crate::sac::Policy;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ndarray::{Array2, Axis, concatenate, s};
@@ -80,17 +81,22 @@ fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
         "tanh" => LogStd::Tanh { min, max },
         other => bail!("its form of log_std {other:?} is unknown"),
     };
+    let mean = match text("mean")? {
+        "raw" => Mean::Raw,
+        "tanh" => Mean::Tanh,
+        other => bail!("its form of the mean {other:?} is unknown"),
+    };
     let bounds = Bounds::new(split(text("action_low")?)?, split(text("action_high")?)?).map_err(|e| anyhow!(e))?;
-    let (network, theta) = from_tensors(&file, activation)?;
-    ensure!(network.outputs() == 2 * bounds.dimensions(), "its heads and its action bounds differ in length");
+    let (networks, theta) = from_tensors(&file, activation)?;
+    let policy = Policy { networks, distribution: TanhGaussian { mean, log_std } };
+    ensure!(policy.action_size() == bounds.dimensions(), "its heads and its action bounds differ in length");
     ensure!(theta.iter().all(|value| value.is_finite()), "it has parameters that are not finite");
-    let policy = Policy { network, distribution: TanhGaussian { log_std } };
     Ok((text("environment")?.to_string(), Actor::new(policy, theta, bounds)))
 }
 
 fn metadata(environment: &str, actor: &Actor) -> BTreeMap<&'static str, String> {
     let policy = actor.policy();
-    let activation = match policy.network.activation() {
+    let activation = match policy.networks[0].activation() {
         Activation::Relu => "relu",
         Activation::Tanh => "tanh",
     };
@@ -98,11 +104,16 @@ fn metadata(environment: &str, actor: &Actor) -> BTreeMap<&'static str, String> 
         LogStd::Clamp { min, max } => ("clamp", min, max),
         LogStd::Tanh { min, max } => ("tanh", min, max),
     };
+    let mean = match policy.distribution.mean {
+        Mean::Raw => "raw",
+        Mean::Tanh => "tanh",
+    };
     let list = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
     BTreeMap::from([
         ("format", FORMAT.to_string()),
         ("environment", environment.to_string()),
         ("activation", activation.to_string()),
+        ("mean", mean.to_string()),
         ("log_std", log_std.to_string()),
         ("log_std_min", min.to_string()),
         ("log_std_max", max.to_string()),
@@ -127,25 +138,30 @@ fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u
     Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
 }
 
-/// The layers by their names in the file. The last layer of the network becomes two: the mean and log σ.
+/// The layers by their names in the file. The last layer of a network with both heads becomes two.
 fn to_tensors(actor: &Actor) -> Vec<Tensors> {
-    let network = &actor.policy().network;
-    let (last, trunk) = network.layers().split_last().expect("a network has a layer");
-    let tensors = |name: String, layer: &mlp::Layer, columns: Range<usize>| Tensors {
-        name,
-        weight: mlp::weight(layer, actor.theta()).slice(s![.., columns.clone()]).t().to_owned(),
-        bias: actor.theta()[layer.bias.clone()][columns].to_vec(),
+    let (policy, mut rest) = (actor.policy(), actor.theta());
+    let actions = policy.action_size();
+    let heads: &[(&str, &[(&str, Range<usize>)])] = match policy.networks.len() {
+        1 => &[("trunk", &[("mean", 0..actions), ("log_std", actions..2 * actions)])],
+        _ => &[("mean_trunk", &[("mean", 0..actions)]), ("log_std_trunk", &[("log_std", 0..actions)])],
     };
-    let mut all: Vec<_> =
-        trunk.iter().enumerate().map(|(l, layer)| tensors(format!("trunk.{l}"), layer, 0..layer.outputs)).collect();
-    let actions = actor.policy().action_size();
-    all.push(tensors("mean".into(), last, 0..actions));
-    all.push(tensors("log_std".into(), last, actions..2 * actions));
+    let mut all = Vec::new();
+    for (network, (trunk, heads)) in policy.networks.iter().zip(heads) {
+        let theta = rest.split_off(..network.parameters()).expect("θ has as many parameters as the networks");
+        let mut push = |name: String, layer: &mlp::Layer, columns: Range<usize>| {
+            let weight = mlp::weight(layer, theta).slice(s![.., columns.clone()]).t().to_owned();
+            all.push(Tensors { name, weight, bias: theta[layer.bias.clone()][columns].to_vec() });
+        };
+        let (last, hidden) = network.layers().split_last().expect("a network has a layer");
+        hidden.iter().enumerate().for_each(|(l, layer)| push(format!("{trunk}.{l}"), layer, 0..layer.outputs));
+        heads.iter().for_each(|(head, columns)| push(head.to_string(), last, columns.clone()));
+    }
     all
 }
 
-/// The network and its flat parameters, from the layers by their names.
-fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Mlp, Vec<f32>)> {
+/// The networks and their flat parameters, from the layers by their names.
+fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Mlp>, Vec<f32>)> {
     let tensor = |name: &str, dimensions: usize| -> Result<(Vec<usize>, Vec<f32>)> {
         let tensor = file.tensor(name).map_err(|_| anyhow!("it lacks the tensor {name}"))?;
         let shape = tensor.shape().to_vec();
@@ -161,33 +177,51 @@ fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Mlp, Vec<
         ensure!(bias.len() == shape[0] && shape[0] > 0, "the weight and bias of {name} do not fit each other");
         Ok((Array2::from_shape_vec((shape[0], shape[1]), weight)?, bias))
     };
-    let depth = (0..).take_while(|l| file.tensor(&format!("trunk.{l}.weight")).is_ok()).count();
-    ensure!(file.len() == 2 * depth + 4, "it holds tensors that a policy does not have");
-    let mut layers = (0..depth).map(|l| layer(&format!("trunk.{l}"))).collect::<Result<Vec<_>>>()?;
+    let depth = |trunk: &str| (0..).take_while(|l| file.tensor(&format!("{trunk}.{l}.weight")).is_ok()).count();
+    let network = |trunk: &str, head: (Array2<f32>, Vec<f32>)| -> Result<(Mlp, Vec<f32>)> {
+        let mut layers = (0..depth(trunk)).map(|l| layer(&format!("{trunk}.{l}"))).collect::<Result<Vec<_>>>()?;
+        layers.push(head);
+        let fit = layers.windows(2).all(|pair| pair[0].0.nrows() == pair[1].0.ncols());
+        ensure!(fit, "its layers do not fit each other");
+        let widths: Vec<_> = layers.iter().map(|(weight, _)| weight.nrows()).collect();
+        let (outputs, hidden) = widths.split_last().expect("the head is a layer");
+        let network = Mlp::new(layers[0].0.ncols(), hidden, *outputs, activation);
+        let theta = layers.iter().flat_map(|(weight, bias)| weight.t().iter().chain(bias).copied().collect::<Vec<_>>());
+        Ok((network, theta.collect()))
+    };
     let ((mean, mean_bias), (log_std, log_std_bias)) = (layer("mean")?, layer("log_std")?);
+    let separate = depth("mean_trunk") + depth("log_std_trunk");
+    let expected = 2 * (if separate > 0 { separate } else { depth("trunk") }) + 4;
+    ensure!(file.len() == expected, "it holds tensors that a policy does not have");
+    ensure!(mean_bias.len() == log_std_bias.len(), "its two heads differ in length");
+    if separate > 0 {
+        let (mean, theta) = network("mean_trunk", (mean, mean_bias))?;
+        let (log_std, log_std_theta) = network("log_std_trunk", (log_std, log_std_bias))?;
+        ensure!(mean.inputs() == log_std.inputs(), "its two networks take different observations");
+        return Ok((vec![mean, log_std], [theta, log_std_theta].concat()));
+    }
     ensure!(mean.dim() == log_std.dim(), "its two heads differ in shape");
-    layers.push((concatenate![Axis(0), mean, log_std], [mean_bias, log_std_bias].concat()));
-    ensure!(layers.windows(2).all(|pair| pair[0].0.nrows() == pair[1].0.ncols()), "its layers do not fit each other");
-
-    let widths: Vec<_> = layers.iter().map(|(weight, _)| weight.nrows()).collect();
-    let (outputs, hidden) = widths.split_last().expect("the heads are a layer");
-    let network = Mlp::new(layers[0].0.ncols(), hidden, *outputs, activation);
-    let theta = layers.iter().flat_map(|(weight, bias)| weight.t().iter().chain(bias).copied().collect::<Vec<_>>());
-    Ok((network, theta.collect()))
+    let heads = (concatenate![Axis(0), mean, log_std], [mean_bias, log_std_bias].concat());
+    let (network, theta) = network("trunk", heads)?;
+    Ok((vec![network], theta))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, LogStdForm};
-    use crate::nn::init;
+    use crate::config::{Config, Heads, LogStdForm};
     use crate::rng::{Philox, Stream};
 
-    fn actor(hidden: &[usize]) -> Actor {
-        let config = Config { policy_hidden: hidden.to_vec(), log_std: LogStdForm::Tanh, ..Config::default() };
+    fn actor(hidden: &[usize], policy_heads: Heads, mean: Mean) -> Actor {
+        let policy_hidden = hidden.to_vec();
+        let config = Config { policy_hidden, policy_heads, mean, log_std: LogStdForm::Tanh, ..Config::default() };
         let policy = Policy::new(&config, 5, 2);
-        let theta = init::uniform_by_inputs(&policy.network, &mut Philox::new(1, Stream::Init, 0));
+        let theta = policy.initial(&config, &mut Philox::new(1, Stream::Init, 0));
         Actor::new(policy, theta, Bounds::new(vec![-1.0, 0.1], vec![2.0, 0.3]).expect("they are valid"))
+    }
+
+    fn plain(hidden: &[usize]) -> Actor {
+        actor(hidden, Heads::Shared, Mean::Raw)
     }
 
     fn bytes(actor: &Actor, name: &str) -> Vec<u8> {
@@ -200,8 +234,14 @@ mod tests {
 
     #[test]
     fn what_is_saved_is_loaded() {
-        for hidden in [&[][..], &[7], &[4, 3, 6]] {
-            let saved = actor(hidden);
+        let shapes = [&[][..], &[7], &[4, 3, 6]];
+        let forms = [(Heads::Shared, Mean::Raw), (Heads::Shared, Mean::Tanh), (Heads::Separate, Mean::Raw)];
+        for (hidden, (heads, mean)) in shapes.iter().flat_map(|shape| forms.map(|form| (shape, form))) {
+            if hidden.is_empty() && heads == Heads::Separate {
+                // Without hidden layers, two networks and one with two heads are the same.
+                continue;
+            }
+            let saved = actor(hidden, heads, mean);
             let (environment, loaded) = parse(&bytes(&saved, "round-trip")).expect("it was just written");
             assert_eq!(environment, "pendulum");
             assert_eq!((loaded.theta(), loaded.bounds()), (saved.theta(), saved.bounds()));
@@ -217,13 +257,13 @@ mod tests {
 
     #[test]
     fn the_same_policy_gives_the_same_bytes() {
-        assert_eq!(bytes(&actor(&[8]), "first"), bytes(&actor(&[8]), "second"));
+        assert_eq!(bytes(&plain(&[8]), "first"), bytes(&plain(&[8]), "second"));
     }
 
     /// Every prefix, and every file with one byte of its header changed, is refused or read; none makes a panic.
     #[test]
     fn damaged_files_are_refused() {
-        let whole = bytes(&actor(&[3]), "damaged");
+        let whole = bytes(&plain(&[3]), "damaged");
         for length in 0..whole.len() {
             assert!(parse(&whole[..length]).is_err(), "a prefix of {length} bytes was read");
         }

@@ -4,7 +4,7 @@
 //! Reference: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv 1812.05905.
 
 use super::{Learner, Metrics, Noise, Policy, PolicyWorkspace, Snapshot};
-use crate::config::{Alpha, Config};
+use crate::config::{Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
 use crate::error::Error;
 use crate::nn::{Adam, Mlp, Real, Workspace, init, polyak};
 use crate::replay::Batch;
@@ -16,22 +16,37 @@ struct Parameters<T> {
     values: Vec<T>,
     gradient: Vec<T>,
     adam: Adam<T>,
+    /// Bound on each element of the gradient.
+    clamp: Option<T>,
 }
 
 impl<T: Real> Parameters<T> {
-    fn new(values: Vec<T>, learning_rate: f64) -> Self {
-        Self { gradient: vec![T::zero(); values.len()], adam: Adam::new(values.len(), learning_rate), values }
+    fn new(values: Vec<T>, learning_rate: f64, clamp: Option<T>) -> Self {
+        Self { gradient: vec![T::zero(); values.len()], adam: Adam::new(values.len(), learning_rate), values, clamp }
     }
 
     fn step(&mut self) {
+        if let Some(bound) = self.clamp {
+            // Comparisons, unlike min and max, let NaN through.
+            let clamp = |g: T| {
+                if g > bound {
+                    bound
+                } else if g < -bound {
+                    -bound
+                } else {
+                    g
+                }
+            };
+            self.gradient.iter_mut().for_each(|g| *g = clamp(*g));
+        }
         self.adam.step(&mut self.values, &self.gradient);
     }
 }
 
-/// One of the twins: Q(s, a), and its slowly following copy Q̄.
+/// One of the twins: Q(s, a), and its slowly following copy Q̄ where that is what the target takes.
 struct Critic<T> {
     online: Parameters<T>,
-    target: Vec<T>,
+    target: Option<Vec<T>>,
     workspace: Workspace<T>,
     /// Q(s, a) or Q(s, ã), whichever was last asked for, and Q̄(s′, ã′), `[B, 1]`.
     q: Array2<T>,
@@ -43,6 +58,18 @@ struct Critic<T> {
     d_action: Array2<T>,
 }
 
+/// V(s), and its slowly following copy V̄.
+struct Value<T> {
+    network: Mlp,
+    online: Parameters<T>,
+    target: Vec<T>,
+    workspace: Workspace<T>,
+    /// V̄(s′) or V(s), whichever was last asked for, `[B, 1]`.
+    v: Array2<T>,
+    /// ∂L/∂V, `[B, 1]`.
+    d_v: Array2<T>,
+}
+
 /// The learner that the proofs are about; `f32` to train, `f64` to prove.
 pub struct CpuLearner<T = f32> {
     policy: Policy,
@@ -50,9 +77,15 @@ pub struct CpuLearner<T = f32> {
     tau: T,
     target_entropy: T,
     fixed_alpha: Option<T>,
+    first_update_alpha: Option<T>,
+    temperature_loss: TemperatureLoss,
+    loss_order: LossOrder,
+    policy_delay: u64,
 
     theta: Parameters<T>,
     critics: [Critic<T>; 2],
+    /// Where the critics' target takes V̄ for the value of s′.
+    value: Option<Value<T>>,
     /// log α, one element; it stays as it is if α is fixed.
     log_alpha: Parameters<T>,
 
@@ -74,17 +107,25 @@ pub struct CpuLearner<T = f32> {
 
 impl<T: Real> CpuLearner<T> {
     /// A learner before its first update, initialised from the seed of `config`, which must be valid.
-    pub fn new(config: &Config, observation_size: usize, action_size: usize) -> Self {
-        let batch_size = config.batch_size;
+    ///
+    /// `half_range` is ½(high − low) of each action dimension in the environment, `[A]`; it matters only for a target
+    /// entropy in the environment's units.
+    pub fn new(config: &Config, observation_size: usize, half_range: &[f32]) -> Self {
+        let (batch_size, action_size) = (config.batch_size, half_range.len());
         let policy = Policy::new(config, observation_size, action_size);
         let critic = Mlp::new(observation_size + action_size, &config.critic_hidden, 1, config.activation);
+        let rng = |index| Philox::new(config.seed, Stream::Init, index);
         let initial =
-            |network: &Mlp, index| init::uniform_by_inputs(network, &mut Philox::new(config.seed, Stream::Init, index));
+            |network: &Mlp, index| init::network(network, 1, config.hidden_init, config.output_init, &mut rng(index));
+        let clamp = match config.gradient_clamp {
+            GradientClamp::Off => None,
+            GradientClamp::Fixed(bound) => Some(T::of(bound)),
+        };
         let critics = [1, 2].map(|index| {
             let values = initial(&critic, index);
             Critic {
-                target: values.clone(),
-                online: Parameters::new(values, config.critic_learning_rate),
+                target: (config.bootstrap == Bootstrap::TargetQ).then(|| values.clone()),
+                online: Parameters::new(values, config.critic_learning_rate, clamp),
                 workspace: critic.workspace(batch_size),
                 q: Array2::zeros((batch_size, 1)),
                 target_q: Array2::zeros((batch_size, 1)),
@@ -93,16 +134,37 @@ impl<T: Real> CpuLearner<T> {
                 d_action: Array2::zeros((batch_size, action_size)),
             }
         });
+        let value = (config.bootstrap == Bootstrap::ValueNetwork).then(|| {
+            let network = Mlp::new(observation_size, &config.critic_hidden, 1, config.activation);
+            let values = initial(&network, 3);
+            Value {
+                target: values.clone(),
+                online: Parameters::new(values, config.value_learning_rate, clamp),
+                workspace: network.workspace(batch_size),
+                v: Array2::zeros((batch_size, 1)),
+                d_v: Array2::zeros((batch_size, 1)),
+                network,
+            }
+        });
+        let log_alpha = vec![T::of(config.initial_alpha.ln())];
         Self {
             tau: T::of(config.tau),
-            target_entropy: T::of(config.target_entropy.nats(action_size)),
+            target_entropy: T::of(config.target_entropy(half_range.iter().map(|&half| f64::from(half)))),
             fixed_alpha: match config.alpha {
                 Alpha::Auto => None,
                 Alpha::Fixed(alpha) => Some(T::of(alpha)),
             },
-            theta: Parameters::new(initial(&policy.network, 0), config.policy_learning_rate),
+            first_update_alpha: match config.first_update_alpha {
+                FirstUpdateAlpha::Initial => None,
+                FirstUpdateAlpha::Fixed(alpha) => Some(T::of(alpha)),
+            },
+            temperature_loss: config.temperature_loss,
+            loss_order: config.loss_order,
+            policy_delay: config.policy_delay,
+            theta: Parameters::new(policy.initial(config, &mut rng(0)), config.policy_learning_rate, clamp),
             critics,
-            log_alpha: Parameters::new(vec![T::of(config.initial_alpha.ln())], config.temperature_learning_rate),
+            value,
+            log_alpha: Parameters::new(log_alpha, config.temperature_learning_rate, None),
             current: policy.workspace(batch_size),
             next: policy.workspace(batch_size),
             acting: policy.workspace(1),
@@ -117,82 +179,119 @@ impl<T: Real> CpuLearner<T> {
         }
     }
 
-    /// One update: critics, policy, temperature, targets, each with what the step before it has left.
+    /// One update: critics, value network, policy, temperature, and the targets with the networks they follow.
+    ///
+    /// In sequence, each loss is evaluated with what the step before it has left. Otherwise the critics wait with their
+    /// step, so that all losses are evaluated at the same parameters.
     pub fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
         if self.metrics.failure.is_some() {
             return;
         }
-        let alpha = self.alpha();
+        let policy_is_due = (self.metrics.updates + 1).is_multiple_of(self.policy_delay);
 
         // ã ~ π(·|s),  ã′ ~ π(·|s′)
         self.sample_actions(batch, noise);
 
-        // y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)),  J_Q = Σᵢ mean (Qᵢ(s, a) − y)²,  Q̄ᵢ ← Q̄ᵢ + τ(Qᵢ − Q̄ᵢ)
+        if self.loss_order == LossOrder::TemperatureFirst {
+            self.temperature_step();
+        }
+        let alpha = self.alpha();
+
+        // J_Q = Σᵢ mean (Qᵢ(s, a) − y)²,  y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′))  or  r + γ(1 − d)·V̄(s′)
         let critic_loss = self.critic_loss(alpha, batch);
         if !self.finite("critic loss", critic_loss) {
             return;
         }
         let q = self.critics.iter().map(|critic| mean(critic.q.column(0))).sum::<T>() / T::of(2.0);
-        let tau = self.tau;
-        for_both(&mut self.critics, |Critic { online, target, .. }| {
-            online.step();
-            polyak(target, &online.values, tau);
-        });
+        if self.loss_order == LossOrder::Sequential {
+            self.critic_step(policy_is_due);
+        }
+
+        // minᵢ Qᵢ(s, ã)
+        if policy_is_due || self.value.is_some() {
+            self.evaluate_actions(batch);
+        }
+
+        // J_V = mean (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))²
+        if self.value.is_some() {
+            let value_loss = self.value_loss(alpha, batch);
+            if !self.finite("value loss", value_loss) {
+                return;
+            }
+            self.value_step(policy_is_due);
+            self.metrics.value_loss += value_loss.as_f64();
+        }
 
         // J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã))
-        let policy_loss = self.policy_loss(alpha, batch, noise);
-        if !self.finite("policy loss", policy_loss) {
-            return;
+        if policy_is_due {
+            let policy_loss = self.policy_loss(alpha, batch, noise);
+            if !self.finite("policy loss", policy_loss) {
+                return;
+            }
+            self.theta.step();
+            self.metrics.policy_updates += 1;
+            self.metrics.policy_loss += policy_loss.as_f64();
         }
-        self.theta.step();
 
-        // J_α = −log α · mean (log π(ã|s) + H̄)
-        if self.fixed_alpha.is_none() {
-            let temperature_loss = self.temperature_loss();
-            self.log_alpha.step();
-            self.metrics.temperature_loss += temperature_loss.as_f64();
+        if self.loss_order != LossOrder::Sequential {
+            self.critic_step(policy_is_due);
+        }
+        if self.loss_order != LossOrder::TemperatureFirst {
+            self.temperature_step();
         }
 
         self.metrics.updates += 1;
         self.metrics.critic_loss += critic_loss.as_f64();
         self.metrics.q += q.as_f64();
-        self.metrics.policy_loss += policy_loss.as_f64();
         self.metrics.entropy -= mean(self.current.log_prob.view()).as_f64();
     }
 
     /// α
     pub fn alpha(&self) -> T {
-        self.fixed_alpha.unwrap_or_else(|| self.log_alpha.values[0].exp())
+        let first = self.first_update_alpha.filter(|_| self.metrics.updates == 0);
+        self.fixed_alpha.or(first).unwrap_or_else(|| self.log_alpha.values[0].exp())
     }
 
-    /// ã ~ π(·|s) and ã′ ~ π(·|s′) with their log-probabilities: two passes of the same policy, at the same time.
+    /// ã ~ π(·|s) and, for a target that needs it, ã′ ~ π(·|s′), with their log-probabilities: passes of the same policy,
+    /// at the same time.
     pub fn sample_actions(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
         let (policy, theta) = (&self.policy, &self.theta.values);
         let (current, next) = (&mut self.current, &mut self.next);
+        let with_next = self.value.is_none();
         rayon::join(
             || policy.sample(theta, batch.observation.view(), noise.current.view(), current),
-            || policy.sample(theta, batch.next_observation.view(), noise.next.view(), next),
+            || with_next.then(|| policy.sample(theta, batch.next_observation.view(), noise.next.view(), next)),
         );
     }
 
     /// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², and its gradient over the parameters of both critics, with
-    /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)); ã′ is that of the last [`Self::sample_actions`].
+    /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) or y = r + γ(1 − d)·V̄(s′); ã′ is that of the last
+    /// [`Self::sample_actions`].
     pub fn critic_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
         let PolicyWorkspace { action, log_prob, .. } = &self.next;
+        let next_observation = batch.next_observation.view();
         join_columns(&mut self.critic_input, batch.observation.view(), batch.action.view());
-        join_columns(&mut self.target_input, batch.next_observation.view(), action.view());
+        join_columns(&mut self.target_input, next_observation, action.view());
         let (network, input, target_input) = (&self.critic, self.critic_input.view(), self.target_input.view());
         for_both(&mut self.critics, |Critic { online, target, workspace, q, target_q, .. }| {
-            network.forward(target, target_input, workspace, target_q.view_mut());
+            if let Some(target) = target {
+                network.forward(target, target_input, workspace, target_q.view_mut());
+            }
             network.forward(&online.values, input, workspace, q.view_mut());
         });
+        if let Some(Value { network, target, workspace, v, .. }) = &mut self.value {
+            network.forward(target, next_observation, workspace, v.view_mut());
+        }
 
         let rows = T::of(self.target.len() as f64);
         let mut loss = T::zero();
         let [q1, q2] = &mut self.critics;
         for (row, y) in self.target.iter_mut().enumerate() {
             let at = [row, 0];
-            let next_value = min(q1.target_q[at], q2.target_q[at]) - alpha * log_prob[row];
+            let next_value = match &self.value {
+                Some(Value { v, .. }) => v[at],
+                None => min(q1.target_q[at], q2.target_q[at]) - alpha * log_prob[row],
+            };
             *y = batch.reward[row] + batch.discount[row] * next_value;
             for Critic { q, d_q, .. } in [&mut *q1, &mut *q2] {
                 let error = q[at] - *y;
@@ -211,17 +310,61 @@ impl<T: Real> CpuLearner<T> {
         self.target.view()
     }
 
-    /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)), and its gradient over the policy's parameters; ã is that of the last
-    /// [`Self::sample_actions`], with the same batch and noise.
-    pub fn policy_loss(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> T {
-        let (observation, noise) = (batch.observation.view(), noise.current.view());
-        let batch_size = T::of(batch.reward.len() as f64);
-        let PolicyWorkspace { action, log_prob, .. } = &self.current;
-        join_columns(&mut self.critic_input, observation, action.view());
+    /// The critics' step, and Q̄ᵢ ← Q̄ᵢ + τ(Qᵢ − Q̄ᵢ) if the targets are to follow.
+    fn critic_step(&mut self, follow: bool) {
+        let tau = self.tau;
+        for_both(&mut self.critics, |Critic { online, target, .. }| {
+            online.step();
+            if let Some(target) = target.as_mut().filter(|_| follow) {
+                polyak(target, &online.values, tau);
+            }
+        });
+    }
+
+    /// Qᵢ(s, ã), for the losses of V and of the policy; ã is that of the last [`Self::sample_actions`].
+    pub fn evaluate_actions(&mut self, batch: &Batch<T>) {
+        join_columns(&mut self.critic_input, batch.observation.view(), self.current.action.view());
         let (network, input) = (&self.critic, self.critic_input.view());
         for_both(&mut self.critics, |Critic { online, workspace, q, .. }| {
             network.forward(&online.values, input, workspace, q.view_mut());
         });
+    }
+
+    /// J_V = mean (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))², and its gradient over the parameters of V, if there is one;
+    /// Qᵢ(s, ã) is that of the last [`Self::evaluate_actions`].
+    pub fn value_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
+        let Some(Value { network, online, workspace, v, d_v, .. }) = &mut self.value else { return T::zero() };
+        let observation = batch.observation.view();
+        network.forward(&online.values, observation, workspace, v.view_mut());
+        let rows = T::of(batch.reward.len() as f64);
+        let [q1, q2] = &self.critics;
+        let mut loss = T::zero();
+        for (row, &log_prob) in self.current.log_prob.iter().enumerate() {
+            let at = [row, 0];
+            let error = v[at] - (min(q1.q[at], q2.q[at]) - alpha * log_prob);
+            loss += error * error;
+            d_v[at] = T::of(2.0) * error / rows;
+        }
+        network.backward(&online.values, observation, d_v.view(), workspace, Some(&mut online.gradient), None);
+        loss / rows
+    }
+
+    /// The step of V, if there is one, and V̄ ← V̄ + τ(V − V̄) if the target is to follow.
+    fn value_step(&mut self, follow: bool) {
+        if let Some(Value { online, target, .. }) = &mut self.value {
+            online.step();
+            if follow {
+                polyak(target, &online.values, self.tau);
+            }
+        }
+    }
+
+    /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)), and its gradient over the policy's parameters; Qᵢ(s, ã) is that of the
+    /// last [`Self::evaluate_actions`], with the same batch and noise.
+    pub fn policy_loss(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> T {
+        let (observation, noise) = (batch.observation.view(), noise.current.view());
+        let batch_size = T::of(batch.reward.len() as f64);
+        let (network, log_prob) = (&self.critic, &self.current.log_prob);
 
         // Only the critic that is the minimum passes a gradient on, ∂J_π/∂Q = −1/B.
         let [q1, q2] = &mut self.critics;
@@ -250,23 +393,39 @@ impl<T: Real> CpuLearner<T> {
         loss / batch_size
     }
 
-    /// J_α = −log α · mean (log π(ã|s) + H̄), and its gradient over log α; log π is that of the last
-    /// [`Self::sample_actions`].
+    /// J_α = −log α · mean (log π(ã|s) + H̄), or −α · mean (log π(ã|s) + H̄), and its gradient over log α; log π is that of
+    /// the last [`Self::sample_actions`].
     pub fn temperature_loss(&mut self) -> T {
         let gap = mean(self.current.log_prob.view()) + self.target_entropy;
-        self.log_alpha.gradient[0] = -gap;
-        -self.log_alpha.values[0] * gap
+        let log_alpha = self.log_alpha.values[0];
+        let (factor, slope) = match self.temperature_loss {
+            TemperatureLoss::LogAlpha => (log_alpha, T::one()),
+            TemperatureLoss::Alpha => (log_alpha.exp(), log_alpha.exp()),
+        };
+        self.log_alpha.gradient[0] = -slope * gap;
+        -factor * gap
+    }
+
+    /// The step of a temperature that is tuned.
+    fn temperature_step(&mut self) {
+        if self.fixed_alpha.is_none() {
+            let loss = self.temperature_loss();
+            self.log_alpha.step();
+            self.metrics.temperature_loss += loss.as_f64();
+        }
     }
 
     /// The gradients that the losses last left, by the names of [`Learner::snapshot`].
-    pub fn gradients(&self) -> [(&'static str, &[T]); 4] {
+    pub fn gradients(&self) -> Vec<(&'static str, &[T])> {
         let [q1, q2] = &self.critics;
-        [
+        let mut gradients: Vec<(_, &[T])> = vec![
             ("policy", &self.theta.gradient),
             ("q1", &q1.online.gradient),
             ("q2", &q2.online.gradient),
             ("log_alpha", &self.log_alpha.gradient),
-        ]
+        ];
+        gradients.extend(self.value.iter().map(|value| ("value", value.online.gradient.as_slice())));
+        gradients
     }
 
     /// The shape of the policy.
@@ -277,6 +436,11 @@ impl<T: Real> CpuLearner<T> {
     /// The shape of each critic.
     pub fn critic(&self) -> &Mlp {
         &self.critic
+    }
+
+    /// The shape of V, where there is one.
+    pub fn value(&self) -> Option<&Mlp> {
+        self.value.as_ref().map(|value| &value.network)
     }
 
     /// Says whether `value` is finite, and remembers the first that is not.
@@ -291,18 +455,18 @@ impl<T: Real> CpuLearner<T> {
     #[allow(clippy::type_complexity)]
     fn state(&mut self) -> (Vec<(String, &mut [T])>, Vec<(String, &mut u64)>) {
         let [q1, q2] = &mut self.critics;
-        let mut vectors = vec![
-            ("target_q1".to_string(), q1.target.as_mut_slice()),
-            ("target_q2".to_string(), q2.target.as_mut_slice()),
+        let mut networks = vec![
+            ("policy", &mut self.theta, None),
+            ("q1", &mut q1.online, q1.target.as_mut()),
+            ("q2", &mut q2.online, q2.target.as_mut()),
+            ("log_alpha", &mut self.log_alpha, None),
         ];
+        networks.extend(self.value.as_mut().map(|value| ("value", &mut value.online, Some(&mut value.target))));
+        let mut vectors = Vec::new();
         let mut counts = vec![("updates".to_string(), &mut self.metrics.updates)];
-        for (name, Parameters { values, adam, .. }) in [
-            ("policy", &mut self.theta),
-            ("q1", &mut q1.online),
-            ("q2", &mut q2.online),
-            ("log_alpha", &mut self.log_alpha),
-        ] {
-            vectors.push((name.to_string(), values));
+        for (name, Parameters { values, adam, .. }, target) in networks {
+            vectors.push((name.to_string(), values.as_mut_slice()));
+            vectors.extend(target.map(|target| (format!("target_{name}"), target.as_mut_slice())));
             vectors.push((format!("{name}.adam_first_moment"), &mut adam.first_moment));
             vectors.push((format!("{name}.adam_second_moment"), &mut adam.second_moment));
             counts.push((format!("{name}.adam_steps"), &mut adam.steps));

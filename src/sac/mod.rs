@@ -71,7 +71,11 @@ pub struct Metrics {
     pub updates: u64,
     /// Σ of J_Q, the two critics' losses together.
     pub critic_loss: f64,
-    /// Σ of J_π.
+    /// Σ of J_V; zero where there is no V.
+    pub value_loss: f64,
+    /// Number of updates at which the policy took a step.
+    pub policy_updates: u64,
+    /// Σ of J_π, over those.
     pub policy_loss: f64,
     /// Σ of J_α; zero for a fixed temperature.
     pub temperature_loss: f64,
@@ -88,12 +92,15 @@ pub struct Metrics {
 impl Metrics {
     /// Means over the updates since `earlier`; none if there were none. `alpha` is the present one.
     pub fn means_since(&self, earlier: &Self) -> Option<Self> {
-        let updates = self.updates - earlier.updates;
+        let (updates, policy_updates) = (self.updates - earlier.updates, self.policy_updates - earlier.policy_updates);
         let mean = |now: f64, then: f64| (now - then) / updates as f64;
         (updates > 0).then(|| Self {
             updates,
             critic_loss: mean(self.critic_loss, earlier.critic_loss),
-            policy_loss: mean(self.policy_loss, earlier.policy_loss),
+            value_loss: mean(self.value_loss, earlier.value_loss),
+            policy_updates,
+            // NaN where the policy has not been due.
+            policy_loss: (self.policy_loss - earlier.policy_loss) / policy_updates as f64,
             temperature_loss: mean(self.temperature_loss, earlier.temperature_loss),
             q: mean(self.q, earlier.q),
             entropy: mean(self.entropy, earlier.entropy),

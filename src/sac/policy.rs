@@ -1,14 +1,15 @@
-//! π(a|s): a network whose outputs are μ and the raw log σ of a tanh-Gaussian.
+//! π(a|s): the network, or the two networks, whose outputs are the raw μ and the raw log σ of a tanh-Gaussian.
 
-use crate::config::Config;
-use crate::nn::{Mlp, Real, TanhGaussian, Workspace};
+use crate::config::{Config, Heads};
+use crate::nn::{Mlp, Real, TanhGaussian, Workspace, init};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
+use rand::Rng;
 
-/// The shape of a policy; its parameters are one flat vector.
+/// The shape of a policy; its parameters are one flat vector, network after network.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// From observations `[B, O]` to the heads `[B, 2A]`: first μ, then the raw log σ.
-    pub network: Mlp,
+    /// One network from observations `[B, O]` to both heads `[B, 2A]`, first μ, then log σ; or one to each, `[B, A]`.
+    pub networks: Vec<Mlp>,
     /// What the heads mean.
     pub distribution: TanhGaussian,
 }
@@ -16,38 +17,74 @@ pub struct Policy {
 /// What a pass over `B` observations leaves behind.
 #[derive(Clone, Debug)]
 pub struct PolicyWorkspace<T> {
-    network: Workspace<T>,
-    heads: Array2<T>,
-    d_heads: Array2<T>,
+    /// For each network.
+    passes: Vec<Pass<T>>,
     /// a, `[B, A]`.
     pub action: Array2<T>,
     /// log π(a|s), `[B]`.
     pub log_prob: Array1<T>,
 }
 
+/// What a pass through one network leaves: its output, and ∂L/∂output.
+#[derive(Clone, Debug)]
+struct Pass<T> {
+    network: Workspace<T>,
+    output: Array2<T>,
+    d_output: Array2<T>,
+}
+
 impl Policy {
     /// The policy that `config` describes.
     pub fn new(config: &Config, observation_size: usize, action_size: usize) -> Self {
-        Self {
-            network: Mlp::new(observation_size, &config.policy_hidden, 2 * action_size, config.activation),
-            distribution: TanhGaussian { log_std: config.log_std() },
-        }
+        let network = |outputs| Mlp::new(observation_size, &config.policy_hidden, outputs, config.activation);
+        let networks = match config.policy_heads {
+            Heads::Shared => vec![network(2 * action_size)],
+            Heads::Separate => vec![network(action_size), network(action_size)],
+        };
+        Self { networks, distribution: config.distribution() }
+    }
+
+    /// Parameters to begin with, as `config` says.
+    pub fn initial<T: Real>(&self, config: &Config, rng: &mut impl Rng) -> Vec<T> {
+        let heads = 2 / self.networks.len();
+        let initial = |network| init::network(network, heads, config.hidden_init, config.output_init, &mut *rng);
+        self.networks.iter().flat_map(initial).collect()
+    }
+
+    /// Number of observation dimensions, O.
+    pub fn observation_size(&self) -> usize {
+        self.networks[0].inputs()
     }
 
     /// Number of action dimensions, A.
     pub fn action_size(&self) -> usize {
-        self.network.outputs() / 2
+        self.networks.iter().map(Mlp::outputs).sum::<usize>() / 2
+    }
+
+    /// Length of the flat parameter vector.
+    pub fn parameters(&self) -> usize {
+        self.networks.iter().map(Mlp::parameters).sum()
     }
 
     /// Room for passes over `rows` observations.
     pub fn workspace<T: Real>(&self, rows: usize) -> PolicyWorkspace<T> {
-        let heads = Array2::zeros((rows, self.network.outputs()));
+        let pass = |network: &Mlp| {
+            let output = Array2::zeros((rows, network.outputs()));
+            Pass { network: network.workspace(rows), d_output: output.clone(), output }
+        };
         PolicyWorkspace {
-            network: self.network.workspace(rows),
-            d_heads: heads.clone(),
-            heads,
+            passes: self.networks.iter().map(pass).collect(),
             action: Array2::zeros((rows, self.action_size())),
             log_prob: Array1::zeros(rows),
+        }
+    }
+
+    /// Runs the networks over `observation` `[B, O]`.
+    fn forward<T: Real>(&self, theta: &[T], observation: ArrayView2<T>, passes: &mut [Pass<T>]) {
+        let mut rest = theta;
+        for (network, Pass { network: workspace, output, .. }) in self.networks.iter().zip(passes) {
+            let theta = rest.split_off(..network.parameters()).expect("θ has as many parameters as the networks");
+            network.forward(theta, observation, workspace, output.view_mut());
         }
     }
 
@@ -61,10 +98,10 @@ impl Policy {
         noise: ArrayView2<T>,
         workspace: &mut PolicyWorkspace<T>,
     ) {
-        let PolicyWorkspace { network, heads, action, log_prob, .. } = workspace;
-        self.network.forward(theta, observation, network, heads.view_mut());
-        let (mean, raw_log_std) = heads.view().split_at(Axis(1), self.action_size());
-        self.distribution.sample(mean, raw_log_std, noise, action.view_mut(), log_prob.view_mut());
+        let PolicyWorkspace { passes, action, log_prob } = workspace;
+        self.forward(theta, observation, passes);
+        let (mean, log_std) = heads(passes);
+        self.distribution.sample(mean, log_std, noise, action.view_mut(), log_prob.view_mut());
     }
 
     /// The backward pass of [`Self::sample`]: from ∂L/∂ã as `d_action` `[B, A]` and ∂L/∂log π as `d_log_prob` `[B]` to
@@ -80,11 +117,15 @@ impl Policy {
         workspace: &mut PolicyWorkspace<T>,
         d_theta: &mut [T],
     ) {
-        let PolicyWorkspace { network, heads, d_heads, .. } = workspace;
-        let (mean, raw_log_std) = heads.view().split_at(Axis(1), self.action_size());
-        let (d_mean, d_raw_log_std) = d_heads.view_mut().split_at(Axis(1), self.action_size());
-        self.distribution.sample_backward(mean, raw_log_std, noise, d_action, d_log_prob, d_mean, d_raw_log_std);
-        self.network.backward(theta, observation, d_heads.view(), network, Some(d_theta), None);
+        let passes = &mut workspace.passes;
+        let (mean, log_std, d_mean, d_log_std) = heads_and_gradients(passes);
+        self.distribution.sample_backward(mean, log_std, noise, d_action, d_log_prob, d_mean, d_log_std);
+        let (mut rest, mut d_rest) = (theta, d_theta);
+        for (network, Pass { network: workspace, d_output, .. }) in self.networks.iter().zip(passes) {
+            let theta = rest.split_off(..network.parameters()).expect("θ has as many parameters as the networks");
+            let d_theta = d_rest.split_off_mut(..network.parameters()).expect("∂L/∂θ is as long as θ");
+            network.backward(theta, observation, d_output.view(), workspace, Some(d_theta), None);
+        }
     }
 
     /// Writes the action to take: sampled if there is `noise` `[B, A]`, else the deterministic tanh(μ(s)).
@@ -100,9 +141,36 @@ impl Policy {
             self.sample(theta, observation, noise, workspace);
             action.assign(&workspace.action);
         } else {
-            let PolicyWorkspace { network, heads, .. } = workspace;
-            self.network.forward(theta, observation, network, heads.view_mut());
-            self.distribution.mode(heads.view().split_at(Axis(1), self.action_size()).0, action);
+            self.forward(theta, observation, &mut workspace.passes);
+            self.distribution.mode(heads(&workspace.passes).0, action);
         }
+    }
+}
+
+/// The raw μ and the raw log σ, `[B, A]`.
+fn heads<T: Real>(passes: &[Pass<T>]) -> (ArrayView2<'_, T>, ArrayView2<'_, T>) {
+    match passes {
+        [both] => both.output.view().split_at(Axis(1), both.output.ncols() / 2),
+        [mean, log_std] => (mean.output.view(), log_std.output.view()),
+        _ => unreachable!("a policy has one network or two"),
+    }
+}
+
+/// [`heads`], and room for the gradients over them.
+#[allow(clippy::type_complexity)]
+fn heads_and_gradients<T: Real>(
+    passes: &mut [Pass<T>],
+) -> (ArrayView2<'_, T>, ArrayView2<'_, T>, ArrayViewMut2<'_, T>, ArrayViewMut2<'_, T>) {
+    match passes {
+        [Pass { output, d_output, .. }] => {
+            let actions = output.ncols() / 2;
+            let (mean, log_std) = output.view().split_at(Axis(1), actions);
+            let (d_mean, d_log_std) = d_output.view_mut().split_at(Axis(1), actions);
+            (mean, log_std, d_mean, d_log_std)
+        }
+        [mean, log_std] => {
+            (mean.output.view(), log_std.output.view(), mean.d_output.view_mut(), log_std.d_output.view_mut())
+        }
+        _ => unreachable!("a policy has one network or two"),
     }
 }
