@@ -19,6 +19,8 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// The policy with the parameters `theta`, for an environment with these action bounds.
+    ///
     /// # Panics
     /// If `theta` or `bounds` do not fit the shape of `policy`.
     pub fn new(policy: Policy, theta: Vec<f32>, bounds: Bounds) -> Self {
@@ -46,18 +48,23 @@ impl Actor {
     /// Whether this policy can act in `env`.
     ///
     /// # Errors
-    /// [`Error::Environment`] if their numbers of observation or action dimensions differ.
+    /// [`Error::Policy`] if their numbers of observation dimensions, or their action bounds, differ.
     pub fn fits(&self, env: &dyn Env) -> Result<(), Error> {
-        let has = (env.observation_size(), env.action_bounds().dimensions());
+        let bounds = env.action_bounds();
+        let has = (env.observation_size(), bounds.dimensions());
         let needs = (self.policy.observation_size(), self.bounds.dimensions());
-        if has == needs {
-            return Ok(());
+        if has != needs {
+            return Err(Error::Policy(format!(
+                "it is for {} observation and {} action dimensions, of which there are {} and {}",
+                needs.0, needs.1, has.0, has.1
+            )));
         }
-        let problem = format!(
-            "it has {} observation and {} action dimensions, the policy is for {} and {}",
-            has.0, has.1, needs.0, needs.1
-        );
-        Err(Error::Environment { step: 0, problem })
+        if bounds != self.bounds {
+            let range = |bounds: &Bounds| format!("{:?} to {:?}", bounds.low(), bounds.high());
+            let (needs, has) = (range(&self.bounds), range(&bounds));
+            return Err(Error::Policy(format!("it is for actions from {needs}, not from {has}")));
+        }
+        Ok(())
     }
 
     /// Writes the action for `observation` `[O]` to `action` `[A]`, in the environment's units: sampled with the
@@ -104,7 +111,11 @@ impl Evaluation {
 /// Runs `episodes` episodes whose start states, and noise if `stochastic`, depend on `seed` alone.
 ///
 /// # Errors
-/// [`Error::Environment`] if the environment fails or returns what it must not.
+/// [`Error::Policy`] if the policy does not fit the environment, [`Error::Environment`] if that fails or returns what it
+/// must not, [`Error::NonFinite`] if an action is not finite.
+///
+/// # Panics
+/// If `episodes` is 0. It never returns if the environment never ends an episode.
 pub fn evaluate(
     actor: &mut Actor,
     env: &mut dyn Env,
@@ -112,8 +123,10 @@ pub fn evaluate(
     episodes: u64,
     stochastic: bool,
 ) -> Result<Evaluation, Error> {
+    assert!(episodes > 0, "an evaluation has at least one episode");
     actor.fits(env)?;
     let mut env = CheckedEnv::new(env);
+    let mut steps = 0;
     let mut action = vec![0.0; actor.bounds.dimensions()];
     let mut noise = vec![0.0; action.len()];
     let mut returns = Vec::new();
@@ -124,7 +137,11 @@ pub fn evaluate(
         loop {
             noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
             actor.act(&observation, stochastic.then_some(&noise), &mut action);
+            if action.iter().any(|action| !action.is_finite()) {
+                return Err(Error::NonFinite { step: steps, quantity: "action" });
+            }
             let step = env.step(&action)?;
+            steps += 1;
             total += step.reward;
             if step.terminated || step.truncated {
                 break;

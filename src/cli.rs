@@ -34,30 +34,30 @@ pub struct TrainArgs {
     pub environment: String,
 
     /// Environment steps to train for
-    #[arg(long, value_name = "N", help_heading = "Run")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub steps: Option<u64>,
     /// Seed of every random stream
-    #[arg(long, value_name = "N", help_heading = "Run")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub seed: Option<u64>,
     /// Threads; 0 for one for each core, up to four. Results do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Run")]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Run")]
     pub threads: usize,
     /// Run directory, new or empty [default: runs/ENVIRONMENT-N]
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub out: Option<PathBuf>,
-    /// Read the configuration from a TOML file; options given here come before it
+    /// Read the configuration from a TOML file; options given here override it
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
-    /// Begin with a preset, see `sac presets`; options given here come before it
+    /// Begin with a preset, see `sac presets`; options given here override it
     #[arg(long, value_name = "NAME", conflicts_with = "config", help_heading = "Run")]
     pub preset: Option<String>,
     /// Environment steps from one evaluation to the next; 0 for never
-    #[arg(long, value_name = "N", help_heading = "Run")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_every: Option<u64>,
     /// Episodes of an evaluation during training
-    #[arg(long, value_name = "N", help_heading = "Run")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_episodes: Option<u64>,
-    /// Stop when an evaluation, over as many episodes as any other, reaches this mean return
+    /// Stop when the mean return of an evaluation reaches this
     #[arg(long, value_name = "RETURN", allow_negative_numbers = true, help_heading = "Run")]
     pub until_return: Option<f64>,
     /// Print errors only
@@ -68,7 +68,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "WIDTHS", value_delimiter = ',', help_heading = "Algorithm")]
     pub hidden: Option<Vec<usize>>,
     /// Transitions in a batch
-    #[arg(long, value_name = "N", help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub batch: Option<usize>,
     /// Learning rate of policy, critics and temperature
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Algorithm")]
@@ -86,10 +86,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "auto|NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub target_entropy: Option<TargetEntropy>,
     /// Transitions that the replay memory keeps
-    #[arg(long, value_name = "N", help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub replay: Option<usize>,
     /// Uniformly random steps at the start
-    #[arg(long, value_name = "N", help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub random_steps: Option<u64>,
     /// The step after which the first update is made: auto for when the random steps are over and a batch is stored
     #[arg(long, value_name = "auto|N", help_heading = "Algorithm")]

@@ -285,6 +285,10 @@ word_or_number! {
     GradientClamp, "off" = Off, "None.", f64 as "WordOrNumber<f64>", "Elements beyond ± this value are set to it."
 }
 
+/// The ends of what is accepted, so that a number keeps its meaning as an `f32`.
+const TINY: f64 = 1e-30;
+const HUGE: f64 = 1e30;
+
 impl Config {
     /// How the policy's raw outputs become a distribution.
     pub fn distribution(&self) -> TanhGaussian {
@@ -347,29 +351,29 @@ impl Config {
             ("value_learning_rate", self.value_learning_rate),
             ("temperature_learning_rate", self.temperature_learning_rate),
         ] {
-            demand(rate > 0.0 && rate <= 1.0, name, &rate, "a number above 0 and at most 1")?;
+            demand((TINY..=1.0).contains(&rate), name, &rate, "a number above 0, from 1e-30 on, and at most 1")?;
         }
         demand((0.0..=1.0).contains(&self.gamma), "gamma", &self.gamma, "from 0 to 1")?;
-        demand(self.tau > 0.0 && self.tau <= 1.0, "tau", &self.tau, "above 0 and at most 1")?;
-        let bounds_fit = self.log_std_min.is_finite() && self.log_std_max.is_finite();
-        let bounds = format!("{} above log_std_max {}", self.log_std_min, self.log_std_max);
-        demand(bounds_fit && self.log_std_min < self.log_std_max, "log_std_min", &bounds, "finite and below it")?;
+        demand((TINY..=1.0).contains(&self.tau), "tau", &self.tau, "a number above 0, from 1e-30 on, and at most 1")?;
+        let below = format!("from -80 to below log_std_max, {}", self.log_std_max);
+        let fits = self.log_std_min >= -80.0 && self.log_std_min < self.log_std_max;
+        demand(fits, "log_std_min", &self.log_std_min, &below)?;
         demand(self.log_std_max <= 20.0, "log_std_max", &self.log_std_max, "at most 20, or σ leaves the range of f32")?;
         if let Alpha::Fixed(alpha) = self.alpha {
-            demand(alpha.is_finite() && alpha >= 0.0, "alpha", &alpha, "auto or a number of at least 0")?;
+            demand((0.0..=HUGE).contains(&alpha), "alpha", &alpha, "auto or a number from 0 to 1e30")?;
         }
         let initial = self.initial_alpha;
-        demand(initial.is_finite() && initial > 0.0, "initial_alpha", &initial, "a number above 0")?;
+        demand((TINY..=HUGE).contains(&initial), "initial_alpha", &initial, "from 1e-30 to 1e30")?;
         if let TargetEntropy::Fixed(nats) = self.target_entropy {
-            demand(nats.is_finite(), "target_entropy", &nats, "auto or a finite number")?;
+            demand(nats.abs() <= HUGE, "target_entropy", &nats, "auto or a number from -1e30 to 1e30")?;
         }
         if let FirstUpdateAlpha::Fixed(alpha) = self.first_update_alpha {
-            let must = "initial, or a number of at least 0 beside a tuned temperature (alpha = \"auto\")";
-            let fits = alpha.is_finite() && alpha >= 0.0 && self.alpha == Alpha::Auto;
+            let must = "initial, or a number from 0 to 1e30 beside a tuned temperature (alpha = \"auto\")";
+            let fits = (0.0..=HUGE).contains(&alpha) && self.alpha == Alpha::Auto;
             demand(fits, "first_update_alpha", &alpha, must)?;
         }
         if let GradientClamp::Fixed(bound) = self.gradient_clamp {
-            demand(bound.is_finite() && bound > 0.0, "gradient_clamp", &bound, "off or a number above 0")?;
+            demand((TINY..=HUGE).contains(&bound), "gradient_clamp", &bound, "off or a number from 1e-30 to 1e30")?;
         }
         let batch_size = self.batch_size;
         demand((1..=1 << 20).contains(&batch_size), "batch_size", &batch_size, "from 1 to 1048576")?;
@@ -384,7 +388,7 @@ impl Config {
         demand((1..=self.steps).contains(&first), "first_update", &first, &steps)?;
         let delay = format!("from 1 to the number of updates, {updates}, or the policy would never learn");
         demand((1..=updates).contains(&self.policy_delay), "policy_delay", &self.policy_delay, &delay)?;
-        let capacity = format!("at least the batch size, {batch_size}");
+        let capacity = format!("at least the batch size, {batch_size}, and below 2⁶³");
         demand(
             self.replay_capacity >= batch_size && storable(self.replay_capacity as u64),
             "replay_capacity",

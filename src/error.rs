@@ -14,6 +14,8 @@ pub enum Error {
         /// What went wrong.
         problem: String,
     },
+    /// A policy that was made for another environment.
+    Policy(String),
     /// A quantity of the learner stopped being a finite number.
     NonFinite {
         /// Environment steps taken so far.
@@ -41,6 +43,9 @@ impl fmt::Display for Error {
             Self::Config(problem) => f.write_str(problem),
             Self::Environment { step, problem } => {
                 write!(f, "the environment failed at step {step}: {problem}; mend the environment")
+            }
+            Self::Policy(problem) => {
+                write!(f, "the policy does not fit the environment: {problem}; give another policy")
             }
             Self::NonFinite { step, quantity } => {
                 write!(

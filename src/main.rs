@@ -1,6 +1,7 @@
 //! The program `sac`, visible in one [`run`].
 //!
-//! Exit codes: 0 done, 1 training or an evaluation failed, 2 bad input and nothing written, 130 interrupted and saved.
+//! Exit codes: 0 done, 1 training or an evaluation failed, 2 bad input and nothing written, 130 interrupted and saved; a
+//! second interruption ends the program at once, with the policy of the last evaluation.
 
 mod cli;
 mod progress;
@@ -89,12 +90,13 @@ fn train(args: &TrainArgs) -> Outcome {
 
 fn train_inside_pool(args: &TrainArgs, make_env: MakeEnv, config: Config, interrupted: &AtomicBool) -> Outcome {
     let prepare = || -> Result<_> {
-        let mut trainer = Trainer::new(make_env, config)?;
+        let trainer = Trainer::new(make_env, config)?;
         let run = RunDirectory::create(args.out.as_deref(), &args.environment, trainer.config())?;
-        run.save_policy(&trainer.actor())?;
-        Ok((MetricsFiles::create(&run)?, trainer, run))
+        Ok((trainer, run))
     };
-    let (mut files, mut trainer, run) = prepare().map_err(Failure::Input)?;
+    let (mut trainer, run) = prepare().map_err(Failure::Input)?;
+    run.save_policy(&trainer.actor()).map_err(Failure::Work)?;
+    let mut files = MetricsFiles::create(&run).map_err(Failure::Work)?;
     let mut progress = Progress::new(args.quiet, &args.environment, run.path(), trainer.config());
     let started = Instant::now();
     let ended = training_loop(args, &mut trainer, &run, &mut files, &mut progress, started, interrupted);
@@ -168,6 +170,10 @@ fn training_loop(
             return Ok(End::Interrupted);
         }
         let episode = trainer.step()?;
+        if trainer.evaluation_is_due() {
+            // An evaluation can be long, and what was learned must not depend on its end.
+            run.save_policy(&trainer.actor())?;
+        }
         let evaluation = trainer.evaluate_if_due()?;
         if episode.is_some() || evaluation.is_some() {
             let elapsed = started.elapsed();
@@ -177,7 +183,6 @@ fn training_loop(
         progress.step(trainer.steps());
         let reached = |evaluation: &Evaluation| args.until_return.is_some_and(|target| evaluation.mean() >= target);
         if let Some(evaluation) = evaluation {
-            run.save_policy(&trainer.actor())?;
             if trainer.is_finished() || reached(&evaluation) {
                 return Ok(End::Evaluated(evaluation));
             }

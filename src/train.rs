@@ -100,7 +100,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Environment`] if the environment fails or returns what it must not, [`Error::NonFinite`] if a loss or
-    /// an action is not finite. What was learned before stays as it was.
+    /// an action is not finite; the policy then stays as it was before.
     pub fn step(&mut self) -> Result<Option<Episode>, Error> {
         self.act()?;
         let step = self.env.step(&self.scaled_action)?;
@@ -186,21 +186,19 @@ impl Trainer {
         evaluate(&mut self.actor(), &mut *self.evaluation_env, seed, episodes, false)
     }
 
-    /// Evaluates if the configuration asks for it at this step: every `eval_every` steps, and at the end.
+    /// Whether the configuration asks for an evaluation at this step: every `eval_every` steps, and at the end.
+    pub fn evaluation_is_due(&self) -> bool {
+        self.config.eval_every > 0 && (self.is_finished() || self.steps.is_multiple_of(self.config.eval_every))
+    }
+
+    /// Evaluates if [`Self::evaluation_is_due`].
     ///
     /// # Errors
     /// [`Error::Environment`], as from [`Self::step`].
     pub fn evaluate_if_due(&mut self) -> Result<Option<Evaluation>, Error> {
-        let Config { eval_every, eval_episodes, final_episodes, .. } = self.config;
-        if eval_every == 0 {
-            Ok(None)
-        } else if self.is_finished() {
-            self.evaluate(final_episodes).map(Some)
-        } else if self.steps.is_multiple_of(eval_every) {
-            self.evaluate(eval_episodes).map(Some)
-        } else {
-            Ok(None)
-        }
+        let Config { eval_episodes, final_episodes, .. } = self.config;
+        let episodes = if self.is_finished() { final_episodes } else { eval_episodes };
+        self.evaluation_is_due().then(|| self.evaluate(episodes)).transpose()
     }
 }
 

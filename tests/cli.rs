@@ -143,7 +143,7 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("pendulum --config malformed.toml", "malformed.toml cannot be used: line 2"),
         ("pendulum --config unknown.toml", "unknown field `gama`, expected one of `seed`"),
         ("pendulum --config wrong-type.toml", "wrong-type.toml cannot be used: invalid type"),
-        ("pendulum --config nan.toml", "tau is NaN; it must be above 0"),
+        ("pendulum --config nan.toml", "tau is NaN; it must be a number above 0"),
         ("pendulum --config elsewhere.toml", "the environment \"cart\", not \"pendulum\"; mend or remove that line"),
         // Not a matter of permissions, which a test that runs as root would not meet.
         ("pendulum --out file/run", "choose another with --out"),

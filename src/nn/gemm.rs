@@ -27,7 +27,7 @@ const BLOCK_ROWS: usize = 256;
 const BLOCK_WORK: usize = 1 << 19;
 
 /// C ← A·B, finished as `finish` says; A is `[m, k]`, B is `[k, n]`, C is `[m, n]`, each of any strides, but the rows of a
-/// C to be finished must be contiguous.
+/// C to be finished, and those of what finishes it, must be contiguous.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -39,8 +39,8 @@ pub fn product<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, c: ArrayViewMut2<T>,
     in_blocks(a, b, c, finish);
 }
 
-/// [`product`], block by block of C, in parallel. Columns are divided as long as can be, because B, which is what has to be
-/// packed, is divided with them.
+/// [`product`], block by block of C, in parallel. Few rows are divided by columns alone, because B, which is what has to
+/// be packed, is divided with them.
 fn in_blocks<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, c: ArrayViewMut2<T>, finish: Finish<T>) {
     let (m, k, n, block_columns) = (a.nrows(), a.ncols(), b.ncols(), T::block_columns());
     if m * k * n < 2 * BLOCK_WORK || m < 2 * BLOCK_ROWS && n < 2 * block_columns {
@@ -62,11 +62,13 @@ fn in_blocks<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, c: ArrayViewMut2<T>, f
 /// [`product`] by one thread.
 fn block<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, mut c: ArrayViewMut2<T>, finish: Finish<T>) {
     let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
-    // The kernel packs nothing for few rows and is fast at any depth, so only few columns are left to the loops.
+    // The kernel is fast for few rows and at any depth, so only few columns are left to the loops.
     if n > THIN && T::own_product(a, b, c.view_mut(), &finish) {
         return;
     }
-    if !(thin(a, b, c.view_mut()) || thin(b.t(), a.t(), c.view_mut().reversed_axes())) {
+    // There are finishes that the kernel leaves to others.
+    let own = n > THIN && T::own_product(a, b, c.view_mut(), &Finish::Nothing);
+    if !(own || thin(a, b, c.view_mut()) || thin(b.t(), a.t(), c.view_mut().reversed_axes())) {
         let strides = |s: &[isize]| [s[0], s[1]];
         let c_strides = strides(c.strides());
         // SAFETY: pointers and strides come from three live views of shapes that fit each other, and C, being borrowed

@@ -23,7 +23,8 @@ pub fn to_toml(environment: &str, config: &Config) -> Result<String> {
 /// environment than `environment`.
 pub fn read(path: &Path, environment: &str) -> Result<Config> {
     let shown = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("the configuration {shown} cannot be read"))?;
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("the configuration {shown} cannot be read; give a TOML file"))?;
     parse(&text, environment).with_context(|| format!("the configuration {shown} cannot be used"))
 }
 
@@ -34,7 +35,8 @@ pub fn read(path: &Path, environment: &str) -> Result<Config> {
 pub fn parse(text: &str, environment: &str) -> Result<Config> {
     // Errors are told with their line; toml's own display is a drawing of several lines.
     let explain = |error: toml::de::Error| {
-        let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let before = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count();
+        let line = error.span().map(|span| before(span.start) + 1);
         let place = line.map_or(String::new(), |line| format!("line {line}: "));
         anyhow!("{place}{}", error.message().replace('\n', " "))
     };
@@ -44,7 +46,7 @@ pub fn parse(text: &str, environment: &str) -> Result<Config> {
     {
         bail!("it was written for the environment {written_for}, not \"{environment}\"; mend or remove that line");
     }
-    Config::deserialize(table).map_err(|error| anyhow!("{}", error.message().replace('\n', " ")))
+    Config::deserialize(table).map_err(|error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))
 }
 
 #[cfg(test)]
@@ -78,8 +80,11 @@ mod tests {
     fn mistakes_are_one_line() {
         for (text, expected) in [
             ("gamma = ", "line 1"),
+            ("gamma = 0.9\ngamma = 0.8", "line 2"),
+            ("\n\n]", "line 3"),
+            ("policy_hidden = 8", "policy_hidden"),
             ("\n\ngama = 0.9", "unknown field `gama`"),
-            ("gamma = \"high\"", "invalid type"),
+            ("gamma = \"high\"", "gamma"),
             ("alpha = \"high\"", "neither auto nor a number"),
             ("alpha = []", "expected a number or the word"),
             ("environment = \"cart\"", "written for the environment \"cart\""),

@@ -16,7 +16,8 @@ pub use metrics::MetricsFiles;
 use crate::actor::Actor;
 use crate::config::Config;
 use anyhow::{Context, Result, bail};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// A directory that belongs to one run.
@@ -34,10 +35,7 @@ impl RunDirectory {
     pub fn create(path: Option<&Path>, environment: &str, config: &Config) -> Result<Self> {
         let path = match path {
             Some(path) => path.to_path_buf(),
-            None => (1..)
-                .map(|n| Path::new("runs").join(format!("{environment}-{n}")))
-                .find(|path| !path.exists())
-                .expect("there are enough numbers"),
+            None => first_unused(environment)?,
         };
         let shown = path.display();
         if let Ok(mut entries) = fs::read_dir(&path) {
@@ -51,8 +49,9 @@ impl RunDirectory {
         }
         let run = Self { environment: environment.to_string(), path: path.clone() };
         let text = config_file::to_toml(environment, config)?;
+        // A file that appears between the look above and this is another run's.
         fs::create_dir_all(&path)
-            .and_then(|()| fs::write(run.file("config.toml"), text))
+            .and_then(|()| File::create_new(run.file("config.toml"))?.write_all(text.as_bytes()))
             .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
         Ok(run)
     }
@@ -77,4 +76,17 @@ impl RunDirectory {
         }
         policy_file::save(&self.file(policy_file::NAME), &self.environment, actor)
     }
+}
+
+/// Makes the first `runs/ENVIRONMENT-N` that is not there yet; of several programs at once, each gets its own.
+fn first_unused(environment: &str) -> Result<PathBuf> {
+    let make = |n| {
+        let path = Path::new("runs").join(format!("{environment}-{n}"));
+        fs::create_dir_all("runs").and_then(|()| fs::create_dir(&path)).map(|()| path)
+    };
+    (1..)
+        .map(make)
+        .find(|made| !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists))
+        .expect("there are enough numbers")
+        .context("no run directory can be made in runs; choose another place with --out")
 }

@@ -48,6 +48,9 @@ pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<()> {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, bytes)
         .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
         .with_context(|| format!("the policy {} cannot be written", path.display()))
 }
 
@@ -75,7 +78,8 @@ fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
         "tanh" => Activation::Tanh,
         other => bail!("its activation {other:?} is unknown"),
     };
-    let (min, max) = (text("log_std_min")?.parse()?, text("log_std_max")?.parse()?);
+    let (min, max): (f64, f64) = (text("log_std_min")?.parse()?, text("log_std_max")?.parse()?);
+    ensure!(min.is_finite() && max.is_finite() && min < max, "its bounds of log_std, {min} and {max}, are none");
     let log_std = match text("log_std")? {
         "clamp" => LogStd::Clamp { min, max },
         "tanh" => LogStd::Tanh { min, max },
@@ -142,12 +146,8 @@ fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u
 fn to_tensors(actor: &Actor) -> Vec<Tensors> {
     let (policy, mut rest) = (actor.policy(), actor.theta());
     let actions = policy.action_size();
-    let heads: &[(&str, &[(&str, Range<usize>)])] = match policy.networks.len() {
-        1 => &[("trunk", &[("mean", 0..actions), ("log_std", actions..2 * actions)])],
-        _ => &[("mean_trunk", &[("mean", 0..actions)]), ("log_std_trunk", &[("log_std", 0..actions)])],
-    };
     let mut all = Vec::new();
-    for (network, (trunk, heads)) in policy.networks.iter().zip(heads) {
+    let mut write = |network: &Mlp, trunk: &str, heads: &[(&str, Range<usize>)]| {
         let theta = rest.split_off(..network.parameters()).expect("θ has as many parameters as the networks");
         let mut push = |name: String, layer: &mlp::Layer, columns: Range<usize>| {
             let weight = mlp::weight(layer, theta).slice(s![.., columns.clone()]).t().to_owned();
@@ -156,6 +156,13 @@ fn to_tensors(actor: &Actor) -> Vec<Tensors> {
         let (last, hidden) = network.layers().split_last().expect("a network has a layer");
         hidden.iter().enumerate().for_each(|(l, layer)| push(format!("{trunk}.{l}"), layer, 0..layer.outputs));
         heads.iter().for_each(|(head, columns)| push(head.to_string(), last, columns.clone()));
+    };
+    match policy.networks.as_slice() {
+        [both] => write(both, "trunk", &[("mean", 0..actions), ("log_std", actions..2 * actions)]),
+        networks => {
+            let names = [("mean_trunk", "mean"), ("log_std_trunk", "log_std")];
+            networks.iter().zip(names).for_each(|(net, (trunk, head))| write(net, trunk, &[(head, 0..actions)]));
+        }
     }
     all
 }

@@ -521,6 +521,8 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
         for (name, count) in counts {
             *count = snapshot.count(&name).expect("it has been looked up");
         }
+        // The sums begin anew, and a failure is behind it.
+        self.metrics = Metrics { updates: self.metrics.updates, ..Metrics::default() };
         Ok(())
     }
 }
@@ -538,11 +540,55 @@ fn join_columns<T: Real>(joined: &mut Array2<T>, observation: ArrayView2<T>, act
     action.assign_to(right);
 }
 
-/// The smaller one; NaN if the first is.
+/// The smaller one; NaN if either is.
 fn min<T: Real>(a: T, b: T) -> T {
-    if b < a { b } else { a }
+    if a < b || a.is_nan() { a } else { b }
 }
 
 fn mean<T: Real>(values: ArrayView1<T>) -> T {
     values.sum() / T::of(values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learner_and_batch() -> (CpuLearner, Batch<f32>, Noise<f32>) {
+        let config = Config { batch_size: 4, policy_hidden: vec![5], critic_hidden: vec![5], ..Config::default() };
+        let (mut batch, mut noise) = (Batch::zeros(4, 3, 1), Noise::zeros(4, 1));
+        batch.observation.fill(0.3);
+        noise.fill(&mut Philox::new(0, Stream::Update, 0));
+        (CpuLearner::new(&config, 3, &[1.0]), batch, noise)
+    }
+
+    /// Whichever twin has lost its numbers, the policy's loss tells, and the policy is not touched.
+    #[test]
+    fn a_critic_that_is_not_a_number_shows_in_the_policy_loss() {
+        for name in ["q1", "q2"] {
+            let (mut learner, batch, noise) = learner_and_batch();
+            let mut snapshot = learner.snapshot();
+            snapshot.get_mut(name).expect("every learner has it").fill(f32::NAN);
+            learner.restore(&snapshot).expect("it came from this learner");
+            learner.sample_actions(&batch, &noise);
+            learner.evaluate_actions(&batch);
+            assert!(learner.policy_loss(1.0, &batch, &noise).is_nan(), "{name}");
+        }
+    }
+
+    /// A learner that has failed does nothing more, until it goes back to a snapshot.
+    #[test]
+    fn a_failure_stays_until_the_learner_is_restored() {
+        let (mut learner, mut batch, noise) = learner_and_batch();
+        learner.update(&batch, &noise);
+        let good = learner.snapshot();
+        batch.reward[2] = f32::NAN;
+        learner.update(&batch, &noise);
+        assert_eq!(learner.metrics().failure, Some((2, "critic loss")));
+        batch.reward[2] = 0.0;
+        learner.update(&batch, &noise);
+        assert_eq!((learner.snapshot(), learner.metrics().updates), (good.clone(), 1));
+        learner.restore(&good).expect("it came from this learner");
+        learner.update(&batch, &noise);
+        assert_eq!((learner.metrics().failure, learner.metrics().updates), (None, 2));
+    }
 }

@@ -24,7 +24,8 @@ pub trait Learner<T: Real = f32>: Send {
     /// `observation` is `[B, O]`; `noise` and `action` are `[B, A]`, actions in \[−1, 1].
     fn act(&mut self, observation: ArrayView2<T>, noise: Option<ArrayView2<T>>, action: ArrayViewMut2<T>);
 
-    /// Makes one update. Once a quantity is no longer finite, this and all later updates change nothing.
+    /// Makes one update. Where a loss is not finite, the network it belongs to and those after it take no step, and later
+    /// updates change nothing until [`Self::restore`].
     fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>);
 
     /// What the updates so far have seen. The only call that waits for a device.
@@ -33,7 +34,7 @@ pub trait Learner<T: Real = f32>: Send {
     /// Everything that updates depend on, by name.
     fn snapshot(&mut self) -> Snapshot<T>;
 
-    /// Goes back to a snapshot.
+    /// Goes back to a snapshot. The sums of [`Self::metrics`] begin anew, and a failure is forgotten.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if a vector is missing, unknown or of another length; nothing is changed then.
@@ -92,7 +93,8 @@ pub struct Metrics {
 impl Metrics {
     /// Means over the updates since `earlier`; none if there were none. `alpha` is the present one.
     pub fn means_since(&self, earlier: &Self) -> Option<Self> {
-        let (updates, policy_updates) = (self.updates - earlier.updates, self.policy_updates - earlier.policy_updates);
+        let updates = self.updates.saturating_sub(earlier.updates);
+        let policy_updates = self.policy_updates.saturating_sub(earlier.policy_updates);
         let mean = |now: f64, then: f64| (now - then) / updates as f64;
         (updates > 0).then(|| Self {
             updates,
