@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac presets [NAME]")]
-#[command(after_help = "Environments: pendulum")]
+#[command(after_help = "Environments: pendulum, mountain-car")]
 pub struct Cli {
     /// What to do instead of training.
     #[command(subcommand)]

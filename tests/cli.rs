@@ -122,7 +122,7 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
     let before = scratch.tree();
     for (arguments, expected) in [
         ("", "ENVIRONMENT"),
-        ("moon", "\"moon\"; there are: pendulum"),
+        ("moon", "\"moon\"; there are: pendulum, mountain-car"),
         ("pendulum --steps 0", "steps is 0; it must be at least 1"),
         ("pendulum --steps 300 --batch 301", "lower it (--batch) or train longer (--steps)"),
         ("pendulum --replay 10", "replay_capacity is 10; it must be at least the batch size, 256"),

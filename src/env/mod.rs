@@ -1,7 +1,9 @@
 //! Environments: the trait, the bounds of actions, and what is built in.
 
+mod mountain_car;
 mod pendulum;
 
+pub use mountain_car::MountainCar;
 pub use pendulum::Pendulum;
 
 use crate::error::Error;
@@ -158,7 +160,8 @@ impl Bounds {
 pub type MakeEnv = fn() -> Box<dyn Env>;
 
 /// The environments that the program knows by name.
-pub const BUILT_IN: &[(&str, MakeEnv)] = &[("pendulum", || Box::new(Pendulum::new()))];
+pub const BUILT_IN: &[(&str, MakeEnv)] =
+    &[("pendulum", || Box::new(Pendulum::new())), ("mountain-car", || Box::new(MountainCar::new()))];
 
 /// How to make the built-in environment called `name`.
 pub fn built_in(name: &str) -> Option<MakeEnv> {
