@@ -91,6 +91,9 @@ pub struct TrainArgs {
     /// Uniformly random steps at the start
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub random_steps: Option<u64>,
+    /// Steps for which each of those random actions is held
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub random_hold: Option<u64>,
     /// The step after which the first update is made: auto for when the random steps are over and a batch is stored
     #[arg(long, value_name = "auto|N", help_heading = "Algorithm")]
     pub first_update: Option<FirstUpdate>,
@@ -121,6 +124,7 @@ impl TrainArgs {
         set(&mut config.target_entropy, &self.target_entropy);
         set(&mut config.replay_capacity, &self.replay);
         set(&mut config.random_steps, &self.random_steps);
+        set(&mut config.random_hold, &self.random_hold);
         set(&mut config.first_update, &self.first_update);
     }
 }

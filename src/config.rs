@@ -14,6 +14,9 @@ pub struct Config {
     /// Environment steps, at the start, whose actions are drawn uniformly at random. Default 100
     /// (`learning_starts` of Stable-Baselines3).
     pub random_steps: u64,
+    /// Environment steps for which each of those random actions is held. Default 1. Where a goal is reached only by pushing
+    /// the same way for a while, as in MountainCarContinuous-v0, actions that change at every step never find it.
+    pub random_hold: u64,
     /// The environment step after which the first update is made; one follows after every step from then on. `"auto"`, the
     /// default, waits for the random steps to end and a batch to be stored; a number may come earlier.
     pub first_update: FirstUpdate,
@@ -99,6 +102,7 @@ impl Default for Config {
             seed: 0,
             steps: 10_000,
             random_steps: 100,
+            random_hold: 1,
             first_update: FirstUpdate::Auto,
             bootstrap: Bootstrap::TargetQ,
             loss_order: LossOrder::Sequential,
@@ -335,6 +339,7 @@ impl Config {
         demand(self.steps > 0 && storable(self.steps), "steps", &self.steps, "at least 1 and below 2⁶³")?;
         demand(storable(self.eval_every), "eval_every", &self.eval_every, "below 2⁶³")?;
         demand(storable(self.random_steps), "random_steps", &self.random_steps, "below 2⁶³")?;
+        demand((1..=1 << 32).contains(&self.random_hold), "random_hold", &self.random_hold, "from 1 to 2³²")?;
         for (name, hidden) in [("policy_hidden", &self.policy_hidden), ("critic_hidden", &self.critic_hidden)] {
             let widths = format!("{hidden:?}");
             demand(hidden.iter().all(|width| (1..=65_536).contains(width)), name, &widths, "widths from 1 to 65536")?;
@@ -414,7 +419,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 25] = [
+        let cases: [(&str, Spoil); 26] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
@@ -441,6 +446,7 @@ mod tests {
                 (c.alpha, c.first_update_alpha) = (Alpha::Fixed(0.1), FirstUpdateAlpha::Fixed(0.5));
             }),
             ("policy_delay", |c| c.policy_delay = 0),
+            ("random_hold", |c| c.random_hold = 0),
             ("final_episodes", |c| c.final_episodes = 0),
         ];
         for (name, spoil) in cases {

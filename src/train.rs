@@ -131,8 +131,11 @@ impl Trainer {
 
     /// Chooses the action of this step: uniformly at random at first, then from the policy.
     fn act(&mut self) -> Result<(), Error> {
-        let mut rng = Philox::new(self.config.seed, Stream::Action, self.steps);
-        if self.steps < self.config.random_steps {
+        let random = self.steps < self.config.random_steps;
+        // An action that is held is drawn again from the step at which it was first.
+        let drawn_at = if random { self.steps - self.steps % self.config.random_hold } else { self.steps };
+        let mut rng = Philox::new(self.config.seed, Stream::Action, drawn_at);
+        if random {
             self.action.iter_mut().for_each(|action| *action = rng.random_range(-1.0..=1.0));
         } else {
             self.action_noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
