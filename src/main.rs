@@ -13,6 +13,7 @@ use progress::{Progress, print};
 use soft_actor_critic::actor::{Evaluation, evaluate};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::env::{self, MakeEnv};
+use soft_actor_critic::nn::gemm;
 use soft_actor_critic::presets;
 use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, policy_file};
 use soft_actor_critic::train::{Trainer, with_threads};
@@ -50,6 +51,11 @@ fn run() -> Outcome {
         Err(error) if !error.use_stderr() => return print(&error.to_string()).map_err(Failure::Work),
         Err(error) => return Err(Failure::Input(one_line(&error))),
     };
+    if let Some(choice) = std::env::var_os("SAC_GEMM")
+        && !gemm::CHOICES.iter().any(|&known| choice == known)
+    {
+        return Err(Failure::Input(anyhow!("SAC_GEMM is {choice:?}; unset it, or say {}", gemm::CHOICES.join(", "))));
+    }
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
         (Some(Command::Presets(args)), _) => list_presets(&args),

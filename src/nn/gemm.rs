@@ -13,6 +13,10 @@ use super::real::Real;
 use super::simd::simd;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
+/// What `SAC_GEMM` in the environment may ask for: the kernel with these registers, if the processor has them, or
+/// `matrixmultiply` alone. It is for comparing them; without it the widest registers are taken.
+pub const CHOICES: [&str; 3] = ["avx512", "avx2", "portable"];
+
 /// A side of at most this many elements makes a product thin.
 const THIN: usize = 8;
 /// Columns of the result that [`thin_rows`] makes at a time.
