@@ -178,7 +178,7 @@ names! {
         /// All at the parameters from before the update.
         Simultaneous,
         /// The temperature takes its step first and the other losses use it; they are all at the parameters from before
-        /// the update.
+        /// the update, and those are what the targets follow.
         TemperatureFirst,
     }
     /// How many networks the policy is.

@@ -41,6 +41,22 @@ impl<T: Real> Parameters<T> {
         }
         self.adam.step(&mut self.values, &self.gradient);
     }
+
+    /// θ's step, and for a `target` that is to follow, θ̄ ← θ̄ + τ(θ − θ̄), at the place that `order` gives it.
+    fn step_and_follow(&mut self, target: Option<&mut Vec<T>>, tau: T, order: LossOrder) {
+        let follow = |values: &[T]| {
+            if let Some(target) = target {
+                polyak(target, values, tau);
+            }
+        };
+        if order == LossOrder::TemperatureFirst {
+            follow(&self.values);
+            self.step();
+        } else {
+            self.step();
+            follow(&self.values);
+        }
+    }
 }
 
 /// One of the twins: Q(s, a), and its slowly following copy Q̄ where that is what the target takes.
@@ -312,12 +328,9 @@ impl<T: Real> CpuLearner<T> {
 
     /// The critics' step, and Q̄ᵢ ← Q̄ᵢ + τ(Qᵢ − Q̄ᵢ) if the targets are to follow.
     fn critic_step(&mut self, follow: bool) {
-        let tau = self.tau;
+        let (tau, order) = (self.tau, self.loss_order);
         for_both(&mut self.critics, |Critic { online, target, .. }| {
-            online.step();
-            if let Some(target) = target.as_mut().filter(|_| follow) {
-                polyak(target, &online.values, tau);
-            }
+            online.step_and_follow(target.as_mut().filter(|_| follow), tau, order);
         });
     }
 
@@ -352,10 +365,7 @@ impl<T: Real> CpuLearner<T> {
     /// The step of V, if there is one, and V̄ ← V̄ + τ(V − V̄) if the target is to follow.
     fn value_step(&mut self, follow: bool) {
         if let Some(Value { online, target, .. }) = &mut self.value {
-            online.step();
-            if follow {
-                polyak(target, &online.values, self.tau);
-            }
+            online.step_and_follow(Some(target).filter(|_| follow), self.tau, self.loss_order);
         }
     }
 
