@@ -1,13 +1,19 @@
-//! Whole updates against PyTorch in float64: `tests/golden/update.py` made the values, and makes them again.
+//! Whole updates against PyTorch in float64: `tests/golden/update.py`, and for each preset `tests/golden/presets.py`,
+//! made the values, and make them again.
 #![cfg(feature = "program")]
 
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
-use soft_actor_critic::config::Config;
-use soft_actor_critic::nn::{Mlp, Real, mlp::weight};
+use soft_actor_critic::config::{Alpha, Config};
+use soft_actor_critic::nn::{Mlp, Real};
+use soft_actor_critic::presets::{PRESETS, preset};
 use soft_actor_critic::replay::Batch;
+use soft_actor_critic::run::config_file::parse;
 use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::slice;
+use std::str::FromStr;
 
 const UPDATES: usize = 5;
 
@@ -34,8 +40,8 @@ impl Golden {
         &self.tensors.get(name).unwrap_or_else(|| panic!("the script writes {name}")).1
     }
 
-    fn scalar(&self, name: &str) -> f64 {
-        self.vector(name)[0]
+    fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     fn matrix<T: Real>(&self, name: &str) -> Array2<T> {
@@ -48,21 +54,49 @@ impl Golden {
         self.metadata[key].parse().expect("the script writes numbers")
     }
 
+    fn list<N: FromStr<Err: Debug>>(&self, key: &str) -> Vec<N> {
+        self.metadata[key].split(',').map(|number| number.parse().expect("the script writes numbers")).collect()
+    }
+
+    /// The configuration that the script follows. That of a preset is the preset's own, but for sizes and bounds.
     fn config(&self) -> Config {
-        let hidden: Vec<usize> =
-            self.metadata["hidden"].split(',').map(|width| width.parse().expect("it is a width")).collect();
-        Config {
-            policy_hidden: hidden.clone(),
-            critic_hidden: hidden,
-            log_std_min: self.number("log_std_min"),
-            log_std_max: self.number("log_std_max"),
-            policy_learning_rate: self.number("lr_policy"),
-            critic_learning_rate: self.number("lr_critic"),
-            temperature_learning_rate: self.number("lr_alpha"),
-            gamma: self.number("gamma"),
-            tau: self.number("tau"),
-            batch_size: self.number("batch_size") as usize,
-            ..Config::default()
+        let mut config = match self.metadata.get("preset") {
+            Some(name) => {
+                let text = preset(name).expect("there is such a preset");
+                let config = parse(text, "pendulum").expect("a preset is valid");
+                let (policy_hidden, critic_hidden) = (self.list("policy_hidden"), self.list("critic_hidden"));
+                let depths = |policy: &[usize], critic: &[usize]| (policy.len(), critic.len());
+                assert_eq!(
+                    depths(&policy_hidden, &critic_hidden),
+                    depths(&config.policy_hidden, &config.critic_hidden),
+                    "{name}"
+                );
+                Config { policy_hidden, critic_hidden, ..config }
+            }
+            None => Config {
+                policy_hidden: self.list("hidden"),
+                critic_hidden: self.list("hidden"),
+                policy_learning_rate: self.number("lr_policy"),
+                critic_learning_rate: self.number("lr_critic"),
+                temperature_learning_rate: self.number("lr_alpha"),
+                initial_alpha: self.number("log_alpha").exp(),
+                gamma: self.number("gamma"),
+                tau: self.number("tau"),
+                ..Config::default()
+            },
+        };
+        config.batch_size = self.number("batch_size") as usize;
+        if self.metadata.contains_key("log_std_min") {
+            (config.log_std_min, config.log_std_max) = (self.number("log_std_min"), self.number("log_std_max"));
+        }
+        config
+    }
+
+    /// ½(high − low) of each action dimension.
+    fn half_range(&self) -> Vec<f32> {
+        match self.metadata.get("half_range") {
+            Some(_) => self.list("half_range"),
+            None => vec![1.0; self.number("action_dim") as usize],
         }
     }
 
@@ -82,103 +116,187 @@ impl Golden {
     }
 }
 
-/// Our flat vector called `name` as the tensors that PyTorch has: weights `[out, in]`, the policy's heads apart.
-fn torch_tensors<T: Real>(name: &str, network: &Mlp, flat: &[T]) -> Vec<(String, Vec<f64>)> {
-    let last = network.layers().len() - 1;
-    let mut tensors = Vec::new();
-    for (l, layer) in network.layers().iter().enumerate() {
-        let (weight, bias) = (weight(layer, flat), &flat[layer.bias.clone()]);
-        let actions = layer.outputs / 2;
-        let parts = match name {
-            "policy" if l == last => vec![("mean".into(), 0..actions), ("log_std".into(), actions..2 * actions)],
-            "policy" => vec![(format!("trunk.{l}"), 0..layer.outputs)],
-            _ => vec![(l.to_string(), 0..layer.outputs)],
-        };
-        for (part, columns) in parts {
-            let of = |values: &mut dyn Iterator<Item = &T>| values.map(|x| x.as_f64()).collect();
-            let transposed = weight.slice(s![.., columns.clone()]).reversed_axes();
-            tensors.push((format!("{name}.{part}.weight"), of(&mut transposed.iter())));
-            tensors.push((format!("{name}.{part}.bias"), of(&mut bias[columns].iter())));
+/// One of PyTorch's tensors, and where its elements, weights as `[out, in]`, lie in the flat vector that holds it.
+struct Tensor {
+    name: String,
+    at: Vec<usize>,
+}
+
+/// PyTorch's tensors of our flat vector called `name`: of each layer weight and bias, the heads of a policy apart.
+fn tensors<T: Real>(learner: &CpuLearner<T>, name: &str) -> Vec<Tensor> {
+    let networks: &[Mlp] = match name {
+        "log_alpha" => return vec![Tensor { name: name.into(), at: vec![0] }],
+        "policy" => &learner.policy().networks,
+        "value" | "target_value" => slice::from_ref(learner.value().expect("this learner has one")),
+        _ => slice::from_ref(learner.critic()),
+    };
+    let (mut tensors, mut start) = (Vec::new(), 0);
+    for (n, network) in networks.iter().enumerate() {
+        let last = network.layers().len() - 1;
+        for (l, layer) in network.layers().iter().enumerate() {
+            let (all, head) = (0..layer.outputs, ["mean", "log_std"][n]);
+            let actions = layer.outputs / 2;
+            let parts = match (name, networks) {
+                ("policy", [_]) if l == last => {
+                    vec![("mean".into(), 0..actions), ("log_std".into(), actions..2 * actions)]
+                }
+                ("policy", [_]) => vec![(format!("trunk.{l}"), all)],
+                ("policy", _) if l == last => vec![(head.into(), all)],
+                ("policy", _) => vec![(format!("{head}_trunk.{l}"), all)],
+                _ => vec![(l.to_string(), all)],
+            };
+            for (part, outputs) in parts {
+                let weight =
+                    |output| (0..layer.inputs).map(move |input| layer.weight.start + input * layer.outputs + output);
+                let weight = outputs.clone().flat_map(weight).map(|at| start + at).collect();
+                let bias = outputs.map(|output| start + layer.bias.start + output).collect();
+                tensors.push(Tensor { name: format!("{name}.{part}.weight"), at: weight });
+                tensors.push(Tensor { name: format!("{name}.{part}.bias"), at: bias });
+            }
         }
+        start += network.parameters();
     }
     tensors
 }
 
-/// PyTorch's tensors of the network called `name`, at some stage of the script, as our flat vector.
-fn flat<T: Real>(golden: &Golden, stage: &str, name: &str, network: &Mlp) -> Vec<T> {
-    let mut flat = Vec::new();
-    for l in 0..network.layers().len() {
-        let parts = match name {
-            "policy" if l + 1 == network.layers().len() => vec!["mean".into(), "log_std".into()],
-            "policy" => vec![format!("trunk.{l}")],
-            _ => vec![l.to_string()],
-        };
-        let tensor = |part: &String, kind: &str| format!("{stage}.{name}.{part}.{kind}");
-        let weights: Vec<_> = parts.iter().map(|part| golden.matrix::<T>(&tensor(part, "weight"))).collect();
-        let views: Vec<_> = weights.iter().map(|weight| weight.view()).collect();
-        let weight = ndarray::concatenate(Axis(0), &views).expect("the heads have the same inputs");
-        flat.extend(weight.t().iter().copied());
-        let biases = parts.iter().flat_map(|part| golden.vector(&tensor(part, "bias")));
-        flat.extend(biases.map(|&x| T::of(x)));
-    }
-    flat
+/// The names of the vectors that the script has too: parameters and targets, and log α if it is tuned.
+fn names<T: Real>(golden: &Golden, learner: &mut CpuLearner<T>) -> Vec<String> {
+    let tuned = golden.config().alpha == Alpha::Auto;
+    let names = learner.snapshot().vectors.into_iter().map(|(name, _)| name);
+    names.filter(|name| !name.contains('.') && (tuned || name != "log_alpha")).collect()
 }
 
 /// The learner that the script starts from.
 fn learner<T: Real>(golden: &Golden) -> CpuLearner<T> {
-    let (o, a) = (golden.number("observation_dim") as usize, golden.number("action_dim") as usize);
-    let mut learner = CpuLearner::<T>::new(&golden.config(), o, &vec![1.0; a]);
-    let (policy, critic) = (learner.policy().networks[0].clone(), learner.critic().clone());
-    set(&mut learner, "policy", flat(golden, "init", "policy", &policy));
-    for name in ["q1", "q2", "target_q1", "target_q2"] {
-        set(&mut learner, name, flat(golden, "init", name, &critic));
+    let observation_size = golden.number("observation_dim") as usize;
+    let mut learner = CpuLearner::<T>::new(&golden.config(), observation_size, &golden.half_range());
+    for name in names(golden, &mut learner) {
+        // Where the temperature starts, the configuration says.
+        if name != "log_alpha" {
+            set(golden, "init", &mut learner, &name);
+        }
     }
-    set(&mut learner, "log_alpha", vec![T::of(golden.scalar("init.log_alpha"))]);
     learner
 }
 
-fn set<T: Real>(learner: &mut CpuLearner<T>, name: &str, values: Vec<T>) {
+/// Gives `learner` the vector called `name` that the script has at `stage`.
+fn set<T: Real>(golden: &Golden, stage: &str, learner: &mut CpuLearner<T>, name: &str) {
     let mut snapshot = learner.snapshot();
-    *snapshot.get_mut(name).expect("every learner has it") = values;
+    let vector = snapshot.get_mut(name).expect("every such learner has it");
+    for tensor in tensors(learner, name) {
+        let values = golden.vector(&format!("{stage}.{}", tensor.name));
+        assert_eq!(values.len(), tensor.at.len(), "{}", tensor.name);
+        for (at, &value) in tensor.at.into_iter().zip(values) {
+            vector[at] = T::of(value);
+        }
+    }
     learner.restore(&snapshot).expect("the script's networks have these shapes");
 }
 
-/// The norm of the error over the norm of the tensor.
+/// The norm of the error over the norm of the tensor; none if they are the same, even if they are zero.
 fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
-    norm(&mut found.iter().zip(expected).map(|(f, e)| f - e)) / norm(&mut expected.iter().copied())
+    let error = norm(&mut found.iter().zip(expected).map(|(f, e)| f - e));
+    if error == 0.0 { 0.0 } else { error / norm(&mut expected.iter().copied()) }
 }
 
-/// Compares one update, or one state, tensor by tensor; gives the worst error.
+/// Compares one update, or one state, tensor by tensor; keeps the worst error, and what has been compared.
 struct Comparison<'a> {
     golden: &'a Golden,
     tolerance: f64,
     worst: f64,
+    compared: HashSet<String>,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    fn new(golden: &'a Golden, tolerance: f64) -> Self {
+        Self { golden, tolerance, worst: 0.0, compared: HashSet::new() }
+    }
+
     fn value(&mut self, name: &str, found: &[f64]) {
         let error = relative_error(found, self.golden.vector(name));
         assert!(error <= self.tolerance, "{name}: error {error:.1e} over its norm");
         self.worst = self.worst.max(error);
+        self.compared.insert(name.into());
     }
 
-    fn network<T: Real>(&mut self, stage: &str, name: &str, network: &Mlp, flat: &[T]) {
-        for (tensor, found) in torch_tensors(name, network, flat) {
-            self.value(&format!("{stage}.{tensor}"), &found);
+    /// Compares the loss called `name` if the script has it at this update; else there must be none.
+    fn loss(&mut self, k: usize, name: &str, found: f64) {
+        let name = format!("loss.{k}.{name}");
+        if self.golden.has(&name) {
+            self.value(&name, &[found]);
+        } else {
+            // A sum that nothing was added to is zero, and so is its mean, or NaN over no updates.
+            assert!(found == 0.0 || found.is_nan(), "{name}: there is none, but {found}");
         }
     }
 
+    /// Compares the vector called `name`, or its gradient.
+    fn vector<T: Real>(&mut self, stage: &str, learner: &CpuLearner<T>, name: &str, flat: &[T]) {
+        let tensors = tensors(learner, name);
+        assert_eq!(tensors.iter().map(|tensor| tensor.at.len()).sum::<usize>(), flat.len(), "{name}");
+        for tensor in tensors {
+            let found: Vec<_> = tensor.at.iter().map(|&at| flat[at].as_f64()).collect();
+            self.value(&format!("{stage}.{}", tensor.name), &found);
+        }
+    }
+
+    /// Compares the gradients that this update has left.
     fn gradients<T: Real>(&mut self, k: usize, learner: &CpuLearner<T>) {
+        let stage = format!("grad.{k}");
         for (name, gradient) in learner.gradients() {
-            match name {
-                "log_alpha" => self.value(&format!("grad.{k}.log_alpha"), &[gradient[0].as_f64()]),
-                "policy" => self.network(&format!("grad.{k}"), name, &learner.policy().networks[0], gradient),
-                _ => self.network(&format!("grad.{k}"), name, learner.critic(), gradient),
+            let taken = match name {
+                "policy" => self.golden.has(&format!("loss.{k}.policy")),
+                "log_alpha" => self.golden.has(&format!("loss.{k}.temperature")),
+                _ => true,
+            };
+            if taken {
+                self.vector(&stage, learner, name, gradient);
             }
         }
     }
+
+    /// Makes sure that nothing that the script has been asked for is left out.
+    fn is_complete(&self) {
+        let results = ["target", "loss", "grad", "after"];
+        let wanted = |name: &&String| name.split('.').next().is_some_and(|stage| results.contains(&stage));
+        for name in self.golden.tensors.keys().filter(wanted) {
+            assert!(self.compared.contains(name), "{name} has not been compared");
+        }
+    }
+}
+
+/// Makes the updates of a file in f64; gives the worst error.
+fn five_updates(golden: &Golden) -> f64 {
+    let mut learner = learner::<f64>(golden);
+    let names = names(golden, &mut learner);
+    let mut compare = Comparison::new(golden, 1e-9);
+    for k in 0..UPDATES {
+        let (batch, noise) = golden.batch(k);
+        let before = learner.metrics();
+        learner.update(&batch, &noise);
+        compare.value(&format!("target.{k}"), &learner.target().to_vec());
+        let metrics = learner.metrics();
+        let policy_updates = metrics.policy_updates - before.policy_updates;
+        assert_eq!(policy_updates, u64::from(golden.has(&format!("loss.{k}.policy"))), "update {k}");
+        let losses = metrics.means_since(&before).expect("there was an update");
+        compare.loss(k, "critic", losses.critic_loss);
+        compare.loss(k, "value", losses.value_loss);
+        compare.loss(k, "policy", losses.policy_loss);
+        compare.loss(k, "temperature", losses.temperature_loss);
+        let mean_log_prob = golden.vector(&format!("log_prob.{k}")).iter().sum::<f64>() / batch.reward.len() as f64;
+        assert!((losses.entropy + mean_log_prob).abs() < 1e-12);
+        compare.gradients(k, &learner);
+        if k == 0 || k == UPDATES - 1 {
+            let (stage, snapshot) = (format!("after.{}", k + 1), learner.snapshot());
+            for name in &names {
+                compare.vector(&stage, &learner, name, snapshot.get(name).expect("it has been listed"));
+            }
+        }
+    }
+    compare.is_complete();
+    compare.worst
 }
 
 fn files() -> [(&'static str, Golden); 2] {
@@ -191,35 +309,46 @@ fn files() -> [(&'static str, Golden); 2] {
 #[test]
 fn five_updates_in_f64() {
     for (shape, golden) in files() {
-        let mut learner = learner::<f64>(&golden);
-        let mut compare = Comparison { golden: &golden, tolerance: 1e-9, worst: 0.0 };
-        for k in 0..UPDATES {
-            let (batch, noise) = golden.batch(k);
-            let alpha = learner.alpha();
-            learner.sample_actions(&batch, &noise);
-            learner.critic_loss(alpha, &batch);
-            compare.value(&format!("target.{k}"), &learner.target().to_vec());
-            let before = learner.metrics();
-            learner.update(&batch, &noise);
-            let losses = learner.metrics().means_since(&before).expect("there was an update");
-            compare.value(&format!("loss.{k}.critic"), &[losses.critic_loss]);
-            compare.value(&format!("loss.{k}.policy"), &[losses.policy_loss]);
-            compare.value(&format!("loss.{k}.temperature"), &[losses.temperature_loss]);
-            let mean_log_prob = golden.vector(&format!("log_prob.{k}")).iter().sum::<f64>() / batch.reward.len() as f64;
-            assert!((losses.entropy + mean_log_prob).abs() < 1e-12);
-            compare.gradients(k, &learner);
-            if k == 0 || k == UPDATES - 1 {
-                let (stage, snapshot) = (format!("after.{}", k + 1), learner.snapshot());
-                let vector = |name| snapshot.get(name).expect("every learner has it");
-                compare.network(&stage, "policy", &learner.policy().networks[0], vector("policy"));
-                for name in ["q1", "q2", "target_q1", "target_q2"] {
-                    compare.network(&stage, name, learner.critic(), vector(name));
-                }
-                compare.value(&format!("{stage}.log_alpha"), vector("log_alpha"));
-            }
-        }
-        println!("{shape}, f64, {UPDATES} updates: worst error {:.1e} of a tensor's norm", compare.worst);
+        let worst = five_updates(&golden);
+        println!("{shape}, f64, {UPDATES} updates: worst error {worst:.1e} of a tensor's norm");
     }
+}
+
+/// One test for each preset, which takes its file of each shape.
+macro_rules! presets {
+    ($($test:ident: $name:literal)*) => {
+        $(
+            #[test]
+            fn $test() {
+                let files: [&[u8]; 2] = [
+                    include_bytes!(concat!("golden/preset-", $name, "-obs3-act1.safetensors")),
+                    include_bytes!(concat!("golden/preset-", $name, "-obs5-act2.safetensors")),
+                ];
+                let worst = files.map(|bytes| {
+                    let golden = Golden::read(bytes);
+                    assert_eq!(golden.metadata["preset"], $name);
+                    five_updates(&golden)
+                });
+                let worst = worst.into_iter().fold(0.0, f64::max);
+                println!("{}, f64, {UPDATES} updates: worst error {worst:.1e} of a tensor's norm", $name);
+            }
+        )*
+
+        #[test]
+        fn every_preset_has_golden_values() {
+            // The default is what the first files are of.
+            let names: Vec<_> = PRESETS.iter().map(|&(name, _)| name).filter(|name| *name != "default").collect();
+            assert_eq!(names, [$($name),*]);
+        }
+    };
+}
+
+presets! {
+    twin_q_auto_in_f64: "twin-q-auto"
+    v_net_auto_in_f64: "v-net-auto"
+    twin_q_fixed_in_f64: "twin-q-fixed"
+    v_net_fixed_in_f64: "v-net-fixed"
+    split_policy_in_f64: "split-policy"
 }
 
 #[test]
@@ -227,17 +356,17 @@ fn gradients_in_f32_at_the_same_parameters() {
     for (shape, golden) in files() {
         let mut learner = learner::<f32>(&golden);
         let (batch, noise) = golden.batch(0);
-        let (alpha, critic) = (learner.alpha(), learner.critic().clone());
+        let alpha = learner.alpha();
         learner.sample_actions(&batch, &noise);
         learner.critic_loss(alpha, &batch);
         // The policy's gradient is taken at the critics that the first step has led to.
         for name in ["q1", "q2"] {
-            set(&mut learner, name, flat(&golden, "after.1", name, &critic));
+            set(&golden, "after.1", &mut learner, name);
         }
         learner.evaluate_actions(&batch);
         learner.policy_loss(alpha, &batch, &noise);
         learner.temperature_loss();
-        let mut compare = Comparison { golden: &golden, tolerance: 1e-4, worst: 0.0 };
+        let mut compare = Comparison::new(&golden, 1e-4);
         compare.gradients(0, &learner);
         println!("{shape}, f32: worst error of a gradient {:.1e} of its norm", compare.worst);
     }

@@ -183,12 +183,13 @@ def write(path, tensors, metadata):
     path.write_bytes(len(text).to_bytes(8, "little") + text + blob[end:])
 
 
-for O, A in SEED:
-    margin = math.inf
-    tensors, metadata = golden(O, A)
-    assert all(t.dtype == torch.float64 and t.isfinite().all() for t in tensors.values())
-    assert margin > 1e-5
-    # A gradient whose terms cancel out has no digits left to compare in float32.
-    assert all(t.norm() > 5e-3 for name, t in tensors.items() if name.startswith("grad.0."))
-    write(Path(__file__).with_name(f"update-obs{O}-act{A}.safetensors"), tensors, metadata)
-    print(f"obs {O}, act {A}: {len(tensors)} tensors, never nearer than {margin:.1e} to a kink")
+if __name__ == "__main__":
+    for O, A in SEED:
+        margin = math.inf
+        tensors, metadata = golden(O, A)
+        assert all(t.dtype == torch.float64 and t.isfinite().all() for t in tensors.values())
+        assert margin > 1e-5
+        # A gradient whose terms cancel out has no digits left to compare in float32.
+        assert all(t.norm() > 5e-3 for name, t in tensors.items() if name.startswith("grad.0."))
+        write(Path(__file__).with_name(f"update-obs{O}-act{A}.safetensors"), tensors, metadata)
+        print(f"obs {O}, act {A}: {len(tensors)} tensors, never nearer than {margin:.1e} to a kink")
