@@ -1,7 +1,7 @@
 //! Learning curves of several groups of runs in one picture: for each group the mean over its runs, and their spread.
 //!
-//! `cargo run --release --example curves -- OUT.svg PREFIX…`: a group is every run directory PREFIX-*, named after the last
-//! part of its prefix; the curve is the `evaluation_return` in `metrics.csv`.
+//! `cargo run --release --example curves -- OUT.svg PREFIX…`: a group is every run directory PREFIX-NUMBER, named after the
+//! last part of its prefix; the curve is the `evaluation_return` in `metrics.csv`.
 
 use plotters::prelude::*;
 use std::collections::BTreeMap;
@@ -13,26 +13,32 @@ use std::path::Path;
 type Point = (f64, f64, f64, f64);
 
 fn group(prefix: &Path) -> Result<Vec<Point>, Box<dyn Error>> {
-    let parent = prefix.parent().ok_or("a prefix is a path")?;
+    let parent = prefix.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     let name = format!("{}-", prefix.file_name().ok_or("a prefix ends with a name")?.display());
     let mut returns: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     let mut runs = 0;
-    for entry in fs::read_dir(parent)? {
+    for entry in fs::read_dir(parent).map_err(|error| format!("{}: {error}", parent.display()))? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(&name) {
+        // PREFIX-1 is of the group, PREFIX-other-1 is of another.
+        let rest = entry.file_name().to_string_lossy().strip_prefix(&name).map(str::to_string);
+        if !rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit())) {
             continue;
         }
-        let table = fs::read_to_string(entry.path().join("metrics.csv"))?;
+        let path = entry.path().join("metrics.csv");
+        let table = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut lines = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
         let heading = lines.next().ok_or("metrics.csv has a heading")?;
         let column = heading.iter().position(|&h| h == "evaluation_return").ok_or("metrics.csv has evaluations")?;
-        for cells in lines.filter(|cells| !cells[column].is_empty()) {
-            returns.entry(cells[0].parse()?).or_default().push(cells[column].parse()?);
+        for cells in lines {
+            let cell = cells.get(column).ok_or_else(|| format!("{}: a row is short", path.display()))?;
+            if !cell.is_empty() {
+                returns.entry(cells[0].parse()?).or_default().push(cell.parse()?);
+            }
         }
         runs += 1;
     }
     if runs == 0 {
-        return Err(format!("there is no run {}*", parent.join(name).display()).into());
+        return Err(format!("there is no run {}NUMBER", parent.join(name).display()).into());
     }
     // A step that not all runs have reached would move the mean.
     let complete = returns.into_iter().filter(|(_, returns)| returns.len() == runs);
@@ -50,6 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = arguments.next().ok_or("usage: curves OUT.svg PREFIX…")?;
     let groups = arguments.map(|prefix| Ok((prefix.clone(), group(Path::new(&prefix))?)));
     let groups = groups.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    if groups.iter().all(|(_, points)| points.is_empty()) {
+        return Err("there is nothing to draw: give prefixes of runs with evaluations at the same steps".into());
+    }
     let points = || groups.iter().flat_map(|(_, points)| points);
     let last_step = points().fold(0.0, |last: f64, point| last.max(point.0));
     let (low, high) = points().fold((f64::MAX, f64::MIN), |(low, high), p| (low.min(p.2), high.max(p.3)));

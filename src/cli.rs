@@ -1,7 +1,7 @@
 //! Arguments: parsed to plain values, and nothing done with them here.
 
 use clap::{Args, Parser, Subcommand};
-use soft_actor_critic::config::{Alpha, Config, FirstUpdate, TargetEntropy};
+use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, TargetEntropy};
 use std::path::PathBuf;
 
 /// Soft Actor-Critic: train an agent on an environment, and evaluate it.
@@ -64,19 +64,19 @@ pub struct TrainArgs {
     #[arg(long, help_heading = "Run")]
     pub quiet: bool,
 
-    /// Widths of the hidden layers of policy and critics, as in 256,256
+    /// Widths of the hidden layers of policy, critics and value network, as in 256,256
     #[arg(long, value_name = "WIDTHS", value_delimiter = ',', help_heading = "Algorithm")]
     pub hidden: Option<Vec<usize>>,
     /// Transitions in a batch
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub batch: Option<usize>,
-    /// Learning rate of policy, critics and temperature
+    /// Learning rate of policy, critics, value network and temperature
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub lr: Option<f64>,
     /// γ, the discount per step
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub gamma: Option<f64>,
-    /// τ, the share of the critics that enters their targets at each update
+    /// τ, the share of a network that enters its target whenever that follows
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub tau: Option<f64>,
     /// α, the temperature: auto, or a number to keep
@@ -95,7 +95,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub random_hold: Option<u64>,
     /// The step after which the first update is made: auto for when the random steps are over and a batch is stored
-    #[arg(long, value_name = "auto|N", help_heading = "Algorithm")]
+    #[arg(long, value_name = "auto|N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub first_update: Option<FirstUpdate>,
 }
 
@@ -121,6 +121,10 @@ impl TrainArgs {
         set(&mut config.gamma, &self.gamma);
         set(&mut config.tau, &self.tau);
         set(&mut config.alpha, &self.alpha);
+        if let Some(Alpha::Fixed(_)) = self.alpha {
+            // What a preset says of the first of many temperatures does not apply to a single one.
+            config.first_update_alpha = FirstUpdateAlpha::Initial;
+        }
         set(&mut config.target_entropy, &self.target_entropy);
         set(&mut config.replay_capacity, &self.replay);
         set(&mut config.random_steps, &self.random_steps);

@@ -63,7 +63,7 @@ pub struct Config {
     pub gradient_clamp: GradientClamp,
     /// γ, the discount per step. Default 0.99 (arXiv 1812.05905, table 1).
     pub gamma: f64,
-    /// τ, the share of the critics that enters their targets at each update. Default 0.01, twice that of
+    /// τ, the share of a network that enters its target whenever that follows. Default 0.01, twice that of
     /// arXiv 1812.05905, table 1, which learns Pendulum-v1 sooner.
     pub tau: f64,
     /// α, the temperature: `"auto"` to tune it towards the target entropy, or a number to keep. Default auto.
@@ -262,7 +262,7 @@ macro_rules! word_or_number {
 /// What a `word_or_number` looks like in a file.
 #[cfg(feature = "program")]
 #[derive(serde::Serialize, serde::Deserialize)]
-#[serde(untagged, expecting = "expected a number or the word for the default")]
+#[serde(untagged, expecting = "expected a number or the word for its default")]
 enum WordOrNumber<N> {
     Number(N),
     Word(String),
@@ -339,7 +339,12 @@ impl Config {
         demand(self.steps > 0 && storable(self.steps), "steps", &self.steps, "at least 1 and below 2⁶³")?;
         demand(storable(self.eval_every), "eval_every", &self.eval_every, "below 2⁶³")?;
         demand(storable(self.random_steps), "random_steps", &self.random_steps, "below 2⁶³")?;
-        demand((1..=1 << 32).contains(&self.random_hold), "random_hold", &self.random_hold, "from 1 to 2³²")?;
+        demand(
+            (1..=1 << 32).contains(&self.random_hold),
+            "random_hold",
+            &self.random_hold,
+            "from 1 to 2³² (--random-hold)",
+        )?;
         for (name, hidden) in [("policy_hidden", &self.policy_hidden), ("critic_hidden", &self.critic_hidden)] {
             let widths = format!("{hidden:?}");
             demand(hidden.iter().all(|width| (1..=65_536).contains(width)), name, &widths, "widths from 1 to 65536")?;
@@ -386,12 +391,15 @@ impl Config {
             format!("at most the number of steps, {}; lower it (--batch) or train longer (--steps)", self.steps);
         demand(batch_size as u64 <= self.steps, "batch_size", &batch_size, &steps)?;
         let (first, updates) = (self.first_update(), (self.steps + 1).saturating_sub(self.first_update()));
-        let steps = format!(
-            "from 1 to the number of steps, {}, or nothing is learned; lower it (--random-steps, --batch, --first-update) or train longer (--steps)",
-            self.steps
-        );
+        let mend = match self.first_update {
+            FirstUpdate::Auto => "lower --random-steps or --batch",
+            FirstUpdate::Fixed(_) => "say --first-update auto or another number",
+        };
+        let steps = format!("from 1 to the number of steps, {}; {mend}, or train longer (--steps)", self.steps);
         demand((1..=self.steps).contains(&first), "first_update", &first, &steps)?;
-        let delay = format!("from 1 to the number of updates, {updates}, or the policy would never learn");
+        let delay = format!(
+            "from 1 to the number of updates, {updates}, or the policy never learns; lower it or train longer (--steps)"
+        );
         demand((1..=updates).contains(&self.policy_delay), "policy_delay", &self.policy_delay, &delay)?;
         let capacity = format!("at least the batch size, {batch_size}, and below 2⁶³");
         demand(

@@ -33,7 +33,7 @@
 //! | B, O, A | batch size; dimensions of an observation and of an action; shapes are written `[B, O]` |
 //! | s, a, r, s′, d | observation, action in \[−1, 1], reward, next observation, whether s′ is terminal |
 //! | μ, σ, ε, u, ã | mean and standard deviation, standard normal noise, u = μ + σε, ã = tanh u |
-//! | π, Q, Q̄ | policy, critic, target critic |
+//! | π, Q, Q̄, V, V̄ | policy, critic, target critic, value network and its target |
 //! | α, H̄, γ, τ | temperature, target entropy, discount, Polyak share |
 //! | θ, m, v | parameters of a network, Adam's moments; each one flat vector |
 //!

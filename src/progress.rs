@@ -76,9 +76,19 @@ impl Progress {
         let mut state = self.episode_return.map_or(String::new(), |r| format!("episode {r:8.1}"));
         if let Some(m) = &self.means {
             state += &format!(
-                "  α {:.3}  entropy {:6.2}  Q {:8.2}  losses: critic {:.3}, policy {:.2}, temperature {:.3}",
-                m.alpha, m.entropy, m.q, m.critic_loss, m.policy_loss, m.temperature_loss
+                "  α {:.3}  entropy {:6.2}  Q {:8.2}  losses: critic {:.3}",
+                m.alpha, m.entropy, m.q, m.critic_loss
             );
+            // What is exactly zero is not there: no value network, a fixed temperature.
+            if m.value_loss != 0.0 {
+                state += &format!(", value {:.3}", m.value_loss);
+            }
+            if m.policy_updates > 0 {
+                state += &format!(", policy {:.2}", m.policy_loss);
+            }
+            if m.temperature_loss != 0.0 {
+                state += &format!(", temperature {:.3}", m.temperature_loss);
+            }
         }
         state
     }

@@ -22,7 +22,7 @@ fn init() -> impl Strategy<Value = Init> {
     prop_oneof![Just(Init::PyTorch), Just(Init::Small), Just(Init::Xavier)]
 }
 
-/// Every field that a learner looks at, from all that is accepted, or as much of it as a test has time for.
+/// Every choice that a learner knows, and numbers from the greater part of what is accepted; networks are small.
 fn configurations() -> impl Strategy<Value = Config> {
     let rate = || -6.0..=0.0;
     let algorithm = (

@@ -85,7 +85,8 @@ fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
         "tanh" => LogStd::Tanh { min, max },
         other => bail!("its form of log_std {other:?} is unknown"),
     };
-    let mean = match text("mean")? {
+    // The first policies had no other mean.
+    let mean = match text("mean").unwrap_or("raw") {
         "raw" => Mean::Raw,
         "tanh" => Mean::Tanh,
         other => bail!("its form of the mean {other:?} is unknown"),

@@ -208,8 +208,8 @@ impl<T: Real> CpuLearner<T> {
         // ã ~ π(·|s),  ã′ ~ π(·|s′)
         self.sample_actions(batch, noise);
 
-        if self.loss_order == LossOrder::TemperatureFirst {
-            self.temperature_step();
+        if self.loss_order == LossOrder::TemperatureFirst && !self.temperature_step() {
+            return;
         }
         let alpha = self.alpha();
 
@@ -252,8 +252,8 @@ impl<T: Real> CpuLearner<T> {
         if self.loss_order != LossOrder::Sequential {
             self.critic_step(policy_is_due);
         }
-        if self.loss_order != LossOrder::TemperatureFirst {
-            self.temperature_step();
+        if self.loss_order != LossOrder::TemperatureFirst && !self.temperature_step() {
+            return;
         }
 
         self.metrics.updates += 1;
@@ -416,13 +416,17 @@ impl<T: Real> CpuLearner<T> {
         -factor * gap
     }
 
-    /// The step of a temperature that is tuned.
-    fn temperature_step(&mut self) {
+    /// The step of a temperature that is tuned, unless its loss is not finite; says whether all is well.
+    fn temperature_step(&mut self) -> bool {
         if self.fixed_alpha.is_none() {
             let loss = self.temperature_loss();
+            if !self.finite("temperature loss", loss) {
+                return false;
+            }
             self.log_alpha.step();
             self.metrics.temperature_loss += loss.as_f64();
         }
+        true
     }
 
     /// The gradients that the losses last left, by the names of [`Learner::snapshot`].
@@ -583,6 +587,17 @@ mod tests {
             learner.evaluate_actions(&batch);
             assert!(learner.policy_loss(1.0, &batch, &noise).is_nan(), "{name}");
         }
+    }
+
+    /// A temperature that leaves the range of numbers is named at the update where it does.
+    #[test]
+    fn a_temperature_that_is_not_finite_fails_by_its_name() {
+        let (mut learner, batch, noise) = learner_and_batch();
+        (learner.temperature_loss, learner.target_entropy) = (TemperatureLoss::Alpha, 1e30);
+        learner.log_alpha.values[0] = 20.0;
+        learner.update(&batch, &noise);
+        assert_eq!(learner.metrics().failure, Some((1, "temperature loss")));
+        assert_eq!(learner.log_alpha.values[0], 20.0);
     }
 
     /// A learner that has failed does nothing more, until it goes back to a snapshot.
