@@ -139,16 +139,6 @@ impl Default for Config {
     }
 }
 
-/// The form of log σ; the bounds stand beside it in [`Config`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "program", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
-pub enum LogStdForm {
-    /// [`LogStd::Clamp`]
-    Clamp,
-    /// [`LogStd::Tanh`]
-    Tanh,
-}
-
 /// Defines the choices that are nothing but names.
 macro_rules! names {
     ($($(#[$attribute:meta])* $name:ident { $($(#[$about:meta])* $variant:ident),* $(,)? })*) => {
@@ -180,6 +170,13 @@ names! {
         /// The temperature takes its step first and the other losses use it; they are all at the parameters from before
         /// the update, and those are what the targets follow.
         TemperatureFirst,
+    }
+    /// The form of log σ; the bounds stand beside it in [`Config`].
+    LogStdForm {
+        /// [`LogStd::Clamp`]
+        Clamp,
+        /// [`LogStd::Tanh`]
+        Tanh,
     }
     /// How many networks the policy is.
     Heads {

@@ -149,6 +149,15 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("pendulum --out file/run", "choose another with --out"),
         ("pendulum --out file", "choose another with --out"),
         ("pendulum --out used", "used already holds files, which will not be overwritten; choose another directory"),
+        ("pendulum --preset moon", "there is no preset \"moon\"; known are default, twin-q-auto"),
+        ("presets moon", "there is no preset \"moon\"; known are default, twin-q-auto"),
+        ("pendulum --preset default --config unknown.toml", "cannot be used with"),
+        (
+            "pendulum --preset v-net-auto --steps 5000",
+            "first_update is 10001; it must be from 1 to the number of steps",
+        ),
+        ("pendulum --steps 300 --first-update -3", "--first-update"),
+        ("pendulum --random-hold 0", "random_hold is 0"),
         ("eval", "<DIR>"),
         ("eval missing", "missing cannot be read"),
         ("eval empty", "policy.safetensors cannot be read"),
@@ -166,6 +175,42 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         assert!(output.stdout.is_empty(), "sac {arguments}");
         assert!(scratch.tree() == before, "sac {arguments} has changed what is on disk");
     }
+}
+
+#[test]
+fn presets_are_listed_printed_trained_and_overridden() {
+    let scratch = Scratch::new("presets");
+    let list = scratch.succeed("presets");
+    for (name, toml) in soft_actor_critic::presets::PRESETS {
+        assert!(list.lines().any(|line| line.split_whitespace().next() == Some(name)), "{name} is not listed");
+        assert_eq!(scratch.succeed(&format!("presets {name}")), toml);
+        scratch.write("printed.toml", toml);
+        // One and the same run by name and by file, where options come before both.
+        let options = "--hidden 8 --batch 16 --steps 40 --random-steps 10 --first-update 30 --alpha 0.3 --eval-every 0";
+        scratch.succeed(&format!("pendulum --preset {name} {options} --quiet --out {name}"));
+        scratch.succeed(&format!("pendulum --config printed.toml {options} --quiet --out {name}-printed"));
+        for file in ["config.toml", "metrics.csv", "policy.safetensors"] {
+            let [by_name, by_file] = [name.to_string(), format!("{name}-printed")];
+            assert_eq!(
+                scratch.read(&format!("{by_name}/{file}")),
+                scratch.read(&format!("{by_file}/{file}")),
+                "{name}"
+            );
+        }
+        let ran = text(&scratch.read(&format!("{name}/config.toml")));
+        for line in ["alpha = 0.3", "steps = 40", "first_update = 30", "policy_hidden = [8]"] {
+            assert!(ran.lines().any(|ran| ran == line), "{name}: {line} is not what ran:\n{ran}");
+        }
+    }
+    assert!(text(&scratch.read("split-policy/config.toml")).contains("policy_heads = \"separate\""));
+}
+
+#[test]
+fn an_unknown_kernel_is_refused() {
+    let scratch = Scratch::new("kernel");
+    let output = scratch.command("presets").env("SAC_GEMM", "fast").output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("SAC_GEMM is \"fast\"; unset it, or say avx512, avx2, portable"));
 }
 
 #[test]

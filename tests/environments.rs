@@ -1,7 +1,7 @@
 //! Environments that a user may bring: faulty ones, ones with uneven action ranges, ones whose rewards explode.
 
-use soft_actor_critic::actor::evaluate;
-use soft_actor_critic::config::Config;
+use soft_actor_critic::actor::{Actor, evaluate};
+use soft_actor_critic::config::{Config, FirstUpdate};
 use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::train::Trainer;
@@ -147,6 +147,48 @@ fn a_faulty_reset_ends_training_and_evaluation_with_the_steps_before_it_and_its_
         assert_environment_failed::<()>(Err(failure(&mut trainer)), 20, problem);
         assert_environment_failed(evaluate(&mut trainer.actor(), &mut at_once, 0, 1, false), 0, problem);
     }
+}
+
+#[test]
+fn random_actions_are_held_and_updates_begin_where_they_are_told_to() {
+    let env = Scripted::new(Script::harmless(), Script::harmless());
+    let config = Config {
+        steps: 60,
+        random_steps: 30,
+        random_hold: 4,
+        first_update: FirstUpdate::Fixed(20),
+        policy_hidden: vec![8],
+        critic_hidden: vec![8],
+        batch_size: 16,
+        ..Config::default()
+    };
+    let mut trainer = Trainer::new(|| Box::new(env.clone()), config).expect("it begins well");
+    while !trainer.is_finished() {
+        trainer.step().expect("it is harmless");
+        // One update after step 20, and one after each that follows, while actions are still random.
+        assert_eq!(trainer.metrics().updates, (trainer.steps() + 1).saturating_sub(20), "step {}", trainer.steps());
+    }
+    let actions = env.actions.lock().expect("nobody panics with it").clone();
+    for (step, pair) in actions.windows(2).enumerate() {
+        let held = step + 1 < 30 && !(step + 1).is_multiple_of(4);
+        assert_eq!(pair[0] == pair[1], held, "step {step} and the next");
+    }
+}
+
+#[test]
+fn a_policy_for_other_actions_or_with_lost_numbers_does_not_act() {
+    let mut env = Scripted::new(Script::harmless(), Script::harmless());
+    let mut trainer = train_on(&env).expect("it begins well");
+    let actor = trainer.actor();
+    let mut lost = Actor::new(actor.policy().clone(), vec![f32::NAN; actor.theta().len()], actor.bounds().clone());
+    let error = evaluate(&mut lost, &mut env, 0, 1, false).expect_err("its actions are no numbers");
+    assert_eq!(error, Error::NonFinite { step: 0, quantity: "action" });
+    let (low, high) =
+        (actor.bounds().low().to_vec(), actor.bounds().high().iter().map(|high| 2.0 * high + 1.0).collect());
+    let wider = Bounds::new(low, high).expect("it is a range");
+    let mut other = Actor::new(actor.policy().clone(), actor.theta().to_vec(), wider);
+    let error = evaluate(&mut other, &mut env, 0, 1, false).expect_err("its actions are others");
+    assert!(matches!(&error, Error::Policy(problem) if problem.contains("for actions from")), "{error}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The built-in mountain car against Gymnasium's, as recorded by `tests/golden/mountain_car.py`.
 #![cfg(feature = "program")]
 
-use safetensors::{Dtype, SafeTensors};
+mod recording;
+
+use recording::{Recorded, distance};
 use soft_actor_critic::env::{Env, MountainCar, Step};
-use std::fs;
 
 const EPISODES: usize = 5;
 const STEPS: usize = 999;
@@ -20,20 +21,8 @@ struct Recording {
 
 impl Recording {
     fn read() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mountain_car.safetensors");
-        let bytes = fs::read(path).expect("the recording is in the repository");
-        let file = SafeTensors::deserialize(&bytes).expect("the recording is whole");
-        let read = |name: &str, shape: &[usize]| -> Vec<f64> {
-            let tensor = file.tensor(name).expect("it is recorded");
-            assert_eq!(tensor.shape(), shape, "{name}");
-            let number: fn(&[u8]) -> f64 = match tensor.dtype() {
-                Dtype::F64 => |bytes| f64::from_le_bytes(bytes.try_into().expect("these are eight")),
-                Dtype::F32 => |bytes| f32::from_le_bytes(bytes.try_into().expect("these are four")).into(),
-                Dtype::U8 => |bytes| bytes[0].into(),
-                other => panic!("{name} holds {other:?}"),
-            };
-            tensor.data().chunks_exact(tensor.dtype().bitsize() / 8).map(number).collect()
-        };
+        let file = Recorded::open("mountain_car.safetensors");
+        let read = |name, shape: &[usize]| file.tensor(name, shape);
         Self {
             start: read("start", &[EPISODES, 2]),
             observation: read("observation", &[EPISODES, STEPS + 1, 2]),
@@ -70,11 +59,6 @@ impl Recording {
         worst.iter_mut().zip(errors).for_each(|(worst, error)| *worst = worst.max(error));
         step
     }
-}
-
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The built-in pendulum against Gymnasium's, as recorded by `tests/golden/pendulum.py`.
 #![cfg(feature = "program")]
 
-use safetensors::SafeTensors;
+mod recording;
+
+use recording::{Recorded, distance};
 use soft_actor_critic::env::{Env, Pendulum, Step};
 use std::f64::consts::PI;
-use std::fs;
 
 const EPISODES: usize = 5;
 const STEPS: usize = 200;
@@ -21,15 +22,8 @@ struct Recording {
 
 impl Recording {
     fn read() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/pendulum.safetensors");
-        let bytes = fs::read(path).expect("the recording is in the repository");
-        let file = SafeTensors::deserialize(&bytes).expect("the recording is whole");
-        let read = |name: &str, shape: &[usize]| -> Vec<f64> {
-            let tensor = file.tensor(name).expect("it is recorded");
-            assert_eq!(tensor.shape(), shape, "{name}");
-            let bytes = tensor.data().chunks_exact(8);
-            bytes.map(|bytes| f64::from_le_bytes(bytes.try_into().expect("these are eight"))).collect()
-        };
+        let file = Recorded::open("pendulum.safetensors");
+        let read = |name, shape: &[usize]| file.tensor(name, shape);
         Self {
             state: read("state", &[EPISODES, STEPS + 1, 2]),
             observation: read("observation", &[EPISODES, STEPS + 1, 3]),
@@ -64,11 +58,6 @@ impl Recording {
         worst.iter_mut().zip(errors).for_each(|(worst, error)| *worst = worst.max(error));
         step
     }
-}
-
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
 #[test]

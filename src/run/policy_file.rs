@@ -263,6 +263,17 @@ mod tests {
         }
     }
 
+    /// A file from before the form of the mean was written has the only one that there was.
+    #[test]
+    fn a_file_without_the_form_of_the_mean_is_read() {
+        let saved = plain(&[3]);
+        let mut metadata = metadata("pendulum", &saved);
+        assert!(metadata.remove("mean").is_some());
+        let old = with_metadata(&bytes(&saved, "old"), &metadata).expect("it was just written");
+        let (_, loaded) = parse(&old).expect("it is a policy");
+        assert_eq!((loaded.policy().distribution.mean, loaded.theta()), (Mean::Raw, saved.theta()));
+    }
+
     #[test]
     fn the_same_policy_gives_the_same_bytes() {
         assert_eq!(bytes(&plain(&[8]), "first"), bytes(&plain(&[8]), "second"));
