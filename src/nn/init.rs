@@ -67,7 +67,9 @@ mod tests {
                         continue;
                     }
                     let largest = values.iter().fold(0.0_f32, |a, x| a.max(x.abs()));
-                    assert!(largest <= bound && largest > 0.5 * bound);
+                    // So many weights come within a fiftieth of the bound, which tells one head from two.
+                    let reach = if is_bias { 0.5 } else { 0.98 };
+                    assert!(largest <= bound && largest > reach * bound);
                     assert!(values.iter().any(|&x| x < 0.0) && values.iter().any(|&x| x > 0.0));
                 }
             }
