@@ -131,6 +131,10 @@ mod x86 {
         unsafe fn zero() -> Self;
         unsafe fn load(from: *const f32) -> Self;
         unsafe fn store(self, to: *mut f32);
+        /// The first `count` floats, or all if there are fewer lanes; the others are zero.
+        unsafe fn load_first(from: *const f32, count: usize) -> Self;
+        /// Writes the first `count` floats, or all if there are fewer lanes.
+        unsafe fn store_first(self, to: *mut f32, count: usize);
         /// The float at `from` in every lane.
         unsafe fn broadcast(from: *const f32) -> Self;
         unsafe fn add(self, b: Self) -> Self;
@@ -149,7 +153,7 @@ mod x86 {
         (
             $name:ident($vector:ty), $features:literal, $lanes:literal lanes, rows $($rows:literal)*,
             $zero:ident, $load:ident, $store:ident, $broadcast:ident, $add:ident, $mul_add:ident, $max:ident,
-            $keep:ident, $transpose:ident
+            $keep:ident, $transpose:ident, $load_first:ident, $store_first:ident
         ) => {
             #[derive(Clone, Copy)]
             struct $name($vector);
@@ -204,6 +208,16 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn load_first(from: *const f32, count: usize) -> Self {
+                    Self(unsafe { $load_first(from, count) })
+                }
+
+                #[inline(always)]
+                unsafe fn store_first(self, to: *mut f32, count: usize) {
+                    unsafe { $store_first(self.0, to, count) }
+                }
+
+                #[inline(always)]
                 unsafe fn broadcast(from: *const f32) -> Self {
                     Self(unsafe { $broadcast(*from) })
                 }
@@ -248,13 +262,13 @@ mod x86 {
     register! {
         Avx512(__m512), "avx512f", 16 lanes, rows 1 2 3 4 5 6 7 8 9 10 11 12,
         _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_fmadd_ps,
-        _mm512_max_ps, keep_16, transposed_16
+        _mm512_max_ps, keep_16, transposed_16, load_first_16, store_first_16
     }
 
     register! {
         Avx2(__m256), "avx2,fma", 8 lanes, rows 1 2 3 4 5 6,
         _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_fmadd_ps,
-        _mm256_max_ps, keep_8, transposed_8
+        _mm256_max_ps, keep_8, transposed_8, load_first_8, store_first_8
     }
 
     /// Panels of B, `[GROUP / REGISTERS, DEPTH, REGISTERS · LANES]`; they begin with a cache line, so that no load straddles
@@ -415,7 +429,7 @@ mod x86 {
                     let c = c.offset(i as isize * c_step).add(v * V::LANES);
                     _mm_prefetch::<_MM_HINT_ET0>(c.cast());
                     if accumulate {
-                        sums[i][v] = load_first(c, width - v * V::LANES);
+                        sums[i][v] = V::load_first(c, width - v * V::LANES);
                     }
                     if let Some(h) = h_row(i) {
                         _mm_prefetch::<_MM_HINT_T0>(h.add(v * V::LANES).cast());
@@ -439,7 +453,7 @@ mod x86 {
                 Tail::Nothing => {}
                 Tail::Bias(bias, relu) => {
                     for v in 0..N {
-                        let bias: V = load_first(bias.add(v * V::LANES), width - v * V::LANES);
+                        let bias = V::load_first(bias.add(v * V::LANES), width - v * V::LANES);
                         for i in 0..R {
                             let sum = sums[i][v].add(bias);
                             sums[i][v] = if relu { sum.relu() } else { sum };
@@ -450,7 +464,7 @@ mod x86 {
                     for i in 0..R {
                         let h = h_row(i).unwrap_unchecked();
                         for v in 0..N {
-                            let h = load_first(h.add(v * V::LANES), width - v * V::LANES);
+                            let h = V::load_first(h.add(v * V::LANES), width - v * V::LANES);
                             sums[i][v] = sums[i][v].keep_where_positive(h);
                         }
                     }
@@ -459,43 +473,9 @@ mod x86 {
             for i in 0..R {
                 for v in 0..N {
                     let c = c.offset(i as isize * c_step).add(v * V::LANES);
-                    store_first(sums[i][v], c, width - v * V::LANES);
+                    sums[i][v].store_first(c, width - v * V::LANES);
                 }
             }
-        }
-    }
-
-    /// The first `count` floats of a register, or all of them if it has fewer; the others are zero.
-    ///
-    /// # Safety
-    /// There must be so many; and the processor must have the register.
-    #[inline(always)]
-    unsafe fn load_first<V: Register>(from: *const f32, count: usize) -> V {
-        // SAFETY: `whole` is as long as the longest register.
-        unsafe {
-            if count >= V::LANES {
-                return V::load(from);
-            }
-            let mut whole = [0.0; 16];
-            whole.as_mut_ptr().copy_from_nonoverlapping(from, count);
-            V::load(whole.as_ptr())
-        }
-    }
-
-    /// Writes the first `count` floats of a register, or all of them if it has fewer.
-    ///
-    /// # Safety
-    /// As for [`load_first`].
-    #[inline(always)]
-    unsafe fn store_first<V: Register>(register: V, to: *mut f32, count: usize) {
-        // SAFETY: `whole` is as long as the longest register.
-        unsafe {
-            if count >= V::LANES {
-                return register.store(to);
-            }
-            let mut whole = [0.0; 16];
-            register.store(whole.as_mut_ptr());
-            to.copy_from_nonoverlapping(whole.as_ptr(), count);
         }
     }
 
@@ -548,6 +528,49 @@ mod x86 {
                 }
             }
         }
+    }
+
+    /// # Safety
+    /// There must be `count` floats, or as many as there are lanes; so with the three that follow.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn load_first_16(from: *const f32, count: usize) -> __m512 {
+        // SAFETY: the caller promises the same.
+        unsafe { _mm512_maskz_loadu_ps(first_16(count), from) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn store_first_16(x: __m512, to: *mut f32, count: usize) {
+        // SAFETY: the caller promises the same.
+        unsafe { _mm512_mask_storeu_ps(to, first_16(count), x) }
+    }
+
+    fn first_16(count: usize) -> u16 {
+        ((1_u32 << count.min(16)) - 1) as u16
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn load_first_8(from: *const f32, count: usize) -> __m256 {
+        // SAFETY: the caller promises the same.
+        unsafe { _mm256_maskload_ps(from, first_8(count)) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn store_first_8(x: __m256, to: *mut f32, count: usize) {
+        // SAFETY: the caller promises the same.
+        unsafe {
+            // A masked store takes long on some processors.
+            if count >= 8 { _mm256_storeu_ps(to, x) } else { _mm256_maskstore_ps(to, first_8(count), x) }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn first_8(count: usize) -> __m256i {
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(count.min(8) as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
     }
 
     #[target_feature(enable = "avx2")]
