@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, TargetEntropy};
+use soft_actor_critic::device::Device;
 use std::path::PathBuf;
 
 /// Soft Actor-Critic: train an agent on an environment, and evaluate it.
@@ -42,6 +43,9 @@ pub struct TrainArgs {
     /// Threads; 0 for one for each core, up to four. Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Run")]
     pub threads: usize,
+    /// Where to train: cpu, cuda or cuda:N for an NVIDIA GPU, auto for the faster one, found by trying
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", help_heading = "Run")]
+    pub device: Device,
     /// Run directory, new or empty [default: runs/ENVIRONMENT-N]
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub out: Option<PathBuf>,

@@ -322,6 +322,11 @@ impl Config {
         }
     }
 
+    /// Transitions that the replay memory has room for: `replay_capacity`, or fewer if the run has fewer steps.
+    pub fn replay_rows(&self) -> usize {
+        self.replay_capacity.min(usize::try_from(self.steps).unwrap_or(usize::MAX))
+    }
+
     /// Refuses what makes no sense.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub enum Error {
         /// The number that was asked for.
         threads: usize,
     },
+    /// A GPU that is not there, or that fails.
+    Device(String),
     /// A snapshot that does not fit the learner it is restored into.
     Snapshot(String),
 }
@@ -59,6 +61,7 @@ impl fmt::Display for Error {
             Self::Threads { threads } => {
                 write!(f, "{threads} threads cannot be started; lower the number (--threads), at most 256")
             }
+            Self::Device(problem) => write!(f, "the GPU cannot be used: {problem}"),
             Self::Snapshot(problem) => write!(f, "the snapshot does not fit this learner: {problem}"),
         }
     }

@@ -46,8 +46,12 @@
 
 pub mod actor;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod device;
 pub mod env;
 pub mod error;
+#[cfg(feature = "cuda")]
+pub mod gpu;
 pub mod nn;
 #[cfg(feature = "program")]
 pub mod presets;

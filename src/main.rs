@@ -95,24 +95,37 @@ fn train(args: &TrainArgs) -> Outcome {
 }
 
 fn train_inside_pool(args: &TrainArgs, make_env: MakeEnv, config: Config, interrupted: &AtomicBool) -> Outcome {
+    let mut device = None;
     let prepare = || -> Result<_> {
-        let trainer = Trainer::new(make_env, config)?;
+        let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
+            let (learner, choice) = args.device.learner(config, observation_size, half_range)?;
+            device = choice;
+            Ok(learner)
+        })?;
         let run = RunDirectory::create(args.out.as_deref(), &args.environment, trainer.config())?;
         Ok((trainer, run))
     };
     let (mut trainer, run) = prepare().map_err(Failure::Input)?;
-    run.save_policy(&trainer.actor()).map_err(Failure::Work)?;
+    let save = |trainer: &mut Trainer| -> Result<()> { run.save_policy(&trainer.actor()?) };
+    save(&mut trainer).map_err(Failure::Work)?;
     let mut files = MetricsFiles::create(&run).map_err(Failure::Work)?;
     let mut progress = Progress::new(args.quiet, &args.environment, run.path(), trainer.config());
+    device.into_iter().for_each(|choice| progress.say(&choice));
     let started = Instant::now();
     let ended = training_loop(args, &mut trainer, &run, &mut files, &mut progress, started, interrupted);
     progress.close();
 
     let (steps, seconds) = (trainer.steps(), started.elapsed().as_secs_f64());
+    let mut policy_is_lost = false;
     if !matches!(ended, Ok(End::Evaluated(_))) {
-        // Cut short: what was learned and measured since the last evaluation is kept as well.
-        run.save_policy(&trainer.actor()).map_err(Failure::Work)?;
-        files.write_rest(steps, started.elapsed(), trainer.metrics()).map_err(Failure::Work)?;
+        // Cut short: what was learned and measured since the last evaluation is kept as well, unless what failed is the
+        // device that has it.
+        let saved = save(&mut trainer);
+        files.write_rest(steps, started.elapsed(), trainer.last_metrics()).map_err(Failure::Work)?;
+        policy_is_lost = saved.is_err();
+        if ended.is_ok() {
+            saved.map_err(Failure::Work)?;
+        }
     }
     let path = run.path().display();
     let evaluation = match ended {
@@ -123,7 +136,9 @@ fn train_inside_pool(args: &TrainArgs, make_env: MakeEnv, config: Config, interr
             return Err(Failure::Interrupted);
         }
         Err(error) => {
-            return Err(Failure::Work(error.context(format!("training stopped, {path} holds the run until then"))));
+            let policy = if policy_is_lost { ", its policy that of the last evaluation" } else { "" };
+            let context = format!("training stopped, {path} holds the run until then{policy}");
+            return Err(Failure::Work(error.context(context)));
         }
     };
     progress.say(&format!("{steps} steps in {seconds:.1} s"));
@@ -178,12 +193,12 @@ fn training_loop(
         let episode = trainer.step()?;
         if trainer.evaluation_is_due() {
             // An evaluation can be long, and what was learned must not depend on its end.
-            run.save_policy(&trainer.actor())?;
+            run.save_policy(&trainer.actor()?)?;
         }
         let evaluation = trainer.evaluate_if_due()?;
         if episode.is_some() || evaluation.is_some() {
             let elapsed = started.elapsed();
-            let means = files.write(trainer.steps(), elapsed, episode, evaluation.as_ref(), trainer.metrics())?;
+            let means = files.write(trainer.steps(), elapsed, episode, evaluation.as_ref(), trainer.metrics()?)?;
             progress.row(trainer.steps(), episode, evaluation.as_ref(), means);
         }
         progress.step(trainer.steps());

@@ -13,7 +13,7 @@ use rand::Rng;
 use std::collections::VecDeque;
 
 /// `B` transitions, each of them a row.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch<T> {
     /// s, `[B, O]`.
     pub observation: Array2<T>,
@@ -119,6 +119,16 @@ impl Replay {
         })
     }
 
+    /// The most transitions that it holds.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Number of transitions ever pushed; transition t, counted from 0, lies in row t mod [`Self::capacity`].
+    pub fn pushed(&self) -> usize {
+        self.pushed
+    }
+
     /// Number of transitions that can be drawn.
     pub fn len(&self) -> usize {
         self.next.len()
@@ -195,36 +205,55 @@ impl Replay {
     ///
     /// # Panics
     /// If a row is out of range, or if `batch` was made for other sizes.
-    pub fn gather(&self, rows: &[usize], gamma: f32, batch: &mut Batch<f32>) {
+    pub fn gather<T: Real>(&self, rows: &[usize], gamma: T, batch: &mut Batch<T>) {
         let (o, a) = (self.observation_size, self.action_size);
         assert_eq!(batch.observation.dim(), (rows.len(), o));
         assert_eq!(batch.action.dim(), (rows.len(), a));
         for (i, &row) in rows.iter().enumerate() {
-            row_mut(&mut batch.observation, i).copy_from_slice(&self.observations[row * o..][..o]);
-            row_mut(&mut batch.action, i).copy_from_slice(&self.actions[row * a..][..a]);
-            batch.reward[i] = self.rewards[row];
-            batch.discount[i] = if self.next[row] == Next::ApartTerminated { 0.0 } else { gamma };
+            convert(row_mut(&mut batch.observation, i), &self.observations[row * o..][..o]);
+            convert(row_mut(&mut batch.action, i), &self.actions[row * a..][..a]);
+            batch.reward[i] = T::of(self.rewards[row].into());
+            batch.discount[i] = if self.next[row] == Next::ApartTerminated { T::zero() } else { gamma };
             self.copy_next_observation(row, row_mut(&mut batch.next_observation, i));
         }
     }
 
-    fn copy_next_observation(&self, row: usize, to: &mut [f32]) {
+    /// Writes the transition in `row` as s, a, r, 1 − d, s′, `[2·O + A + 2]`, where d tells whether the episode *terminated*.
+    ///
+    /// # Panics
+    /// If the row, or the length of `to`, is out of range.
+    pub fn write_transition(&self, row: usize, to: &mut [f32]) {
+        let (o, a) = (self.observation_size, self.action_size);
+        assert_eq!(to.len(), 2 * o + a + 2);
+        to[..o].copy_from_slice(&self.observations[row * o..][..o]);
+        to[o..o + a].copy_from_slice(&self.actions[row * a..][..a]);
+        to[o + a] = self.rewards[row];
+        to[o + a + 1] = if self.next[row] == Next::ApartTerminated { 0.0 } else { 1.0 };
+        self.copy_next_observation(row, &mut to[o + a + 2..]);
+    }
+
+    fn copy_next_observation<T: Real>(&self, row: usize, to: &mut [T]) {
         let o = self.observation_size;
         let newest = (self.pushed - 1) % self.capacity;
         if self.next[row] != Next::InRing {
             let age = (newest + self.capacity - row) % self.capacity;
             let entry =
                 self.apart.binary_search(&(self.pushed - 1 - age)).expect("the end of an episode is stored apart");
-            to.iter_mut().zip(self.apart_observations.range(entry * o..)).for_each(|(to, &from)| *to = from);
+            let from = self.apart_observations.range(entry * o..);
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = T::of(from.into()));
         } else if row == newest {
-            to.copy_from_slice(&self.newest_next);
+            convert(to, &self.newest_next);
         } else {
-            to.copy_from_slice(&self.observations[(row + 1) % self.capacity * o..][..o]);
+            convert(to, &self.observations[(row + 1) % self.capacity * o..][..o]);
         }
     }
 }
 
-fn row_mut(array: &mut Array2<f32>, i: usize) -> &mut [f32] {
+fn convert<T: Real>(to: &mut [T], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to = T::of(from.into()));
+}
+
+fn row_mut<T>(array: &mut Array2<T>, i: usize) -> &mut [T] {
     array.row_mut(i).into_slice().expect("a batch lies in row-major order")
 }
 
@@ -310,6 +339,11 @@ mod tests {
                     prop_assert_eq!(batch.reward[*row], expected.reward);
                     prop_assert_eq!(batch.next_observation.row(*row).to_vec(), expected.next_observation.clone());
                     prop_assert_eq!(batch.discount[*row], if expected.terminated { 0.0 } else { gamma });
+                    let mut whole = vec![0.0; 2 * o + a + 2];
+                    replay.write_transition(*row, &mut whole);
+                    let not_terminated = if expected.terminated { 0.0 } else { 1.0 };
+                    let parts = [&expected.observation[..], &expected.action, &[expected.reward, not_terminated]];
+                    prop_assert_eq!(whole, [parts.concat(), expected.next_observation.clone()].concat());
                 }
             }
         }

@@ -4,9 +4,9 @@ use crate::actor::{Actor, Evaluation, evaluate};
 use crate::config::Config;
 use crate::env::{Bounds, CheckedEnv, Env};
 use crate::error::Error;
-use crate::replay::{Batch, Replay, Transition};
+use crate::replay::{Replay, Transition};
 use crate::rng::{Philox, Stream};
-use crate::sac::{CpuLearner, Learner, Metrics, Noise, Policy};
+use crate::sac::{CpuLearner, Learner, Metrics, Policy};
 use ndarray::{Array2, ArrayView2};
 use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
@@ -34,9 +34,6 @@ pub struct Trainer {
     learner: Box<dyn Learner>,
     replay: Replay,
 
-    rows: Vec<usize>,
-    batch: Batch<f32>,
-    noise: Noise<f32>,
     action: Array2<f32>,
     action_noise: Array2<f32>,
     scaled_action: Vec<f32>,
@@ -45,28 +42,40 @@ pub struct Trainer {
     steps: u64,
     updates: u64,
     episode: Episode,
+    last_metrics: Metrics,
 }
 
 impl Trainer {
-    /// A run before its first step. `make_env` is called twice, for training and for evaluation.
+    /// A run on the CPU before its first step. `make_env` is called twice, for training and for evaluation.
     ///
     /// # Errors
     /// If `config` is invalid, the replay memory does not fit, or the environment fails.
     pub fn new(make_env: impl Fn() -> Box<dyn Env>, config: Config) -> Result<Self, Error> {
+        Self::with_learner(make_env, config, |config, observation_size, half_range| {
+            Ok(Box::new(CpuLearner::new(config, observation_size, half_range)))
+        })
+    }
+
+    /// As [`Self::new`], with the learner that `make_learner` makes from the configuration, the number of observation
+    /// dimensions, and half the range of each action dimension.
+    ///
+    /// # Errors
+    /// As from [`Self::new`] and `make_learner`.
+    pub fn with_learner(
+        make_env: impl Fn() -> Box<dyn Env>,
+        config: Config,
+        make_learner: impl FnOnce(&Config, usize, &[f32]) -> Result<Box<dyn Learner>, Error>,
+    ) -> Result<Self, Error> {
         config.validate()?;
         let mut env = CheckedEnv::new(make_env());
         let bounds = env.action_bounds();
-        let (o, a, batch_size) = (env.observation_size(), bounds.dimensions(), config.batch_size);
-        let capacity = config.replay_capacity.min(usize::try_from(config.steps).unwrap_or(usize::MAX));
-        let replay = Replay::new(capacity, o, a)?;
+        let (o, a) = (env.observation_size(), bounds.dimensions());
+        let replay = Replay::new(config.replay_rows(), o, a)?;
         let observation = env.reset(episode_seed(config.seed, 1))?;
         Ok(Self {
             evaluation_env: make_env(),
-            learner: Box::new(CpuLearner::new(&config, o, &bounds.half_range())),
+            learner: make_learner(&config, o, &bounds.half_range())?,
             replay,
-            rows: vec![0; batch_size],
-            batch: Batch::zeros(batch_size, o, a),
-            noise: Noise::zeros(batch_size, a),
             action: Array2::zeros((1, a)),
             action_noise: Array2::zeros((1, a)),
             scaled_action: vec![0.0; a],
@@ -74,6 +83,7 @@ impl Trainer {
             steps: 0,
             updates: 0,
             episode: Episode { number: 1, length: 0, total_reward: 0.0 },
+            last_metrics: Metrics::default(),
             env,
             bounds,
             config,
@@ -100,7 +110,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Environment`] if the environment fails or returns what it must not, [`Error::NonFinite`] if a loss or
-    /// an action is not finite; the policy then stays as it was before.
+    /// an action is not finite; the policy then stays as it was before. [`Error::Device`] if the learner's device fails.
     pub fn step(&mut self) -> Result<Option<Episode>, Error> {
         self.act()?;
         let step = self.env.step(&self.scaled_action)?;
@@ -141,7 +151,7 @@ impl Trainer {
             self.action_noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
             let observation = ArrayView2::from_shape((1, self.observation.len()), &self.observation);
             let observation = observation.expect("a slice is a row");
-            self.learner.act(observation, Some(self.action_noise.view()), self.action.view_mut());
+            self.learner.act(observation, Some(self.action_noise.view()), self.action.view_mut())?;
         }
         if self.action.iter().any(|action| !action.is_finite()) {
             return Err(Error::NonFinite { step: self.steps, quantity: "action" });
@@ -150,34 +160,38 @@ impl Trainer {
         Ok(())
     }
 
-    /// Draws a batch and the noise of one update, and makes it.
+    /// Makes one update.
     fn learn(&mut self) -> Result<(), Error> {
-        let (seed, update) = (self.config.seed, self.updates);
-        rayon::join(
-            || {
-                self.replay.sample(&mut Philox::new(seed, Stream::Replay, update), &mut self.rows);
-                self.replay.gather(&self.rows, self.config.gamma as f32, &mut self.batch);
-            },
-            || self.noise.fill(&mut Philox::new(seed, Stream::Update, update)),
-        );
-        self.learner.update(&self.batch, &self.noise);
+        self.learner.learn(&self.replay, self.updates)?;
         self.updates += 1;
-        match self.learner.metrics().failure {
+        match self.metrics()?.failure {
             Some((_, quantity)) => Err(Error::NonFinite { step: self.steps, quantity }),
             None => Ok(()),
         }
     }
 
     /// What the updates so far have seen.
-    pub fn metrics(&mut self) -> Metrics {
-        self.learner.metrics()
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the learner's device fails.
+    pub fn metrics(&mut self) -> Result<Metrics, Error> {
+        self.last_metrics = self.learner.metrics()?;
+        Ok(self.last_metrics)
+    }
+
+    /// What [`Self::metrics`], or the last update, gave last: what is left of a device that has failed.
+    pub fn last_metrics(&self) -> Metrics {
+        self.last_metrics
     }
 
     /// The policy as it is now.
-    pub fn actor(&mut self) -> Actor {
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the learner's device fails.
+    pub fn actor(&mut self) -> Result<Actor, Error> {
         let policy = Policy::new(&self.config, self.observation.len(), self.bounds.dimensions());
-        let theta = self.learner.snapshot().get("policy").expect("every learner has a policy").to_vec();
-        Actor::new(policy, theta, self.bounds.clone())
+        let theta = self.learner.snapshot()?.get("policy").expect("every learner has a policy").to_vec();
+        Ok(Actor::new(policy, theta, self.bounds.clone()))
     }
 
     /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start states.
@@ -186,7 +200,7 @@ impl Trainer {
     /// [`Error::Environment`], as from [`Self::step`].
     pub fn evaluate(&mut self, episodes: u64) -> Result<Evaluation, Error> {
         let seed = self.config.seed;
-        evaluate(&mut self.actor(), &mut *self.evaluation_env, seed, episodes, false)
+        evaluate(&mut self.actor()?, &mut *self.evaluation_env, seed, episodes, false)
     }
 
     /// Whether the configuration asks for an evaluation at this step: every `eval_every` steps, and at the end.

@@ -62,7 +62,7 @@ fn allocations(hidden: usize, threads: usize, updates: u64) -> u64 {
                 replay.gather(&rows, 0.99, &mut batch);
                 noise.fill(&mut Philox::new(0, Stream::Update, update));
                 learner.update(&batch, &noise);
-                learner.act(observation.view(), None, action.view_mut());
+                learner.act(observation.view(), None, action.view_mut()).expect("it runs on the CPU");
             }
         };
         // The first updates grow rayon's queues and the scratch memory of each thread.

@@ -12,7 +12,7 @@ use soft_actor_critic::config::*;
 use soft_actor_critic::nn::{Activation, Init, Mean};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
-use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
+use soft_actor_critic::sac::{CpuLearner, Noise};
 
 const OBSERVATIONS: usize = 3;
 const ACTIONS: usize = 2;

@@ -100,7 +100,7 @@ fn failure(trainer: &mut Trainer) -> Error {
 }
 
 fn assert_finite(trainer: &mut Trainer) {
-    assert!(trainer.actor().theta().iter().all(|value| value.is_finite()), "the policy is spoilt");
+    assert!(trainer.actor().expect("it runs on the CPU").theta().iter().all(|value| value.is_finite()), "the policy is spoilt");
 }
 
 /// The error tells step and problem, and does so in one line that names the mend.
@@ -129,7 +129,7 @@ fn a_faulty_step_ends_training_and_evaluation_with_its_number_and_problem() {
         assert_environment_failed::<()>(Err(failure(&mut trainer)), 7, problem);
         assert_eq!(trainer.steps(), 6);
         assert_environment_failed(trainer.evaluate(1), 7, problem);
-        assert_environment_failed(evaluate(&mut trainer.actor(), &mut env, 0, 1, true), 7, problem);
+        assert_environment_failed(evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut env, 0, 1, true), 7, problem);
     }
 }
 
@@ -145,7 +145,7 @@ fn a_faulty_reset_ends_training_and_evaluation_with_the_steps_before_it_and_its_
         assert_environment_failed(train_on(&at_once), 0, problem);
         let mut trainer = train_on(&later).expect("it begins well");
         assert_environment_failed::<()>(Err(failure(&mut trainer)), 20, problem);
-        assert_environment_failed(evaluate(&mut trainer.actor(), &mut at_once, 0, 1, false), 0, problem);
+        assert_environment_failed(evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut at_once, 0, 1, false), 0, problem);
     }
 }
 
@@ -166,7 +166,7 @@ fn random_actions_are_held_and_updates_begin_where_they_are_told_to() {
     while !trainer.is_finished() {
         trainer.step().expect("it is harmless");
         // One update after step 20, and one after each that follows, while actions are still random.
-        assert_eq!(trainer.metrics().updates, (trainer.steps() + 1).saturating_sub(20), "step {}", trainer.steps());
+        assert_eq!(trainer.metrics().expect("it runs on the CPU").updates, (trainer.steps() + 1).saturating_sub(20), "step {}", trainer.steps());
     }
     let actions = env.actions.lock().expect("nobody panics with it").clone();
     for (step, pair) in actions.windows(2).enumerate() {
@@ -179,7 +179,7 @@ fn random_actions_are_held_and_updates_begin_where_they_are_told_to() {
 fn a_policy_for_other_actions_or_with_lost_numbers_does_not_act() {
     let mut env = Scripted::new(Script::harmless(), Script::harmless());
     let mut trainer = train_on(&env).expect("it begins well");
-    let actor = trainer.actor();
+    let actor = trainer.actor().expect("it runs on the CPU");
     let mut lost = Actor::new(actor.policy().clone(), vec![f32::NAN; actor.theta().len()], actor.bounds().clone());
     let error = evaluate(&mut lost, &mut env, 0, 1, false).expect_err("its actions are no numbers");
     assert_eq!(error, Error::NonFinite { step: 0, quantity: "action" });
@@ -207,7 +207,7 @@ fn exploding_rewards_end_training_with_the_quantity_and_leave_the_policy_finite(
     let (learned, metrics) = (trainer.actor(), trainer.metrics());
     assert!(metrics.updates > 0 && metrics.critic_loss.is_finite() && metrics.policy_loss.is_finite());
     assert_eq!(trainer.step().expect_err("it does not recover"), Error::NonFinite { step: step + 1, quantity });
-    assert_eq!(trainer.actor().theta(), learned.theta());
+    assert_eq!(trainer.actor().expect("it runs on the CPU").theta(), learned.theta());
 }
 
 #[test]

@@ -29,10 +29,10 @@ fn train(make_env: impl Fn() -> Box<dyn Env> + Send, config: Config) -> (Metrics
         while !trainer.is_finished() {
             trainer.step().expect("nothing goes wrong");
             if trainer.steps() == trainer.config().steps * 3 / 4 {
-                earlier = trainer.metrics();
+                earlier = trainer.metrics().expect("it runs on the CPU");
             }
         }
-        let means = trainer.metrics().means_since(&earlier).expect("there were updates");
+        let means = trainer.metrics().expect("it runs on the CPU").means_since(&earlier).expect("there were updates");
         (means, trainer)
     })
     .expect("there is a thread")
@@ -111,7 +111,7 @@ fn the_policy_becomes_the_boltzmann_distribution_of_its_temperature() {
     let variance = alpha / 10.0;
     let entropy = 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * variance).ln();
     let mut action = [0.0];
-    trainer.actor().act(&[1.0], None, &mut action);
+    trainer.actor().expect("it runs on the CPU").act(&[1.0], None, &mut action);
     println!("best action {:.3} (0.5), entropy {:.3} ({entropy:.3})", action[0], means.entropy);
     assert!((action[0] - 0.5).abs() < 0.03);
     assert!((means.entropy - entropy).abs() < 0.1);

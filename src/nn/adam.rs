@@ -36,6 +36,13 @@ impl<T: Real> Adam<T> {
         }
     }
 
+    /// lr/(1−β₁ᵗ) and 1/√(1−β₂ᵗ), for the t-th step, counted from 1.
+    pub fn factors(learning_rate: f64, t: u64) -> (T, T) {
+        let t = t as f64;
+        let inverse_root = (1.0 - Self::BETA2.powf(t)).sqrt().recip();
+        (T::of(learning_rate / (1.0 - Self::BETA1.powf(t))), T::of(inverse_root))
+    }
+
     /// m ← β₁m + (1−β₁)g,  v ← β₂v + (1−β₂)g²,  θ ← θ − lr · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε).
     ///
     /// # Panics
@@ -44,16 +51,13 @@ impl<T: Real> Adam<T> {
         assert_eq!(parameters.len(), self.first_moment.len());
         assert_eq!(gradient.len(), self.first_moment.len());
         self.steps += 1;
-        let t = self.steps as f64;
-        let factors = Factors {
-            step: T::of(self.learning_rate / (1.0 - Self::BETA1.powf(t))),
-            inverse_root: T::of((1.0 - Self::BETA2.powf(t)).sqrt().recip()),
-        };
+        let (step, inverse_root) = Self::factors(self.learning_rate, self.steps);
+        let factors = Factors { step, inverse_root };
         step_in_chunks(parameters, gradient, &mut self.first_moment, &mut self.second_moment, factors);
     }
 }
 
-/// What changes from one step to the next: lr/(1−β₁ᵗ) and 1/√(1−β₂ᵗ).
+/// What changes from one step to the next; see [`Adam::factors`].
 #[derive(Clone, Copy)]
 struct Factors<T> {
     step: T,

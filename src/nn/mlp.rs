@@ -34,9 +34,9 @@ pub struct Mlp {
 #[derive(Clone, Debug)]
 pub struct Workspace<T> {
     /// hₗ after φ, `[B, Hₗ]` for each hidden layer.
-    hidden: Vec<Array2<T>>,
+    pub hidden: Vec<Array2<T>>,
     /// ∂L/∂(hₗ before φ), `[B, Hₗ]` for each hidden layer.
-    d_hidden: Vec<Array2<T>>,
+    pub d_hidden: Vec<Array2<T>>,
 }
 
 impl Mlp {

@@ -7,7 +7,7 @@ use super::{Learner, Metrics, Noise, Policy, PolicyWorkspace, Snapshot};
 use crate::config::{Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
 use crate::error::Error;
 use crate::nn::{Adam, Mlp, Real, Workspace, init, polyak};
-use crate::replay::Batch;
+use crate::replay::{Batch, Replay};
 use crate::rng::{Philox, Stream};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 
@@ -118,6 +118,13 @@ pub struct CpuLearner<T = f32> {
     d_action: Array2<T>,
     d_log_prob: Array1<T>,
 
+    /// What [`Learner::learn`] draws.
+    seed: u64,
+    gamma: T,
+    rows: Vec<usize>,
+    batch: Batch<T>,
+    noise: Noise<T>,
+
     metrics: Metrics,
 }
 
@@ -189,6 +196,11 @@ impl<T: Real> CpuLearner<T> {
             target: Array1::zeros(batch_size),
             d_action: Array2::zeros((batch_size, action_size)),
             d_log_prob: Array1::zeros(batch_size),
+            seed: config.seed,
+            gamma: T::of(config.gamma),
+            rows: vec![0; batch_size],
+            batch: Batch::zeros(batch_size, observation_size, action_size),
+            noise: Noise::zeros(batch_size, action_size),
             metrics: Metrics::default(),
             policy,
             critic,
@@ -457,6 +469,60 @@ impl<T: Real> CpuLearner<T> {
         self.value.as_ref().map(|value| &value.network)
     }
 
+    /// [`Learner::metrics`], which never fails here.
+    pub fn metrics(&mut self) -> Metrics {
+        Metrics { alpha: self.alpha().as_f64(), ..self.metrics }
+    }
+
+    /// [`Learner::snapshot`], which never fails here.
+    pub fn snapshot(&mut self) -> Snapshot<T> {
+        let (vectors, counts) = self.state();
+        Snapshot {
+            vectors: vectors.into_iter().map(|(name, values)| (name, values.to_vec())).collect(),
+            counts: counts.into_iter().map(|(name, count)| (name, *count)).collect(),
+        }
+    }
+
+    /// What the functions called last have left besides gradients over parameters, by name and in row-major order; of the
+    /// twins, one after the other, and of the policy over s′ and over s, likewise.
+    pub fn intermediates(&self) -> Vec<(String, Vec<T>)> {
+        let [q1, q2] = &self.critics;
+        let flat = |arrays: &[&Array2<T>]| arrays.iter().flat_map(|array| array.iter().copied()).collect::<Vec<_>>();
+        let (next, current) = (&self.next, &self.current);
+        let mut list = vec![
+            ("action".to_string(), flat(&[&next.action, &current.action])),
+            ("log_prob".into(), next.log_prob.iter().chain(&current.log_prob).copied().collect()),
+            ("q".into(), flat(&[&q1.q, &q2.q])),
+            ("target_q".into(), flat(&[&q1.target_q, &q2.target_q])),
+            ("target".into(), self.target.to_vec()),
+            ("d_q".into(), flat(&[&q1.d_q, &q2.d_q])),
+            ("d_action".into(), flat(&[&self.d_action])),
+        ];
+        let (outputs, d_outputs) = (next.outputs().zip(current.outputs()), current.d_outputs());
+        list.extend(outputs.zip(d_outputs).enumerate().flat_map(|(i, ((next, current), d))| {
+            [(format!("policy{i}.output"), flat(&[next, current])), (format!("policy{i}.d_output"), flat(&[d]))]
+        }));
+        let mut hidden = |name: &str, forward: &[&Workspace<T>], backward: &[&Workspace<T>]| {
+            for l in 0..forward[0].hidden.len() {
+                let of = |workspaces: &[&Workspace<T>], pick: fn(&Workspace<T>) -> &[Array2<T>]| {
+                    workspaces.iter().flat_map(|workspace| pick(workspace)[l].iter().copied()).collect()
+                };
+                list.push((format!("{name}.hidden{l}"), of(forward, |workspace| &workspace.hidden)));
+                list.push((format!("{name}.d_hidden{l}"), of(backward, |workspace| &workspace.d_hidden)));
+            }
+        };
+        for (i, (next, current)) in next.networks().zip(current.networks()).enumerate() {
+            hidden(&format!("policy{i}"), &[next, current], &[current]);
+        }
+        let twins = [&q1.workspace, &q2.workspace];
+        hidden("critic", &twins, &twins);
+        if let Some(Value { workspace, v, d_v, .. }) = &self.value {
+            hidden("value", &[workspace], &[workspace]);
+            list.extend([("v".into(), flat(&[v])), ("d_v".into(), flat(&[d_v]))]);
+        }
+        list
+    }
+
     /// Says whether `value` is finite, and remembers the first that is not.
     fn finite(&mut self, quantity: &'static str, value: T) -> bool {
         if !value.is_finite() {
@@ -490,45 +556,52 @@ impl<T: Real> CpuLearner<T> {
 }
 
 impl<T: Real> Learner<T> for CpuLearner<T> {
-    fn act(&mut self, observation: ArrayView2<T>, noise: Option<ArrayView2<T>>, action: ArrayViewMut2<T>) {
+    fn act(
+        &mut self,
+        observation: ArrayView2<T>,
+        noise: Option<ArrayView2<T>>,
+        action: ArrayViewMut2<T>,
+    ) -> Result<(), Error> {
         let rows = observation.nrows();
         if self.acting.log_prob.len() != rows {
             self.acting = self.policy.workspace(rows);
         }
         self.policy.act(&self.theta.values, observation, noise, &mut self.acting, action);
+        Ok(())
     }
 
-    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
+    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) -> Result<(), Error> {
         Self::update(self, batch, noise);
+        Ok(())
     }
 
-    fn metrics(&mut self) -> Metrics {
-        Metrics { alpha: self.alpha().as_f64(), ..self.metrics }
+    fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {
+        // They leave the learner for as long as it looks at them; nothing is allocated for it.
+        let (mut batch, mut noise) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.noise));
+        rayon::join(
+            || {
+                replay.sample(&mut Philox::new(self.seed, Stream::Replay, update), &mut self.rows);
+                replay.gather(&self.rows, self.gamma, &mut batch);
+            },
+            || noise.fill(&mut Philox::new(self.seed, Stream::Update, update)),
+        );
+        Self::update(self, &batch, &noise);
+        (self.batch, self.noise) = (batch, noise);
+        Ok(())
     }
 
-    fn snapshot(&mut self) -> Snapshot<T> {
-        let (vectors, counts) = self.state();
-        Snapshot {
-            vectors: vectors.into_iter().map(|(name, values)| (name, values.to_vec())).collect(),
-            counts: counts.into_iter().map(|(name, count)| (name, *count)).collect(),
-        }
+    fn metrics(&mut self) -> Result<Metrics, Error> {
+        Ok(Self::metrics(self))
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot<T>, Error> {
+        Ok(Self::snapshot(self))
     }
 
     fn restore(&mut self, snapshot: &Snapshot<T>) -> Result<(), Error> {
         let (vectors, counts) = self.state();
-        for (name, values) in &vectors {
-            let found = snapshot.get(name).map(<[T]>::len);
-            if found != Some(values.len()) {
-                let found = found.map_or("none".into(), |length| format!("one of length {length}"));
-                return Err(Error::Snapshot(format!("{name} must have length {}, there is {found}", values.len())));
-            }
-        }
-        if let Some((name, _)) = counts.iter().find(|(name, _)| snapshot.count(name).is_none()) {
-            return Err(Error::Snapshot(format!("the count {name} is missing")));
-        }
-        if (snapshot.vectors.len(), snapshot.counts.len()) != (vectors.len(), counts.len()) {
-            return Err(Error::Snapshot("it holds more than a learner of this configuration does".into()));
-        }
+        let lengths = vectors.iter().map(|(name, values)| (name.as_str(), values.len()));
+        snapshot.check(lengths, counts.iter().map(|(name, _)| name.as_str()))?;
         for (name, values) in vectors {
             values.copy_from_slice(snapshot.get(&name).expect("its length has been checked"));
         }

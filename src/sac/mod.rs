@@ -5,14 +5,18 @@
 //! comparing vectors. [`cpu::CpuLearner`] is the algorithm itself, to be read top to bottom.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod policy;
 
 pub use cpu::CpuLearner;
+#[cfg(feature = "cuda")]
+pub use cuda::CudaLearner;
 pub use policy::{Policy, PolicyWorkspace};
 
 use crate::error::Error;
 use crate::nn::Real;
-use crate::replay::Batch;
+use crate::replay::{Batch, Replay};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 use rand_distr::StandardNormal;
@@ -22,27 +26,53 @@ pub trait Learner<T: Real = f32>: Send {
     /// Writes a = tanh(μ + σ·ε) for `noise` ε, or the deterministic tanh(μ) without it.
     ///
     /// `observation` is `[B, O]`; `noise` and `action` are `[B, A]`, actions in \[−1, 1].
-    fn act(&mut self, observation: ArrayView2<T>, noise: Option<ArrayView2<T>>, action: ArrayViewMut2<T>);
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a device fails, here as in all that follow.
+    fn act(
+        &mut self,
+        observation: ArrayView2<T>,
+        noise: Option<ArrayView2<T>>,
+        action: ArrayViewMut2<T>,
+    ) -> Result<(), Error>;
 
     /// Makes one update. Where a loss is not finite, the network it belongs to and those after it take no step, and later
     /// updates change nothing until [`Self::restore`].
-    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>);
+    ///
+    /// # Errors
+    /// [`Error::Device`]; a loss that is not finite is none, but shows in [`Self::metrics`].
+    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) -> Result<(), Error>;
 
-    /// What the updates so far have seen. The only call that waits for a device.
-    fn metrics(&mut self) -> Metrics;
+    /// Makes the update numbered `update`, from 0, of a run: draws a batch from `replay`, and noise, and takes them as
+    /// [`Self::update`] does. What is drawn depends on the seed of the configuration and on `update`.
+    ///
+    /// A learner on a device mirrors `replay`, and draws there; it must be given the same one every time.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error>;
+
+    /// What the updates so far have seen. Waits for a device, as do [`Self::act`] and [`Self::snapshot`].
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn metrics(&mut self) -> Result<Metrics, Error>;
 
     /// Everything that updates depend on, by name.
-    fn snapshot(&mut self) -> Snapshot<T>;
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn snapshot(&mut self) -> Result<Snapshot<T>, Error>;
 
     /// Goes back to a snapshot. The sums of [`Self::metrics`] begin anew, and a failure is forgotten.
     ///
     /// # Errors
-    /// [`Error::Snapshot`] if a vector is missing, unknown or of another length; nothing is changed then.
+    /// [`Error::Snapshot`] if a vector is missing, unknown or of another length; nothing is changed then. [`Error::Device`]
     fn restore(&mut self, snapshot: &Snapshot<T>) -> Result<(), Error>;
 }
 
 /// The ε of one update, standard normal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Noise<T> {
     /// For the actions at s, in the losses of the policy and the temperature, `[B, A]`.
     pub current: Array2<T>,
@@ -129,6 +159,36 @@ impl<T> Snapshot<T> {
     /// The vector called `name`, to be changed.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Vec<T>> {
         self.vectors.iter_mut().find(|(known, _)| known == name).map(|(_, values)| values)
+    }
+
+    /// Whether this holds vectors of these names and lengths, counts of these names, and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] names the first that does not fit.
+    pub fn check<'a>(
+        &self,
+        vectors: impl Iterator<Item = (&'a str, usize)>,
+        counts: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Error> {
+        let (mut known_vectors, mut known_counts) = (0, 0);
+        for (name, length) in vectors {
+            let found = self.get(name).map(<[T]>::len);
+            if found != Some(length) {
+                let found = found.map_or("none".into(), |length| format!("one of length {length}"));
+                return Err(Error::Snapshot(format!("{name} must have length {length}, there is {found}")));
+            }
+            known_vectors += 1;
+        }
+        for name in counts {
+            if self.count(name).is_none() {
+                return Err(Error::Snapshot(format!("the count {name} is missing")));
+            }
+            known_counts += 1;
+        }
+        if (self.vectors.len(), self.counts.len()) != (known_vectors, known_counts) {
+            return Err(Error::Snapshot("it holds more than a learner of this configuration does".into()));
+        }
+        Ok(())
     }
 
     /// The count called `name`.

@@ -33,6 +33,23 @@ struct Pass<T> {
     d_output: Array2<T>,
 }
 
+impl<T> PolicyWorkspace<T> {
+    /// What each network leaves for its backward pass.
+    pub fn networks(&self) -> impl Iterator<Item = &Workspace<T>> {
+        self.passes.iter().map(|pass| &pass.network)
+    }
+
+    /// The output of each network.
+    pub fn outputs(&self) -> impl Iterator<Item = &Array2<T>> {
+        self.passes.iter().map(|pass| &pass.output)
+    }
+
+    /// ∂L/∂output of each network.
+    pub fn d_outputs(&self) -> impl Iterator<Item = &Array2<T>> {
+        self.passes.iter().map(|pass| &pass.d_output)
+    }
+}
+
 impl Policy {
     /// The policy that `config` describes.
     pub fn new(config: &Config, observation_size: usize, action_size: usize) -> Self {

@@ -1,0 +1,168 @@
+// The losses and what each leaves for the backward pass: the functions of the same names in `src/sac/cpu.rs`. Each is one
+// block, in which a thread takes every THREADS-th row.
+
+// The smaller one; NaN if either is; mirrors `min`.
+__device__ static float smaller(float a, float b) {
+    return a < b || isnan(a) ? a : b;
+}
+
+// Says whether `value` is finite, and remembers the first that is not; mirrors `finite`.
+__device__ static bool finite(Status* status, u64 quantity, float value) {
+    if (isfinite(value)) return true;
+    status->failure = quantity;
+    status->failure_update = status->updates + 1;
+    return false;
+}
+
+struct CriticLoss {
+    const float* q;         // Q₁(s, a), Q₂(s, a), [2, rows]
+    const float* target_q;  // Q̄₁(s′, ã′), Q̄₂(s′, ã′), [2, rows]
+    const float* value;     // or, instead, V̄(s′), [rows]
+    const float* next_log_prob;  // log π(ã′|s′), [rows]
+    const float* log_prob;       // log π(ã|s), [rows]
+    const float *reward, *discount;
+    Alpha alpha;
+    float* target;  // y, [rows]
+    float* d_q;     // ∂J_Q/∂Q, [2, rows]
+    Status* status;
+    u32 rows, has_value;
+};
+
+// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) or r + γ(1 − d)·V̄(s′); mirrors
+// `CpuLearner::critic_loss` between its forward and its backward passes.
+KERNEL(critic_loss, CriticLoss) {
+    __shared__ float shared[THREADS];
+    const float alpha = alpha_of(args.alpha);
+    float loss = 0.0f, q_sum = 0.0f, log_prob_sum = 0.0f;
+    for (u32 row = threadIdx.x; row < args.rows; row += THREADS) {
+        const float next_value = args.has_value
+            ? args.value[row]
+            : smaller(args.target_q[row], args.target_q[args.rows + row]) - alpha * args.next_log_prob[row];
+        const float y = args.reward[row] + args.discount[row] * next_value;
+        args.target[row] = y;
+        for (u32 i = 0; i < 2; i++) {
+            const float q = args.q[i * args.rows + row], error = q - y;
+            loss += error * error;
+            q_sum += q;
+            args.d_q[i * args.rows + row] = 2.0f * error / (float)args.rows;
+        }
+        log_prob_sum += args.log_prob[row];
+    }
+    loss = block_sum(shared, loss);
+    q_sum = block_sum(shared, q_sum);
+    log_prob_sum = block_sum(shared, log_prob_sum);
+    if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
+    loss /= (float)args.rows;
+    if (!finite(args.status, CRITIC_LOSS, loss)) return;
+    args.status->this_critic_loss = loss;
+    args.status->this_q = q_sum / (2.0f * (float)args.rows);
+    args.status->this_entropy = -log_prob_sum / (float)args.rows;
+}
+
+struct ValueLoss {
+    const float* v;         // V(s), [rows]
+    const float* q;         // Q₁(s, ã), Q₂(s, ã), [2, rows]
+    const float* log_prob;  // log π(ã|s), [rows]
+    Alpha alpha;
+    float* d_v;  // ∂J_V/∂V, [rows]
+    Status* status;
+    u32 rows;
+};
+
+// J_V = mean (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))²; mirrors `CpuLearner::value_loss`.
+KERNEL(value_loss, ValueLoss) {
+    __shared__ float shared[THREADS];
+    const float alpha = alpha_of(args.alpha);
+    float loss = 0.0f;
+    for (u32 row = threadIdx.x; row < args.rows; row += THREADS) {
+        const float soft_value = smaller(args.q[row], args.q[args.rows + row]) - alpha * args.log_prob[row];
+        const float error = args.v[row] - soft_value;
+        loss += error * error;
+        args.d_v[row] = 2.0f * error / (float)args.rows;
+    }
+    loss = block_sum(shared, loss) / (float)args.rows;
+    if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
+    if (finite(args.status, VALUE_LOSS, loss)) args.status->value_loss += loss;
+}
+
+struct PolicyLoss {
+    const float* q;         // Q₁(s, ã), Q₂(s, ã), [2, rows]
+    const float* log_prob;  // log π(ã|s), [rows]
+    Alpha alpha;
+    float* d_q;  // ∂J_π/∂Q, [2, rows]
+    Status* status;
+    u32 rows;
+};
+
+// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)); only the critic that is the minimum passes a gradient on. Mirrors
+// `CpuLearner::policy_loss` up to its backward passes.
+KERNEL(policy_loss, PolicyLoss) {
+    __shared__ float shared[THREADS];
+    const float alpha = alpha_of(args.alpha);
+    float loss = 0.0f;
+    for (u32 row = threadIdx.x; row < args.rows; row += THREADS) {
+        const float q1 = args.q[row], q2 = args.q[args.rows + row];
+        loss += alpha * args.log_prob[row] - smaller(q1, q2);
+        const float passed_on = -1.0f / (float)args.rows;
+        args.d_q[row] = q1 <= q2 ? passed_on : 0.0f;
+        args.d_q[args.rows + row] = q1 <= q2 ? 0.0f : passed_on;
+    }
+    loss = block_sum(shared, loss) / (float)args.rows;
+    if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
+    if (!finite(args.status, POLICY_LOSS, loss)) return;
+    args.status->policy_loss += loss;
+    args.status->policy_updates += 1;
+}
+
+struct TemperatureStep {
+    const float* log_prob;                      // log π(ã|s), [rows]
+    float *log_alpha, *gradient, *m, *v;        // [1]
+    Status* status;
+    u32 rows;
+    float target_entropy;
+    u32 over_alpha;  // whether the loss is −α·(…) and not −log α·(…)
+};
+
+// J_α = −log α · mean (log π(ã|s) + H̄), or −α · the same, and Adam's step; mirrors `CpuLearner::temperature_step`.
+KERNEL(temperature_step, TemperatureStep) {
+    __shared__ float shared[THREADS];
+    float sum = 0.0f;
+    for (u32 row = threadIdx.x; row < args.rows; row += THREADS) sum += args.log_prob[row];
+    const float gap = block_sum(shared, sum) / (float)args.rows + args.target_entropy;
+    if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
+    Status* status = args.status;
+    const float log_alpha = args.log_alpha[0];
+    const float factor = args.over_alpha ? expf(log_alpha) : log_alpha;
+    const float slope = args.over_alpha ? expf(log_alpha) : 1.0f;
+    if (!finite(status, TEMPERATURE_LOSS, -factor * gap)) return;
+    const float g = -slope * gap;
+    args.gradient[0] = g;
+    args.log_alpha[0] =
+        log_alpha - adam_update(g, args.m[0], args.v[0], status->step[LOG_ALPHA], status->inverse_root[LOG_ALPHA]);
+    status->stepped[LOG_ALPHA] = 1;
+    status->temperature_loss += -factor * gap;
+}
+
+struct FinishUpdate {
+    Status* status;
+    double learning_rate[NETWORKS];
+};
+
+// Counts the steps and the update, and adds up what it has seen; mirrors the end of `CpuLearner::update` and the factors
+// of `Adam::step`. A thread takes a network.
+KERNEL(finish_update, FinishUpdate) {
+    Status* status = args.status;
+    const u32 i = threadIdx.x;
+    if (i < NETWORKS && status->stepped[i]) {
+        status->stepped[i] = 0;
+        status->steps[i] += 1;
+        const double t = (double)(status->steps[i] + 1);
+        status->step[i] = (float)(args.learning_rate[i] / (1.0 - pow(0.9, t)));
+        status->inverse_root[i] = (float)(1.0 / sqrt(1.0 - pow(0.999, t)));
+    }
+    if (i > 0 || status->failure != NO_FAILURE) return;
+    status->updates += 1;
+    status->critic_loss += status->this_critic_loss;
+    status->q += status->this_q;
+    status->entropy += status->this_entropy;
+}

@@ -1,0 +1,150 @@
+//! From the source of the kernels to what a GPU runs: compiled by NVRTC for the GPU at hand and kept in a cache, or, where
+//! there is no NVRTC, by the driver from the PTX in `kernels/sac.ptx`.
+
+use super::kernels::FILES;
+use cudarc::nvrtc::{result, sys};
+use std::ffi::{CString, c_int};
+use std::path::PathBuf;
+
+/// The kernels in the assembly that drivers compile by themselves, for compute capability 7.5 and later.
+pub const PTX: &str = include_str!("../../kernels/sac.ptx");
+
+/// The oldest NVRTC, by its major version, that is asked to compile.
+const OLDEST_NVRTC: i32 = 12;
+
+/// What NVRTC has made.
+pub struct Compiled {
+    /// A cubin, or PTX.
+    pub image: Vec<u8>,
+    /// What it had to say, about registers and spills among others.
+    pub log: String,
+}
+
+/// The source of all kernels in one.
+pub fn source() -> String {
+    FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}")).collect()
+}
+
+/// What tells one source from another: FNV-1a of its bytes and of `more`.
+pub fn fingerprint(more: &str) -> String {
+    let bytes = source().into_bytes().into_iter().chain(more.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// The first line of [`PTX`], if it is made of the present source.
+pub fn ptx_header() -> String {
+    format!("// The kernels of soft-actor-critic for compute capability 7.5, made of source {} by NVRTC.", fingerprint(""))
+}
+
+/// The version of NVRTC, major and minor, if the system has one that is new enough.
+pub fn nvrtc() -> Option<(i32, i32)> {
+    // SAFETY: it opens libraries by NVRTC's names, which have no constructors that could misbehave.
+    if !unsafe { sys::is_culib_present() } {
+        return None;
+    }
+    let (mut major, mut minor): (c_int, c_int) = (0, 0);
+    // SAFETY: the library is there, every version has this function, and it writes two numbers.
+    let outcome = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    (outcome.result().is_ok() && major >= OLDEST_NVRTC).then_some((major, minor))
+}
+
+/// The real architectures that this NVRTC compiles for, as in 75 for `sm_75`.
+///
+/// # Errors
+/// If there is no NVRTC, or it fails.
+pub fn architectures() -> Result<Vec<i32>, String> {
+    nvrtc().ok_or("there is no NVRTC")?;
+    let failed = |error: result::NvrtcError| format!("NVRTC fails: {error}");
+    let mut count: c_int = 0;
+    // SAFETY: it writes one number.
+    unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }.result().map_err(failed)?;
+    let mut list = vec![0; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: it writes as many numbers as it has just said.
+    unsafe { sys::nvrtcGetSupportedArchs(list.as_mut_ptr()) }.result().map_err(failed)?;
+    Ok(list)
+}
+
+/// Compiles the kernels for `architecture`: `sm_…` to a cubin, `compute_…` to PTX.
+///
+/// # Errors
+/// If there is no NVRTC, or what it says against the source.
+pub fn compile(architecture: &str) -> Result<Compiled, String> {
+    nvrtc().ok_or("there is no NVRTC")?;
+    let failed = |error: result::NvrtcError| format!("NVRTC fails: {error}");
+    let source = CString::new(source()).expect("the source has no zero byte");
+    let program = result::create_program(&source, Some(c"sac.cu")).map_err(failed)?;
+    let real = architecture.starts_with("sm_");
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into()];
+    if real {
+        options.push("--ptxas-options=-v".into());
+    }
+    // SAFETY: the program lives until it is destroyed below.
+    let compiled = unsafe { result::compile_program(program, &options) };
+    // SAFETY: as above; the log ends with a zero byte.
+    let log = unsafe { result::get_program_log(program) }.map_err(failed)?;
+    let log = String::from_utf8_lossy(&log.iter().map(|&c| c as u8).collect::<Vec<_>>()).trim_end_matches('\0').to_string();
+    let image = compiled.and_then(|()| {
+        if !real {
+            // SAFETY: as above.
+            let ptx = unsafe { result::get_ptx(program) }?;
+            return Ok(ptx.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect());
+        }
+        let mut size = 0;
+        // SAFETY: as above; it writes one number.
+        unsafe { sys::nvrtcGetCUBINSize(program, &raw mut size) }.result()?;
+        let mut cubin = vec![0_u8; size];
+        // SAFETY: as above; it writes as many bytes as it has just said.
+        unsafe { sys::nvrtcGetCUBIN(program, cubin.as_mut_ptr().cast()) }.result()?;
+        Ok(cubin)
+    });
+    // SAFETY: it is not used any more.
+    unsafe { result::destroy_program(program) }.map_err(failed)?;
+    let image = image.map_err(|error| format!("NVRTC fails for {architecture}: {error}\n{log}"))?;
+    Ok(Compiled { image, log })
+}
+
+/// What a GPU of compute capability `major.minor` can load, best first, each with where it comes from. They are made one
+/// by one, as they are asked for.
+pub fn images(major: i32, minor: i32) -> impl Iterator<Item = (Vec<u8>, String)> {
+    let architecture = format!("sm_{major}{minor}");
+    let nvrtc = nvrtc();
+    let version = nvrtc.map(|(major, minor)| format!("NVRTC {major}.{minor}"));
+    let file = version.as_ref().and_then(|version| {
+        let name = format!("{}-{architecture}.cubin", fingerprint(version));
+        Some(cache_directory()?.join(name))
+    });
+    let cached = file.clone().and_then(|file| Some((std::fs::read(&file).ok()?, "kernels from the cache".to_string())));
+    let fresh = version.map(|version| (architecture, version, file));
+    let fresh = fresh.into_iter().filter_map(|(architecture, version, file)| {
+        // An architecture that this NVRTC does not know is left to the driver and the PTX.
+        let Compiled { image, .. } = compile(&architecture).ok()?;
+        if let Some(file) = file {
+            // Without a cache the next run compiles once more; that is all.
+            let _ = keep(&file, &image);
+        }
+        Some((image, format!("kernels compiled by {version}")))
+    });
+    let ptx = std::iter::once_with(|| {
+        // The driver reads PTX as a string that ends with a zero byte.
+        ([PTX.as_bytes(), &[0]].concat(), "kernels compiled by the driver".to_string())
+    });
+    cached.into_iter().chain(fresh).chain(ptx)
+}
+
+/// Writes a file that is either whole or not there.
+fn keep(file: &std::path::Path, image: &[u8]) -> std::io::Result<()> {
+    if let Some(directory) = file.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&temporary, image)?;
+    std::fs::rename(temporary, file)
+}
+
+/// Where compiled kernels are kept: `soft-actor-critic` in the user's cache directory.
+fn cache_directory() -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = of("XDG_CACHE_HOME").or_else(|| of("LOCALAPPDATA")).or_else(|| Some(of("HOME")?.join(".cache")))?;
+    Some(base.join("soft-actor-critic"))
+}

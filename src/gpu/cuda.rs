@@ -1,0 +1,207 @@
+//! An NVIDIA GPU behind [`Gpu`], through its driver.
+//!
+//! The driver is looked for when a GPU is opened; nothing of CUDA is needed before. Launches that are recorded become a CUDA
+//! graph.
+
+use super::compile;
+use super::kernels::{KERNELS, Launch, THREADS};
+use super::{Buffer, Gpu, Recording};
+use crate::error::Error;
+use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
+use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+/// The oldest driver, by the version of CUDA that it supports, times 1000.
+const OLDEST_DRIVER: i32 = 12_000;
+/// The oldest GPU, by its compute capability: the one that [`compile::PTX`] is made for.
+const OLDEST_GPU: (i32, i32) = (7, 5);
+
+/// An NVIDIA GPU with the kernels of this crate.
+pub struct Cuda {
+    name: String,
+    functions: HashMap<&'static str, sys::CUfunction>,
+    graphs: Vec<CudaGraph>,
+    allocations: Vec<sys::CUdeviceptr>,
+    module: sys::CUmodule,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: handles of the driver may be used from any thread that the context is bound to, which every function sees to,
+// by one at a time, which `&mut self` sees to.
+unsafe impl Send for Cuda {}
+
+impl Cuda {
+    /// The GPU of this number, with the kernels loaded.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no driver, an old one, no such device, an old one, or if it fails.
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
+        let device = |problem: String| Error::Device(problem);
+        // SAFETY: it opens libraries by the driver's names, which have no constructors that could misbehave.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(device("there is no NVIDIA driver; install it, or say --device cpu".into()));
+        }
+        result::init().map_err(|error| match error.0 {
+            CUresult::CUDA_ERROR_NO_DEVICE => device("the driver finds no device; say --device cpu".into()),
+            _ => failed("starting the driver")(error),
+        })?;
+        let mut version = 0;
+        // SAFETY: every driver has this function, and it writes one number.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(failed("asking for the driver's version"))?;
+        if version < OLDEST_DRIVER {
+            let (major, minor) = (version / 1000, version % 1000 / 10);
+            return Err(device(format!(
+                "its driver supports CUDA {major}.{minor} at most; update it to one for CUDA 12 (525 or later)"
+            )));
+        }
+        let count = result::device::get_count().map_err(failed("counting devices"))?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if ordinal >= count {
+            let known = (0..count).map(|i| format!("cuda:{i}")).collect::<Vec<_>>().join(", ");
+            return Err(device(format!("there is no device {ordinal}; there are {count}: {known}")));
+        }
+        let context = CudaContext::new(ordinal).map_err(failed("opening the device"))?;
+        // Everything happens in one stream, in order; a graph cannot be captured with events around.
+        // SAFETY: no other stream ever uses what this one does.
+        unsafe { context.disable_event_tracking() };
+        let attribute = |which| context.attribute(which).map_err(failed("asking for the compute capability"));
+        let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let model = context.name().map_err(failed("asking for the device's name"))?;
+        if (major, minor) < OLDEST_GPU {
+            return Err(device(format!("{model} is of compute capability {major}.{minor}, below 7.5; say --device cpu")));
+        }
+        let (module, origin) = load(compile::images(major, minor))?;
+        let mut cuda = Self {
+            name: format!("{model}, {origin}"),
+            functions: HashMap::new(),
+            graphs: Vec::new(),
+            allocations: Vec::new(),
+            module,
+            stream: context.new_stream().map_err(failed("making a stream"))?,
+            context,
+        };
+        for &(kernel, _) in KERNELS {
+            let name = CString::new(kernel).expect("names of kernels have no zero byte");
+            // SAFETY: the module is loaded for as long as `cuda` lives.
+            let function = unsafe { result::module::get_function(cuda.module, name) };
+            cuda.functions.insert(kernel, function.map_err(failed("finding a kernel"))?);
+        }
+        Ok(cuda)
+    }
+
+    /// Makes the context current in this thread.
+    fn bind(&self) -> Result<(), Error> {
+        self.context.bind_to_thread().map_err(failed("using the device"))
+    }
+
+    fn launch(&self, Launch { kernel, grid, arguments }: &Launch) -> Result<(), Error> {
+        let (function, mut parameter) = (self.functions[kernel], arguments.as_ptr().cast_mut().cast::<c_void>());
+        let ([x, y, z], stream) = (*grid, self.stream.cu_stream());
+        let parameters = std::slice::from_mut(&mut parameter);
+        // SAFETY: the kernel takes one struct, of which `arguments` has the bytes (the tests compare their sizes), and the
+        // driver copies it before it returns. What it points to are allocations of this device, which live as long.
+        let outcome =
+            unsafe { result::launch_kernel(function, (x, y, z), (THREADS as u32, 1, 1), 0, stream, parameters) };
+        outcome.map_err(|error| failed(&format!("launching the kernel {kernel}"))(error))
+    }
+}
+
+/// Loads the first image that the driver accepts, and says where it came from.
+fn load(images: impl Iterator<Item = (Vec<u8>, String)>) -> Result<(sys::CUmodule, String), Error> {
+    let mut refused = None;
+    for (image, origin) in images {
+        // SAFETY: an image is a cubin, which tells its own length, or PTX that ends with a zero byte.
+        match unsafe { result::module::load_data(image.as_ptr().cast()) } {
+            Ok(module) => return Ok((module, origin)),
+            Err(error) => refused = Some(error),
+        }
+    }
+    let error = refused.expect("there always is the PTX");
+    let why = Error::Device(format!(
+        "the driver refuses the kernels ({error}); install NVRTC of its own CUDA version, or update the driver"
+    ));
+    Err(why)
+}
+
+/// An error of the driver as one of ours.
+fn failed(what: &str) -> impl Fn(DriverError) -> Error + use<'_> {
+    move |error| {
+        Error::Device(format!("{what} failed ({:?}); free the device of other work, or say --device cpu", error.0))
+    }
+}
+
+impl Gpu for Cuda {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn allocate(&mut self, words: usize) -> Result<Buffer, Error> {
+        self.bind()?;
+        let bytes = words.max(1).checked_mul(4).ok_or_else(|| Error::Device("it has no memory of that size".into()))?;
+        // SAFETY: the context is current; the memory is freed when `self` is.
+        let at = unsafe { result::malloc_sync(bytes) }.map_err(|error| match error.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                Error::Device(format!("it has not {} MiB of memory left; free it, or say --device cpu", bytes >> 20))
+            }
+            _ => failed("reserving memory")(error),
+        })?;
+        self.allocations.push(at);
+        // SAFETY: it has just been allocated with so many bytes.
+        unsafe { result::memset_d8_async(at, 0, bytes, self.stream.cu_stream()) }.map_err(failed("clearing memory"))?;
+        Ok(Buffer(at))
+    }
+
+    fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
+        self.bind()?;
+        // SAFETY: callers copy within a buffer; memory that is not page-locked is read before the function returns.
+        unsafe { result::memcpy_htod_async(to.0, words, self.stream.cu_stream()) }.map_err(failed("copying to the device"))
+    }
+
+    fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
+        self.bind()?;
+        // SAFETY: callers copy within a buffer, and `words` is written before this function returns.
+        unsafe { result::memcpy_dtoh_async(words, from.0, self.stream.cu_stream()) }
+            .and_then(|()| self.stream.synchronize())
+            .map_err(failed("copying from the device"))
+    }
+
+    fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
+        self.bind()?;
+        launches.iter().try_for_each(|launch| self.launch(launch))
+    }
+
+    fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
+        self.bind()?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        self.stream.begin_capture(mode).map_err(failed("recording kernels"))?;
+        let launched = launches.iter().try_for_each(|launch| self.launch(launch));
+        // A capture that has begun has to end, whatever became of it.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("recording kernels"));
+        launched?;
+        let graph = graph?.ok_or_else(|| Error::Device("recording kernels gave nothing; say --device cpu".into()))?;
+        self.graphs.push(graph);
+        Ok(Recording(self.graphs.len() - 1))
+    }
+
+    fn replay(&mut self, Recording(number): Recording) -> Result<(), Error> {
+        self.graphs[number].launch().map_err(failed("launching kernels"))
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // What fails here fails because the device has; there is nobody left to tell.
+        let _ = self.context.bind_to_thread().and_then(|()| self.stream.synchronize());
+        self.graphs.clear();
+        for &at in &self.allocations {
+            // SAFETY: it was allocated here, and no kernel runs any more.
+            let _ = unsafe { result::free_sync(at) };
+        }
+        // SAFETY: it was loaded here, and its functions go with `self`.
+        let _ = unsafe { result::module::unload(self.module) };
+    }
+}

@@ -1,0 +1,396 @@
+//! Comparisons of [`CudaLearner`] on any [`Gpu`] with [`CpuLearner`].
+
+use ndarray::{Array1, Array2, s};
+use rand::Rng;
+use rand_distr::StandardNormal;
+use soft_actor_critic::config::{Alpha, Config, Heads};
+use soft_actor_critic::gpu::Gpu;
+use soft_actor_critic::nn::{Activation, Mlp};
+use soft_actor_critic::presets::PRESETS;
+use soft_actor_critic::replay::Batch;
+use soft_actor_critic::rng::{Philox, Stream};
+use soft_actor_critic::run::config_file;
+use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Noise};
+
+/// A configuration, and what it is to learn from.
+pub struct Case {
+    pub name: String,
+    pub config: Config,
+    pub observation_size: usize,
+    pub half_range: Vec<f32>,
+}
+
+/// Every preset, with networks of odd widths and of depths from 0 to 3, of both activations and with a bound on gradients.
+pub fn cases(batch_size: usize) -> Vec<Case> {
+    let shapes: [(&[usize], usize, usize); 6] =
+        [(&[37, 33], 3, 1), (&[], 5, 2), (&[1], 1, 3), (&[64, 7, 40], 17, 6), (&[31, 65], 2, 1), (&[16, 16], 33, 4)];
+    let preset = |(i, (name, text)): (usize, &(&str, &str))| {
+        let (hidden, observation_size, actions) = shapes[i % shapes.len()];
+        let config = config_file::parse(text, "pendulum").expect("presets are valid");
+        let config = Config {
+            batch_size,
+            policy_hidden: hidden.to_vec(),
+            critic_hidden: hidden.iter().rev().copied().collect(),
+            steps: 1000,
+            ..config
+        };
+        let half_range = (0..actions).map(|i| 0.5 + i as f32).collect();
+        Case { name: format!("{name}, batch {batch_size}"), config, observation_size, half_range }
+    };
+    let mut cases: Vec<_> = PRESETS.iter().enumerate().map(preset).collect();
+    let other = |name: &str, change: &dyn Fn(&mut Config)| {
+        let mut config = Config {
+            batch_size,
+            policy_hidden: vec![19, 40],
+            critic_hidden: vec![40, 19],
+            steps: 1000,
+            ..Config::default()
+        };
+        change(&mut config);
+        Case { name: format!("{name}, batch {batch_size}"), config, observation_size: 4, half_range: vec![1.0, 2.0] }
+    };
+    cases.push(other("tanh", &|config| config.activation = Activation::Tanh));
+    cases.push(other("delay", &|config| {
+        config.policy_delay = 2;
+        config.alpha = Alpha::Fixed(0.3);
+    }));
+    cases
+}
+
+/// A batch whose transitions end now and then, and noise.
+pub fn batch_and_noise(config: &Config, o: usize, a: usize, number: u64) -> (Batch<f32>, Noise<f32>) {
+    let mut rng = Philox::new(11, Stream::Evaluation, number);
+    let b = config.batch_size;
+    let mut matrix = |rows, columns| Array2::from_shape_fn((rows, columns), |_| rng.sample::<f32, _>(StandardNormal));
+    let batch = Batch {
+        observation: matrix(b, o),
+        action: matrix(b, a).mapv(f32::tanh),
+        reward: matrix(b, 1).column(0).to_owned(),
+        discount: Array1::from_shape_fn(b, |i| if i % 5 == 3 { 0.0 } else { config.gamma as f32 }),
+        next_observation: matrix(b, o),
+    };
+    (batch, Noise { current: matrix(b, a), next: matrix(b, a) })
+}
+
+/// ‖x − y‖ / ‖y‖; NaN if either has one.
+fn error(x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len());
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let difference = squares(&mut x.iter().zip(y).map(|(&x, &y)| f64::from(x) - f64::from(y)));
+    let norm = squares(&mut y.iter().map(|&y| f64::from(y)));
+    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
+}
+
+/// The weights and biases of networks that follow each other, each a tensor. A bias of one number goes with its weight:
+/// its gradient is a sum that can cancel to nearly nothing, of which there is no norm to measure by.
+fn tensors(networks: &[&Mlp]) -> Vec<std::ops::Range<usize>> {
+    let (mut list, mut start) = (Vec::new(), 0);
+    for mlp in networks {
+        for layer in mlp.layers() {
+            let (weight, bias) = (&layer.weight, &layer.bias);
+            if layer.outputs == 1 {
+                list.push(start + weight.start..start + bias.end);
+            } else {
+                list.extend([weight, bias].map(|range| start + range.start..start + range.end));
+            }
+        }
+        start += mlp.parameters();
+    }
+    list
+}
+
+/// The worst error of a tensor of two flat vectors.
+fn worst(networks: &[&Mlp], x: &[f32], y: &[f32]) -> f64 {
+    tensors(networks).into_iter().map(|range| error(&x[range.clone()], &y[range])).fold(0.0, f64::max)
+}
+
+/// What the learner on the GPU has in the place of an intermediate of the CPU's, by that one's name.
+fn intermediate(cuda: &mut CudaLearner, config: &Config, o: usize, a: usize, name: &str) -> Vec<f32> {
+    let list = cuda.intermediates();
+    let mut read = |name: &str| {
+        let (_, buffer, length) = list.iter().find(|(known, ..)| known == name).unwrap_or_else(|| panic!("no {name}"));
+        cuda.read(*buffer, *length).expect("it works")
+    };
+    let b = config.batch_size;
+    let matrix = |values: Vec<f32>, columns: usize| {
+        let rows = values.len() / columns;
+        Array2::from_shape_vec((rows, columns), values).expect("it has the shape")
+    };
+    let flat = |array: Array2<f32>| array.iter().copied().collect();
+    match name {
+        "action" => flat(matrix(read("inputs"), o + a).slice(s![b.., o..]).to_owned()),
+        "d_action" => {
+            let both = read("d_action");
+            both[..b * a].iter().zip(&both[b * a..]).map(|(x, y)| x + y).collect()
+        }
+        _ if name.ends_with(".output") || name.ends_with(".d_output") => {
+            let raw = matrix(read(if name.ends_with(".output") { "raw" } else { "d_raw" }), 2 * a);
+            let columns = match (config.policy_heads, name.starts_with("policy1")) {
+                (Heads::Shared, _) => 0..2 * a,
+                (Heads::Separate, false) => 0..a,
+                (Heads::Separate, true) => a..2 * a,
+            };
+            flat(raw.slice(s![.., columns]).to_owned())
+        }
+        _ => read(name),
+    }
+}
+
+/// Whether a quantity is the one of that name, or one of its parts.
+fn is_of(quantity: &str, name: &str) -> bool {
+    quantity.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '0', '1', '2']))
+}
+
+/// Phase by phase, each from the CPU's own state, every intermediate that it leaves, with all outputs poisoned before:
+/// relative to the norm of each, at most 1e-5.
+pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
+    let mut worst_of_all: f64 = 0.0;
+    for Case { name, config, observation_size: o, half_range } in [1, 7, 257].into_iter().flat_map(cases) {
+        let Some(gpu) = gpu() else { return };
+        let a = half_range.len();
+        let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
+        let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
+        // Moments and targets that are not those of the beginning.
+        for number in 0..3 {
+            let (batch, noise) = batch_and_noise(&config, o, a, 100 + number);
+            cpu.update(&batch, &noise);
+        }
+        cuda.restore(&cpu.snapshot()).expect("it fits");
+        let (batch, noise) = batch_and_noise(&config, o, a, 0);
+        for (_, buffer, length) in cuda.intermediates() {
+            cuda.write(buffer, &vec![f32::NAN; length]).expect("it works");
+        }
+        cuda.load(&batch, &noise).expect("it works");
+        let has_value = cpu.value().is_some();
+        let mut compare = |cpu: &CpuLearner, cuda: &mut CudaLearner, phase: &str, prefixes: &[&str]| {
+            for (quantity, expected) in cpu.intermediates() {
+                let absent = has_value && quantity == "target_q";
+                if absent || !prefixes.iter().any(|prefix| is_of(&quantity, prefix)) {
+                    continue;
+                }
+                let mut found = intermediate(cuda, &config, o, a, &quantity);
+                let mut expected = expected;
+                // The rows of s′ are not looked at where V̄ has their value.
+                let forward = quantity.starts_with("policy") && !quantity.contains("d_");
+                if has_value && (forward || ["action", "log_prob"].contains(&quantity.as_str())) {
+                    expected.drain(..expected.len() / 2);
+                    found.drain(..found.len() / 2);
+                }
+                let error = error(&found, &expected);
+                assert!(error <= 1e-5, "{name}: {quantity} after {phase} differs by {error:.1e}");
+                worst_of_all = worst_of_all.max(error);
+            }
+        };
+        let poison = |cuda: &mut CudaLearner, prefixes: &[&str]| {
+            for (quantity, buffer, length) in cuda.intermediates() {
+                if prefixes.iter().any(|prefix| is_of(&quantity, prefix)) {
+                    cuda.write(buffer, &vec![f32::NAN; length]).expect("it works");
+                }
+            }
+        };
+        let gradient = |cpu: &CpuLearner, cuda: &mut CudaLearner, of: &str, networks: &[&Mlp]| {
+            let names: &[&str] = if of == "q" { &["q1", "q2"] } else { &[of] };
+            let all = cpu.gradients();
+            let expected: Vec<f32> = names
+                .iter()
+                .flat_map(|name| all.iter().find(|(known, _)| known == name).expect("it is there").1.to_vec())
+                .collect();
+            let found = intermediate(cuda, &config, o, a, &format!("{of}.gradient"));
+            worst(networks, &found, &expected)
+        };
+        let mut worst_gradient: f64 = 0.0;
+        let mut gradients_agree = |error: f64, of: &str| {
+            assert!(error <= 1e-5, "{name}: the gradient of {of} differs by {error:.1e}");
+            worst_gradient = worst_gradient.max(error);
+        };
+        let (policy, critic, value) = (cpu.policy().clone(), cpu.critic().clone(), cpu.value().cloned());
+        let alpha = (cpu.alpha(), cuda.alpha(false));
+
+        cpu.sample_actions(&batch, &noise);
+        cuda.run(&cuda.sample_actions()).expect("it works");
+        compare(&cpu, &mut cuda, "sample_actions", &["action", "log_prob", "policy0.hidden", "policy1.hidden"]);
+        compare(&cpu, &mut cuda, "sample_actions", &["policy0.output", "policy1.output"]);
+
+        cpu.critic_loss(alpha.0, &batch);
+        cuda.run(&cuda.critic_loss(alpha.1)).expect("it works");
+        compare(&cpu, &mut cuda, "critic_loss", &["q", "target_q", "target", "d_q", "critic", "v"]);
+        gradients_agree(gradient(&cpu, &mut cuda, "q", &[&critic, &critic]), "q");
+
+        poison(&mut cuda, &["q", "critic", "d_q", "v", "value"]);
+        cpu.evaluate_actions(&batch);
+        cuda.run(&cuda.evaluate_actions()).expect("it works");
+        compare(&cpu, &mut cuda, "evaluate_actions", &["q", "critic.hidden"]);
+
+        if let Some(value) = &value {
+            cpu.value_loss(alpha.0, &batch);
+            cuda.run(&cuda.value_loss(alpha.1)).expect("it works");
+            compare(&cpu, &mut cuda, "value_loss", &["v", "d_v", "value"]);
+            gradients_agree(gradient(&cpu, &mut cuda, "value", &[value]), "value");
+        }
+
+        cpu.policy_loss(alpha.0, &batch, &noise);
+        cuda.run(&cuda.policy_loss(alpha.1)).expect("it works");
+        let outputs = ["d_action", "policy0.d_output", "policy1.d_output", "policy0.d_hidden", "policy1.d_hidden"];
+        compare(&cpu, &mut cuda, "policy_loss", &outputs);
+        let networks: Vec<&Mlp> = policy.networks.iter().collect();
+        gradients_agree(gradient(&cpu, &mut cuda, "policy", &networks), "policy");
+
+        if let Some(step) = cuda.temperature_step() {
+            cpu.temperature_loss();
+            cuda.run(&[step]).expect("it works");
+            let expected = cpu.gradients().iter().find(|(name, _)| *name == "log_alpha").expect("it is there").1.to_vec();
+            let found = intermediate(&mut cuda, &config, o, a, "log_alpha.gradient");
+            gradients_agree(error(&found, &expected), "log_alpha");
+        }
+        worst_of_all = worst_of_all.max(worst_gradient);
+    }
+    println!("worst error of an intermediate over its norm: {worst_of_all:.1e}");
+}
+
+/// Asserts that all parameters and targets agree, tensor by tensor, and returns the worst error.
+pub fn parameters_agree(name: &str, cpu: &mut CpuLearner, cuda: &mut CudaLearner, bar: f64) -> f64 {
+    let (expected, found) = (cpu.snapshot(), cuda.snapshot().expect("it works"));
+    assert_eq!(expected.counts, found.counts, "{name}");
+    let (policy, critic, value) = (cpu.policy().clone(), cpu.critic().clone(), cpu.value().cloned());
+    let mut worst_of_all: f64 = 0.0;
+    for (vector, values) in &expected.vectors {
+        if vector.contains("adam") {
+            continue;
+        }
+        let networks: Vec<&Mlp> = match vector.as_str() {
+            "policy" => policy.networks.iter().collect(),
+            "value" | "target_value" => value.iter().collect(),
+            "log_alpha" => Vec::new(),
+            _ => vec![&critic],
+        };
+        let found = found.get(vector).expect("both have the same");
+        let error = if networks.is_empty() {
+            f64::from((found[0] - values[0]).abs())
+        } else {
+            worst(&networks, found, values)
+        };
+        assert!(error <= bar, "{name}: {vector} differs by {error:.1e}");
+        worst_of_all = worst_of_all.max(error);
+    }
+    worst_of_all
+}
+
+/// Twenty updates, each from the CPU's state before it: gradients within 1e-5 of each tensor's norm. And twenty of its own:
+/// parameters within 1e-3.
+pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, batch_sizes: &[usize]) {
+    for Case { name, config, observation_size: o, half_range } in batch_sizes.iter().flat_map(|&b| cases(b)) {
+        let a = half_range.len();
+        let (Some(first), Some(second)) = (gpu(), gpu()) else { return };
+        let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
+        let mut following = CudaLearner::new(&config, o, &half_range, first).expect("it fits");
+        let mut own = CudaLearner::new(&config, o, &half_range, second).expect("it fits");
+        let mut worst_gradient: f64 = 0.0;
+        for number in 0..20 {
+            let (batch, noise) = batch_and_noise(&config, o, a, number);
+            following.restore(&cpu.snapshot()).expect("it fits");
+            cpu.update(&batch, &noise);
+            following.update(&batch, &noise).expect("it works");
+            own.update(&batch, &noise).expect("it works");
+            let policy = cpu.policy().clone();
+            let networks: Vec<&Mlp> = policy.networks.iter().collect();
+            let critic = cpu.critic().clone();
+            let value = cpu.value().cloned();
+            let q: Vec<f32> = {
+                let all = cpu.gradients();
+                [all[1].1, all[2].1].concat()
+            };
+            let mut check = |of: &str, networks: &[&Mlp], expected: &[f32]| {
+                let found = intermediate(&mut following, &config, o, a, &format!("{of}.gradient"));
+                let error = worst(networks, &found, expected);
+                assert!(error <= 1e-5, "{name}: the gradient of {of} differs by {error:.1e} in update {number}");
+                worst_gradient = worst_gradient.max(error);
+            };
+            check("q", &[&critic, &critic], &q);
+            if config.policy_delay == 1 || number % config.policy_delay == config.policy_delay - 1 {
+                check("policy", &networks, cpu.gradients()[0].1);
+            }
+            if let Some(value) = &value {
+                check("value", &[value], cpu.gradients()[4].1);
+            }
+        }
+        let worst_parameter = parameters_agree(&name, &mut cpu, &mut own, 1e-3);
+        println!("{name}: gradients {worst_gradient:.1e}, parameters after 20 updates {worst_parameter:.1e}");
+    }
+}
+
+/// Deterministic and sampled actions, of one observation and of several.
+pub fn actions(gpu: fn() -> Option<Box<dyn Gpu>>) {
+    for Case { name, config, observation_size: o, half_range } in cases(3) {
+        let Some(gpu) = gpu() else { return };
+        let a = half_range.len();
+        let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
+        let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
+        for (i, rows) in [1, 1, 5, 1].into_iter().enumerate() {
+            let (batch, noise) = batch_and_noise(&Config { batch_size: rows, ..config.clone() }, o, a, i as u64);
+            for noise in [None, Some(noise.current.view())] {
+                let (mut expected, mut found) = (Array2::zeros((rows, a)), Array2::from_elem((rows, a), f32::NAN));
+                cpu.act(batch.observation.view(), noise, expected.view_mut()).expect("it works");
+                cuda.act(batch.observation.view(), noise, found.view_mut()).expect("it works");
+                let error = error(found.as_slice().expect("it is new"), expected.as_slice().expect("it is new"));
+                assert!(error <= 1e-5, "{name}: actions differ by {error:.1e}");
+            }
+        }
+    }
+}
+
+/// What is seen of updates, and what becomes of one whose loss is not finite.
+pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
+    for Case { name, config, observation_size: o, half_range } in cases(5) {
+        let Some(gpu) = gpu() else { return };
+        let a = half_range.len();
+        let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
+        let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
+        let good = cpu.snapshot();
+        let agree = |cpu: &mut CpuLearner, cuda: &mut CudaLearner| {
+            let (x, y) = (cpu.metrics(), cuda.metrics().expect("it works"));
+            assert_eq!((x.updates, x.policy_updates, x.failure), (y.updates, y.policy_updates, y.failure), "{name}");
+            let sums = |m: &soft_actor_critic::sac::Metrics| {
+                [m.critic_loss, m.value_loss, m.policy_loss, m.temperature_loss, m.q, m.entropy, m.alpha]
+            };
+            for (x, y) in sums(&x).into_iter().zip(sums(&y)) {
+                assert!((x - y).abs() <= 1e-4 * (1.0 + x.abs()), "{name}: {x} and {y}");
+            }
+            parameters_agree(&name, cpu, cuda, 1e-4);
+        };
+        agree(&mut cpu, &mut cuda);
+        for number in 0..3 {
+            let (batch, noise) = batch_and_noise(&config, o, a, number);
+            cpu.update(&batch, &noise);
+            cuda.update(&batch, &noise).expect("it works");
+            agree(&mut cpu, &mut cuda);
+        }
+        // A reward that is no number, and then a good batch that comes too late; a network that is none.
+        let (mut bad, noise) = batch_and_noise(&config, o, a, 3);
+        bad.reward[2] = f32::NAN;
+        let (fine, _) = batch_and_noise(&config, o, a, 4);
+        for batch in [&bad, &fine] {
+            cpu.update(batch, &noise);
+            cuda.update(batch, &noise).expect("it works");
+            assert!(cpu.metrics().failure.is_some(), "{name}");
+            agree(&mut cpu, &mut cuda);
+        }
+        for vector in ["policy", "value", "log_alpha"] {
+            let mut broken = good.clone();
+            let Some(values) = broken.get_mut(vector) else { continue };
+            values.fill(f32::INFINITY);
+            for learner in [&mut cpu as &mut dyn Learner, &mut cuda] {
+                learner.restore(&broken).expect("it fits");
+                learner.update(&fine, &noise).expect("it works");
+            }
+            let (x, y) = (cpu.metrics().failure, cuda.metrics().expect("it works").failure);
+            assert_eq!(x, y, "{name}, {vector}");
+            for learner in [&mut cpu as &mut dyn Learner, &mut cuda] {
+                learner.restore(&good).expect("it fits");
+            }
+        }
+        let (batch, noise) = batch_and_noise(&config, o, a, 5);
+        cpu.update(&batch, &noise);
+        cuda.update(&batch, &noise).expect("it works");
+        agree(&mut cpu, &mut cuda);
+    }
+}

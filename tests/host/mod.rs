@@ -1,0 +1,156 @@
+//! A [`Gpu`] without a GPU: the kernels of `kernels/`, compiled by a C++ compiler against `shim.cpp`.
+
+use soft_actor_critic::error::Error;
+use soft_actor_critic::gpu::kernels::{KERNELS, Launch};
+use soft_actor_critic::gpu::{Buffer, Gpu, Recording};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+type Kernel = unsafe extern "C" fn(*const c_void);
+type RunKernel = unsafe extern "C" fn(Kernel, *const u64, *const u32, u64) -> bool;
+type Size = unsafe extern "C" fn() -> usize;
+
+/// The compiled kernels.
+struct Library {
+    run: RunKernel,
+    kernels: HashMap<&'static str, Kernel>,
+    /// Bytes of each kernel's arguments, by its name, and of `Status`.
+    sizes: HashMap<&'static str, usize>,
+    _library: libloading::Library,
+}
+
+/// What runs the kernels on the CPU, one learner's worth. Launches come one at a time, even from several learners.
+pub struct Host {
+    library: &'static Library,
+    memory: Vec<Vec<u64>>,
+    recordings: Vec<Vec<Launch>>,
+    launches: u64,
+    limit_words: usize,
+    fails_at: Option<u64>,
+}
+
+impl Host {
+    /// Compiles the kernels, the first time; none, with a word about it, where there is no C++ compiler.
+    pub fn new() -> Option<Self> {
+        static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
+        let library = LIBRARY.get_or_init(|| compile(&[])).as_ref()?;
+        Some(Self::of(library))
+    }
+
+    fn of(library: &'static Library) -> Self {
+        let (memory, recordings) = (Vec::new(), Vec::new());
+        Self { library, memory, recordings, launches: 0, limit_words: usize::MAX, fails_at: None }
+    }
+
+    /// With so little memory.
+    #[allow(dead_code, reason = "not every test file asks for it")]
+    pub fn with_memory(self, limit_words: usize) -> Self {
+        Self { limit_words, ..self }
+    }
+
+    /// With a device that fails at this launch and ever after.
+    #[allow(dead_code, reason = "not every test file asks for it")]
+    pub fn that_fails_at(self, launch: u64) -> Self {
+        Self { fails_at: Some(launch), ..self }
+    }
+
+    /// Bytes of each kernel's arguments as C++ lays them out, and of `Status` by the name `status`.
+    #[allow(dead_code, reason = "not every test file asks for it")]
+    pub fn sizes(&self) -> &HashMap<&'static str, usize> {
+        &self.library.sizes
+    }
+}
+
+fn compile(definitions: &[&str]) -> Option<Library> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    if Command::new(&compiler).arg("--version").output().is_err() {
+        println!("skipped: kernels on the CPU, because there is no C++ compiler {compiler}; install one, or name it in CXX");
+        assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
+        return None;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{}.so", std::process::id()));
+    let output = Command::new(&compiler)
+        .args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC"])
+        .args(definitions)
+        .arg(root.join("tests/host/shim.cpp"))
+        .arg("-o")
+        .arg(&built)
+        .output()
+        .expect("it has just been run");
+    assert!(output.status.success(), "the kernels do not compile: {}", String::from_utf8_lossy(&output.stderr));
+    // SAFETY: the library was made from the sources of this project, and its functions have the types that are asked for.
+    unsafe {
+        let library = libloading::Library::new(&built).expect("it has just been built");
+        std::fs::remove_file(&built).expect("it has just been built");
+        let size = |name: &str| library.get::<Size>(format!("size_{name}")).expect("every kernel has it")();
+        let kernel = |name: &str| *library.get::<Kernel>(format!("host_{name}")).expect("every kernel has it");
+        Some(Library {
+            run: *library.get::<RunKernel>("run_kernel").expect("the shim has it"),
+            kernels: KERNELS.iter().map(|&(name, _)| (name, kernel(name))).collect(),
+            sizes: KERNELS.iter().map(|&(name, _)| name).chain(["status"]).map(|name| (name, size(name))).collect(),
+            _library: library,
+        })
+    }
+}
+
+/// The shim has one set of fibers.
+static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+impl Gpu for Host {
+    fn name(&self) -> String {
+        "kernels on the CPU".into()
+    }
+
+    fn allocate(&mut self, words: usize) -> Result<Buffer, Error> {
+        if words > self.limit_words {
+            return Err(Error::Device(format!("it has not {words} words of memory left")));
+        }
+        self.limit_words -= words;
+        self.memory.push(vec![0; words.div_ceil(2).max(1)]);
+        Ok(Buffer(self.memory.last().expect("it has just been pushed").as_ptr() as u64))
+    }
+
+    fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
+        // SAFETY: buffers are memory of this process, and callers copy within them.
+        unsafe { (to.0 as *mut u32).copy_from_nonoverlapping(words.as_ptr(), words.len()) };
+        Ok(())
+    }
+
+    fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
+        // SAFETY: as for `upload`.
+        unsafe { words.as_mut_ptr().copy_from_nonoverlapping(from.0 as *const u32, words.len()) };
+        Ok(())
+    }
+
+    fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for Launch { kernel, grid, arguments } in launches {
+            self.launches += 1;
+            if self.fails_at.is_some_and(|launch| self.launches >= launch) {
+                return Err(Error::Device(format!("launching the kernel {kernel} failed")));
+            }
+            // SAFETY: arguments are what the kernel takes; a test compares their sizes.
+            let well = unsafe {
+                (self.library.run)(self.library.kernels[kernel], arguments.as_ptr(), grid.as_ptr(), self.launches)
+            };
+            assert!(well, "threads of a block of {kernel} end while others wait at a barrier");
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
+        self.recordings.push(launches);
+        Ok(Recording(self.recordings.len() - 1))
+    }
+
+    fn replay(&mut self, Recording(number): Recording) -> Result<(), Error> {
+        let launches = std::mem::take(&mut self.recordings[number]);
+        let outcome = self.run(&launches);
+        self.recordings[number] = launches;
+        outcome
+    }
+}
