@@ -70,7 +70,8 @@ impl Device {
                     let small = &Config { replay_capacity: config.batch_size, ..config.clone() };
                     let mut cuda = CudaLearner::new(small, observation_size, half_range, Box::new(gpu))?;
                     let mut cpu = CpuLearner::<f32>::new(small, observation_size, half_range);
-                    let time = |learner: &mut dyn Learner| seconds_per_step(learner, small, observation_size, half_range);
+                    let time =
+                        |learner: &mut dyn Learner| seconds_per_step(learner, small, observation_size, half_range);
                     Ok((name, time(&mut cuda)?, time(&mut cpu)?))
                 });
                 let (name, cuda, cpu) = match trial {

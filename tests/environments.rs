@@ -100,7 +100,10 @@ fn failure(trainer: &mut Trainer) -> Error {
 }
 
 fn assert_finite(trainer: &mut Trainer) {
-    assert!(trainer.actor().expect("it runs on the CPU").theta().iter().all(|value| value.is_finite()), "the policy is spoilt");
+    assert!(
+        trainer.actor().expect("it runs on the CPU").theta().iter().all(|value| value.is_finite()),
+        "the policy is spoilt"
+    );
 }
 
 /// The error tells step and problem, and does so in one line that names the mend.
@@ -129,7 +132,11 @@ fn a_faulty_step_ends_training_and_evaluation_with_its_number_and_problem() {
         assert_environment_failed::<()>(Err(failure(&mut trainer)), 7, problem);
         assert_eq!(trainer.steps(), 6);
         assert_environment_failed(trainer.evaluate(1), 7, problem);
-        assert_environment_failed(evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut env, 0, 1, true), 7, problem);
+        assert_environment_failed(
+            evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut env, 0, 1, true),
+            7,
+            problem,
+        );
     }
 }
 
@@ -145,7 +152,11 @@ fn a_faulty_reset_ends_training_and_evaluation_with_the_steps_before_it_and_its_
         assert_environment_failed(train_on(&at_once), 0, problem);
         let mut trainer = train_on(&later).expect("it begins well");
         assert_environment_failed::<()>(Err(failure(&mut trainer)), 20, problem);
-        assert_environment_failed(evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut at_once, 0, 1, false), 0, problem);
+        assert_environment_failed(
+            evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut at_once, 0, 1, false),
+            0,
+            problem,
+        );
     }
 }
 
@@ -166,7 +177,12 @@ fn random_actions_are_held_and_updates_begin_where_they_are_told_to() {
     while !trainer.is_finished() {
         trainer.step().expect("it is harmless");
         // One update after step 20, and one after each that follows, while actions are still random.
-        assert_eq!(trainer.metrics().expect("it runs on the CPU").updates, (trainer.steps() + 1).saturating_sub(20), "step {}", trainer.steps());
+        assert_eq!(
+            trainer.metrics().expect("it runs on the CPU").updates,
+            (trainer.steps() + 1).saturating_sub(20),
+            "step {}",
+            trainer.steps()
+        );
     }
     let actions = env.actions.lock().expect("nobody panics with it").clone();
     for (step, pair) in actions.windows(2).enumerate() {
@@ -204,7 +220,8 @@ fn exploding_rewards_end_training_with_the_quantity_and_leave_the_policy_finite(
     let line = error.to_string();
     assert!(line.contains(quantity) && line.contains(&format!("step {step}")) && line.contains("lower"), "{line}");
 
-    let (learned, metrics) = (trainer.actor(), trainer.metrics());
+    let learned = trainer.actor().expect("it runs on the CPU");
+    let metrics = trainer.metrics().expect("it runs on the CPU");
     assert!(metrics.updates > 0 && metrics.critic_loss.is_finite() && metrics.policy_loss.is_finite());
     assert_eq!(trainer.step().expect_err("it does not recover"), Error::NonFinite { step: step + 1, quantity });
     assert_eq!(trainer.actor().expect("it runs on the CPU").theta(), learned.theta());

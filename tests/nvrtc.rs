@@ -10,7 +10,9 @@ fn has_nvrtc() -> bool {
     match version {
         Some((major, minor)) => println!("NVRTC {major}.{minor}"),
         None => {
-            println!("skipped: there is no NVRTC; `pip install nvidia-cuda-nvrtc-cu12`, and name its lib in LD_LIBRARY_PATH");
+            println!(
+                "skipped: there is no NVRTC; `pip install nvidia-cuda-nvrtc-cu12`, and name its lib in LD_LIBRARY_PATH"
+            );
             assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
         }
     }

@@ -174,7 +174,9 @@ fn a_device_that_fails_ends_training() {
     let mut trainer = Trainer::with_learner(
         || Box::new(Pendulum::new()),
         config,
-        |config, o, half_range| Ok(Box::new(CudaLearner::new(config, o, half_range, Box::new(host.that_fails_at(200)))?)),
+        |config, o, half_range| {
+            Ok(Box::new(CudaLearner::new(config, o, half_range, Box::new(host.that_fails_at(200)))?))
+        },
     )
     .expect("it begins");
     let mut steps = 0;

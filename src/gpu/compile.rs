@@ -4,7 +4,7 @@
 use super::kernels::FILES;
 use cudarc::nvrtc::{result, sys};
 use std::ffi::{CString, c_int};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The kernels in the assembly that drivers compile by themselves, for compute capability 7.5 and later.
 pub const PTX: &str = include_str!("../../kernels/sac.ptx");
@@ -25,16 +25,22 @@ pub fn source() -> String {
     FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}")).collect()
 }
 
-/// What tells one source from another: FNV-1a of its bytes and of `more`.
+/// What tells the present source, together with `more`, from others.
 pub fn fingerprint(more: &str) -> String {
-    let bytes = source().into_bytes().into_iter().chain(more.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
+    format!("{:016x}", fnv_1a(&[source().as_bytes(), more.as_bytes()].concat()))
+}
+
+/// The hash of Fowler, Noll and Vo, in its 64-bit variant 1a: one that stays the same from one build to the next.
+fn fnv_1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The first line of [`PTX`], if it is made of the present source.
 pub fn ptx_header() -> String {
-    format!("// The kernels of soft-actor-critic for compute capability 7.5, made of source {} by NVRTC.", fingerprint(""))
+    format!(
+        "// The kernels of soft-actor-critic for compute capability 7.5, made of source {} by NVRTC.",
+        fingerprint("")
+    )
 }
 
 /// The version of NVRTC, major and minor, if the system has one that is new enough.
@@ -83,7 +89,8 @@ pub fn compile(architecture: &str) -> Result<Compiled, String> {
     let compiled = unsafe { result::compile_program(program, &options) };
     // SAFETY: as above; the log ends with a zero byte.
     let log = unsafe { result::get_program_log(program) }.map_err(failed)?;
-    let log = String::from_utf8_lossy(&log.iter().map(|&c| c as u8).collect::<Vec<_>>()).trim_end_matches('\0').to_string();
+    let log =
+        String::from_utf8_lossy(&log.iter().map(|&c| c as u8).collect::<Vec<_>>()).trim_end_matches('\0').to_string();
     let image = compiled.and_then(|()| {
         if !real {
             // SAFETY: as above.
@@ -114,7 +121,7 @@ pub fn images(major: i32, minor: i32) -> impl Iterator<Item = (Vec<u8>, String)>
         let name = format!("{}-{architecture}.cubin", fingerprint(version));
         Some(cache_directory()?.join(name))
     });
-    let cached = file.clone().and_then(|file| Some((std::fs::read(&file).ok()?, "kernels from the cache".to_string())));
+    let cached = file.as_ref().and_then(|file| Some((kept(file)?, "kernels from the cache".to_string())));
     let fresh = version.map(|version| (architecture, version, file));
     let fresh = fresh.into_iter().filter_map(|(architecture, version, file)| {
         // An architecture that this NVRTC does not know is left to the driver and the PTX.
@@ -132,13 +139,20 @@ pub fn images(major: i32, minor: i32) -> impl Iterator<Item = (Vec<u8>, String)>
     cached.into_iter().chain(fresh).chain(ptx)
 }
 
-/// Writes a file that is either whole or not there.
-fn keep(file: &std::path::Path, image: &[u8]) -> std::io::Result<()> {
+/// The image in a file of the cache, if it is what [`keep`] has written there.
+fn kept(file: &Path) -> Option<Vec<u8>> {
+    let mut image = std::fs::read(file).ok()?;
+    let hash = image.split_off(image.len().checked_sub(8)?);
+    (hash == fnv_1a(&image).to_le_bytes()).then_some(image)
+}
+
+/// Writes an image, and its hash after it, to a file that is either whole or not there.
+fn keep(file: &Path, image: &[u8]) -> std::io::Result<()> {
     if let Some(directory) = file.parent() {
         std::fs::create_dir_all(directory)?;
     }
     let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, image)?;
+    std::fs::write(&temporary, [image, &fnv_1a(image).to_le_bytes()].concat())?;
     std::fs::rename(temporary, file)
 }
 

@@ -50,7 +50,9 @@ impl Cuda {
         })?;
         let mut version = 0;
         // SAFETY: every driver has this function, and it writes one number.
-        unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(failed("asking for the driver's version"))?;
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }
+            .result()
+            .map_err(failed("asking for the driver's version"))?;
         if version < OLDEST_DRIVER {
             let (major, minor) = (version / 1000, version % 1000 / 10);
             return Err(device(format!(
@@ -72,7 +74,9 @@ impl Cuda {
         let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let model = context.name().map_err(failed("asking for the device's name"))?;
         if (major, minor) < OLDEST_GPU {
-            return Err(device(format!("{model} is of compute capability {major}.{minor}, below 7.5; say --device cpu")));
+            return Err(device(format!(
+                "{model} is of compute capability {major}.{minor}, below 7.5; say --device cpu"
+            )));
         }
         let (module, origin) = load(compile::images(major, minor))?;
         let mut cuda = Self {
@@ -122,16 +126,15 @@ fn load(images: impl Iterator<Item = (Vec<u8>, String)>) -> Result<(sys::CUmodul
     }
     let error = refused.expect("there always is the PTX");
     let why = Error::Device(format!(
-        "the driver refuses the kernels ({error}); install NVRTC of its own CUDA version, or update the driver"
+        "the driver refuses the kernels ({:?}); install NVRTC of its own CUDA version, or update the driver",
+        error.0
     ));
     Err(why)
 }
 
 /// An error of the driver as one of ours.
 fn failed(what: &str) -> impl Fn(DriverError) -> Error + use<'_> {
-    move |error| {
-        Error::Device(format!("{what} failed ({:?}); free the device of other work, or say --device cpu", error.0))
-    }
+    move |error| Error::Device(format!("{what} failed ({:?}); begin again, or say --device cpu", error.0))
 }
 
 impl Gpu for Cuda {
@@ -158,7 +161,8 @@ impl Gpu for Cuda {
     fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
         self.bind()?;
         // SAFETY: callers copy within a buffer; memory that is not page-locked is read before the function returns.
-        unsafe { result::memcpy_htod_async(to.0, words, self.stream.cu_stream()) }.map_err(failed("copying to the device"))
+        unsafe { result::memcpy_htod_async(to.0, words, self.stream.cu_stream()) }
+            .map_err(failed("copying to the device"))
     }
 
     fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {

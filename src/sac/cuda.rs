@@ -468,8 +468,7 @@ impl CudaLearner {
             polyak.launch_over(all)
         });
         let step = Some(self.step(parameters));
-        let order =
-            if self.config.loss_order == LossOrder::TemperatureFirst { [follow, step] } else { [step, follow] };
+        let order = if self.config.loss_order == LossOrder::TemperatureFirst { [follow, step] } else { [step, follow] };
         order.into_iter().flatten().collect()
     }
 
@@ -793,8 +792,7 @@ impl Learner for CudaLearner {
 
     fn metrics(&mut self) -> Result<Metrics, Error> {
         let alpha = self.alpha(self.updates == 0);
-        let alpha =
-            if alpha.is_fixed > 0 { alpha.fixed } else { self.read(self.log_alpha.values, 1)?[0].exp() };
+        let alpha = if alpha.is_fixed > 0 { alpha.fixed } else { self.read(self.log_alpha.values, 1)?[0].exp() };
         let status = self.download_status()?;
         let quantity = |code: u64| QUANTITIES[code as usize - 1];
         Ok(Metrics {

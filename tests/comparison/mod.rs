@@ -238,7 +238,8 @@ pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
         if let Some(step) = cuda.temperature_step() {
             cpu.temperature_loss();
             cuda.run(&[step]).expect("it works");
-            let expected = cpu.gradients().iter().find(|(name, _)| *name == "log_alpha").expect("it is there").1.to_vec();
+            let expected =
+                cpu.gradients().iter().find(|(name, _)| *name == "log_alpha").expect("it is there").1.to_vec();
             let found = intermediate(&mut cuda, &config, o, a, "log_alpha.gradient");
             gradients_agree(error(&found, &expected), "log_alpha");
         }
@@ -264,11 +265,8 @@ pub fn parameters_agree(name: &str, cpu: &mut CpuLearner, cuda: &mut CudaLearner
             _ => vec![&critic],
         };
         let found = found.get(vector).expect("both have the same");
-        let error = if networks.is_empty() {
-            f64::from((found[0] - values[0]).abs())
-        } else {
-            worst(&networks, found, values)
-        };
+        let error =
+            if networks.is_empty() { f64::from((found[0] - values[0]).abs()) } else { worst(&networks, found, values) };
         assert!(error <= bar, "{name}: {vector} differs by {error:.1e}");
         worst_of_all = worst_of_all.max(error);
     }

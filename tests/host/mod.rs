@@ -4,14 +4,21 @@ use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::kernels::{KERNELS, Launch};
 use soft_actor_critic::gpu::{Buffer, Gpu, Recording};
 use std::collections::HashMap;
-use std::ffi::c_void;
-use std::path::Path;
+use std::ffi::{CString, c_char, c_void};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 type Kernel = unsafe extern "C" fn(*const c_void);
 type RunKernel = unsafe extern "C" fn(Kernel, *const u64, *const u32, u64) -> bool;
-type Size = unsafe extern "C" fn() -> usize;
+
+/// `Registration` of the shim.
+#[repr(C)]
+struct Registration {
+    _name: *const c_char,
+    run: Kernel,
+    size: usize,
+}
 
 /// The compiled kernels.
 struct Library {
@@ -36,7 +43,7 @@ impl Host {
     /// Compiles the kernels, the first time; none, with a word about it, where there is no C++ compiler.
     pub fn new() -> Option<Self> {
         static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
-        let library = LIBRARY.get_or_init(|| compile(&[])).as_ref()?;
+        let library = LIBRARY.get_or_init(load).as_ref()?;
         Some(Self::of(library))
     }
 
@@ -64,34 +71,51 @@ impl Host {
     }
 }
 
-fn compile(definitions: &[&str]) -> Option<Library> {
+/// Compiles a file of this folder to a shared library called `name` in a new folder of its own, and returns its path; none,
+/// with a word about it, where there is no C++ compiler.
+pub fn compile(file: &str, name: &str) -> Option<PathBuf> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     if Command::new(&compiler).arg("--version").output().is_err() {
-        println!("skipped: kernels on the CPU, because there is no C++ compiler {compiler}; install one, or name it in CXX");
+        println!(
+            "skipped: kernels on the CPU, because there is no C++ compiler {compiler}; install one, or name it in CXX"
+        );
         assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
         return None;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{}.so", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("the folder can be made");
+    let built = folder.join(name);
     let output = Command::new(&compiler)
         .args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC"])
-        .args(definitions)
-        .arg(root.join("tests/host/shim.cpp"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host").join(file))
         .arg("-o")
         .arg(&built)
         .output()
         .expect("it has just been run");
     assert!(output.status.success(), "the kernels do not compile: {}", String::from_utf8_lossy(&output.stderr));
-    // SAFETY: the library was made from the sources of this project, and its functions have the types that are asked for.
+    Some(built)
+}
+
+fn load() -> Option<Library> {
+    let built = compile("shim.cpp", "libkernels.so")?;
+    // SAFETY: the library was made from the sources of this project, and what it has is of the types that are asked for.
     unsafe {
         let library = libloading::Library::new(&built).expect("it has just been built");
-        std::fs::remove_file(&built).expect("it has just been built");
-        let size = |name: &str| library.get::<Size>(format!("size_{name}")).expect("every kernel has it")();
-        let kernel = |name: &str| *library.get::<Kernel>(format!("host_{name}")).expect("every kernel has it");
+        let _ = std::fs::remove_dir_all(built.parent().expect("it has its own folder"));
+        let find = library.get::<unsafe extern "C" fn(*const c_char) -> *const Registration>("find_kernel");
+        let find = find.expect("the shim has it");
+        let kernel = |&(name, _): &(&'static str, usize)| {
+            let c_name = CString::new(name).expect("names of kernels have no zero byte");
+            let registration = find(c_name.as_ptr()).as_ref();
+            (name, registration.unwrap_or_else(|| panic!("there is no kernel {name}")))
+        };
+        let kernels: Vec<_> = KERNELS.iter().map(kernel).collect();
+        let status = library.get::<unsafe extern "C" fn() -> usize>("size_of_status").expect("the shim has it")();
+        let sizes = kernels.iter().map(|(name, registration)| (*name, registration.size));
         Some(Library {
             run: *library.get::<RunKernel>("run_kernel").expect("the shim has it"),
-            kernels: KERNELS.iter().map(|&(name, _)| (name, kernel(name))).collect(),
-            sizes: KERNELS.iter().map(|&(name, _)| name).chain(["status"]).map(|name| (name, size(name))).collect(),
+            sizes: sizes.chain([("status", status)]).collect(),
+            kernels: kernels.iter().map(|(name, registration)| (*name, registration.run)).collect(),
             _library: library,
         })
     }

@@ -26,11 +26,27 @@ static Index threadIdx, blockIdx;
 #define __align__(bytes) __attribute__((aligned(bytes)))
 // All shared memory lies in one section, which is filled anew for every block.
 #define __shared__ static __attribute__((section("shared_memory")))
-#define KERNEL(name, Arguments)                                                            \
-    static void name(const Arguments args);                                                \
-    extern "C" void host_##name(const void* args) { name(*static_cast<const Arguments*>(args)); } \
-    extern "C" size_t size_##name() { return sizeof(Arguments); }                          \
+#define KERNEL(name, Arguments)                                                                      \
+    static void name(const Arguments args);                                                          \
+    static void run_##name(const void* args) { name(*static_cast<const Arguments*>(args)); }         \
+    static const Registration registration_##name(#name, run_##name, sizeof(Arguments));             \
     static void name(const Arguments args)
+
+// The kernels, each with the bytes of its arguments.
+struct Registration {
+    const char* name;
+    void (*run)(const void*);
+    size_t size;
+    const Registration* next;
+    Registration(const char* name, void (*run)(const void*), size_t size);
+};
+
+static const Registration* registrations;
+
+Registration::Registration(const char* name, void (*run)(const void*), size_t size)
+    : name(name), run(run), size(size), next(registrations) {
+    registrations = this;
+}
 
 static void __syncthreads();
 
@@ -45,7 +61,14 @@ static float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
 #include "../../kernels/loss.cu"
 #include "../../kernels/replay.cu"
 
-extern "C" size_t size_status() { return sizeof(Status); }
+// The kernel of that name, null if there is none.
+extern "C" const Registration* find_kernel(const char* name) {
+    const Registration* found = registrations;
+    while (found && strcmp(found->name, name) != 0) found = found->next;
+    return found;
+}
+
+extern "C" size_t size_of_status() { return sizeof(Status); }
 
 extern char __start_shared_memory[], __stop_shared_memory[];
 

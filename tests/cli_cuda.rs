@@ -1,0 +1,151 @@
+//! The program with `--device`, on a driver that only pretends to have GPUs (`tests/host/driver.cpp`).
+#![cfg(target_os = "linux")]
+
+#[allow(dead_code, reason = "only the compiling is needed here")]
+mod host;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// Runs `sac` with the pretended driver, something wrong with it, and a cache of its own.
+fn sac(fault: &str, cache: &str, arguments: &[&str]) -> Option<Output> {
+    static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let driver = DRIVER.get_or_init(|| host::compile("driver.cpp", "libcuda.so")).as_ref()?;
+    let folder = driver.parent().expect("it is in a folder");
+    // What the system knows besides stays known, NVRTC above all.
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let libraries = std::env::join_paths([folder.to_path_buf()].into_iter().chain(std::env::split_paths(&libraries)));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sac"));
+    command.args(arguments).current_dir(new_folder("work"));
+    command.env("LD_LIBRARY_PATH", libraries.expect("no path has a colon"));
+    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join(cache));
+    Some(command.env("FAKE_CUDA", fault).output().expect("it can be run"))
+}
+
+/// An empty folder that no other test has.
+fn new_folder(name: &str) -> PathBuf {
+    static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-{}-{name}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("it can be made");
+    folder
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A small run into `out`.
+fn small<'a>(out: &'a str, device: &'a str) -> Vec<&'a str> {
+    let mut arguments = vec!["pendulum", "--device", device, "--out", out, "--steps", "420", "--hidden", "8,8"];
+    arguments.extend(["--batch", "8", "--eval-every", "100", "--eval-episodes", "1"]);
+    arguments
+}
+
+#[test]
+fn a_run_on_a_gpu_learns_saves_and_repeats_itself() {
+    let outs = [new_folder("a"), new_folder("b")];
+    for out in &outs {
+        let Some(output) = sac("", "cache-run", &small(out.to_str().expect("it is text"), "cuda:1")) else { return };
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        assert!(told.contains("device: Fake GPU 1, kernels "), "{told}");
+    }
+    let read = |out: &Path, name: &str| std::fs::read(out.join(name)).expect("every run has it");
+    for name in ["metrics.csv", "policy.safetensors", "config.toml"] {
+        assert_eq!(read(&outs[0], name), read(&outs[1], name), "{name}");
+    }
+    let metrics = text(&read(&outs[0], "metrics.csv"));
+    assert!(metrics.lines().count() > 5 && !metrics.contains("NaN"), "{metrics}");
+    let run = outs[0].to_str().expect("it is text");
+    let output = sac("", "cache-run", &["eval", run, "--episodes", "1"]).expect("there is a driver");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// What is wrong before training: exit code 2, one line that names the mend, and nothing written.
+#[test]
+fn a_gpu_that_cannot_be_used_is_told_before_anything_is_written() {
+    let cases = [
+        ("no-device", "cuda", "the driver finds no device; say --device cpu"),
+        ("old-driver", "cuda", "its driver supports CUDA 11.4 at most; update it to one for CUDA 12"),
+        ("old-device", "cuda", "Fake GPU 0 is of compute capability 6.0, below 7.5; say --device cpu"),
+        ("refuse", "cuda", "the driver refuses the kernels (CUDA_ERROR_INVALID_IMAGE); install NVRTC"),
+        ("memory 1000", "cuda", "MiB of memory left; free it, or say --device cpu"),
+        ("memory 20000", "cuda", "a replay memory of 420 transitions does not fit"),
+        ("", "cuda:2", "there is no device 2; there are 2: cuda:0, cuda:1"),
+        ("", "cuda:x", "it is none of auto, cpu, cuda and cuda:N"),
+        ("", "gpu", "it is none of auto, cpu, cuda and cuda:N"),
+    ];
+    for (fault, device, mend) in cases {
+        let out = new_folder("none").join("run");
+        let Some(output) = sac(fault, "cache-faults", &small(out.to_str().expect("it is text"), device)) else {
+            return;
+        };
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{fault} {device}: {told}");
+        assert!(told.contains(mend) && told.trim().lines().count() == 1, "{fault} {device}: {told}");
+        assert!(!out.exists(), "{fault} {device}");
+    }
+}
+
+/// A GPU that fails during training: exit code 1, and the run is there, with a policy that acts.
+#[test]
+fn a_gpu_that_fails_leaves_the_run() {
+    let out = new_folder("failing");
+    let run = out.to_str().expect("it is text");
+    let Some(output) = sac("launch 9000", "cache-run", &small(run, "cuda")) else { return };
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("launching kernels failed (CUDA_ERROR_ILLEGAL_ADDRESS)"), "{told}");
+    assert!(told.contains("holds the run until then, its policy that of the last evaluation"), "{told}");
+    let metrics = std::fs::read_to_string(out.join("metrics.csv")).expect("it is there");
+    assert!(metrics.lines().count() > 2, "{metrics}");
+    let output = sac("", "cache-run", &["eval", run, "--episodes", "1"]).expect("there is a driver");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// The faster one is taken, and both times are told; a GPU that cannot be used is the reason to take the CPU.
+#[test]
+fn auto_says_what_it_takes_and_why() {
+    for (fault, why) in [("", "device: the CPU; a step takes "), ("no-device", "the driver finds no device")] {
+        let out = new_folder("auto");
+        let Some(output) = sac(fault, "cache-run", &small(out.to_str().expect("it is text"), "auto")) else { return };
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        assert!(told.contains(why) && told.contains("device: the CPU"), "{told}");
+    }
+}
+
+/// Kernels are compiled once, and taken from the cache after that, unless that is spoilt; a driver that refuses them gets
+/// the PTX.
+#[test]
+fn compiled_kernels_are_kept() {
+    let cache = format!("cache-{}", std::process::id());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&cache).join("soft-actor-critic");
+    let origin = |fault: &str| {
+        let out = new_folder("cache");
+        let output = sac(fault, &cache, &small(out.to_str().expect("it is text"), "cuda"))?;
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        let (_, after) = told.split_once("device: Fake GPU 0, ").unwrap_or_else(|| panic!("{told}"));
+        Some(after.lines().next().expect("a split has a first part").trim().to_string())
+    };
+    let Some(first) = origin("") else { return };
+    if soft_actor_critic::gpu::compile::nvrtc().is_none() {
+        assert_eq!(first, "kernels compiled by the driver");
+        assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
+        println!("skipped: the cache, because there is no NVRTC");
+        return;
+    }
+    assert!(first.starts_with("kernels compiled by NVRTC "), "{first}");
+    assert_eq!(origin("").as_deref(), Some("kernels from the cache"));
+    let files: Vec<_> =
+        std::fs::read_dir(&folder).expect("it is there").map(|entry| entry.expect("it is there").path()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    let whole = std::fs::read(file).expect("it is there");
+    std::fs::write(file, &whole[..whole.len() / 2]).expect("it can be written");
+    assert_eq!(origin(""), Some(first));
+    assert_eq!(std::fs::read(file).expect("it is there"), whole);
+    assert_eq!(origin("old-cubin").as_deref(), Some("kernels compiled by the driver"));
+}
