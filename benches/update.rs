@@ -1,4 +1,5 @@
-//! One update and one action: the batch drawn from 100 000 stored transitions, and all noise, included.
+//! One update and one action on the CPU: the batch drawn from 100 000 stored transitions, and all noise, included. For a
+//! GPU beside it see `benches/devices.rs`.
 //!
 //! `cargo bench` runs everything; `cargo bench --bench update -- update/cpu` only some. `SAC_BENCH_THREADS` sets the
 //! number of threads, 2 if it is not set.
@@ -7,9 +8,9 @@ use criterion::{BenchmarkId, Criterion};
 use ndarray::Array2;
 use rand::Rng;
 use soft_actor_critic::config::Config;
-use soft_actor_critic::replay::{Batch, Replay, Transition};
+use soft_actor_critic::replay::{Replay, Transition};
 use soft_actor_critic::rng::{Philox, Stream};
-use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
+use soft_actor_critic::sac::{CpuLearner, Learner};
 use soft_actor_critic::train::with_threads;
 use std::time::Duration;
 
@@ -67,19 +68,11 @@ fn update(criterion: &mut Criterion) {
     ] {
         let Size { obs, act, batch: batch_size, hidden } = size;
         let (mut learner, replay) = (size.learner(), size.replay());
-        let (mut batch, mut noise) = (Batch::zeros(batch_size, obs, act), Noise::zeros(batch_size, act));
-        let (mut rows, mut updates) = (vec![0; batch_size], 0);
+        let mut updates = 0;
         let id = BenchmarkId::new("cpu", format!("obs{obs}-act{act}-b{batch_size}-h{hidden}"));
         group.bench_function(id, |bencher| {
             bencher.iter(|| {
-                rayon::join(
-                    || {
-                        replay.sample(&mut Philox::new(0, Stream::Replay, updates), &mut rows);
-                        replay.gather(&rows, 0.99, &mut batch);
-                    },
-                    || noise.fill(&mut Philox::new(0, Stream::Update, updates)),
-                );
-                learner.update(&batch, &noise);
+                learner.learn(&replay, updates).expect("it runs on the CPU");
                 updates += 1;
             });
         });
@@ -97,7 +90,6 @@ fn act(criterion: &mut Criterion) {
 }
 
 fn main() {
-    println!("update/cuda, act/cuda: not measured, there is no CUDA learner yet");
     let threads =
         std::env::var("SAC_BENCH_THREADS").ok().map_or(2, |n| n.parse().expect("SAC_BENCH_THREADS: a number"));
     let run = || {

@@ -1,0 +1,142 @@
+//! One update on the CPU beside one on an NVIDIA GPU, for batches from 256 to 16 384 and widths from 64 to 1024: the batch
+//! drawn from 100 000 stored transitions, and all noise, included. A table in Markdown; the ratio tells when a GPU pays.
+//!
+//! `cargo bench --bench devices`, or with `-- quick` for batch 256 alone, with `-- cpu` or `-- cuda` for one side.
+//! `SAC_BENCH_THREADS` sets the number of threads, one a core, up to four, if it is not set.
+
+use ndarray::Array2;
+use rand::Rng;
+use soft_actor_critic::config::Config;
+use soft_actor_critic::error::Error;
+use soft_actor_critic::gpu::Gpu;
+use soft_actor_critic::gpu::cuda::Cuda;
+use soft_actor_critic::replay::{Replay, Transition};
+use soft_actor_critic::rng::{Philox, Stream};
+use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
+use soft_actor_critic::train::with_threads;
+use std::time::{Duration, Instant};
+
+const STORED: usize = 100_000;
+const OBSERVATIONS: usize = 17;
+const ACTIONS: usize = 6;
+/// How long a measurement takes, at least, and how many parts it has, of which the median counts.
+const LASTING: Duration = Duration::from_millis(600);
+const PARTS: usize = 5;
+
+fn replay() -> Result<Replay, Error> {
+    let mut rng = Philox::new(0, Stream::Environment, 0);
+    let mut random = |length: usize| -> Vec<f32> { (0..length).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let mut replay = Replay::new(STORED, OBSERVATIONS, ACTIONS)?;
+    let mut observation = random(OBSERVATIONS);
+    for step in 1..=STORED {
+        let (action, reward, next_observation) = (random(ACTIONS), random(1)[0], random(OBSERVATIONS));
+        replay.push(Transition {
+            observation: &observation,
+            action: &action,
+            reward,
+            next_observation: &next_observation,
+            terminated: false,
+            truncated: step % 1000 == 0,
+        });
+        observation = next_observation;
+    }
+    Ok(replay)
+}
+
+/// Seconds for `repeat` calls of `work`, as the median of several measurements of growing numbers of calls.
+fn seconds(mut work: impl FnMut(usize) -> Result<(), Error>) -> Result<f64, Error> {
+    work(2)?;
+    let mut calls = 1;
+    loop {
+        let began = Instant::now();
+        work(calls)?;
+        if began.elapsed() > LASTING / PARTS as u32 {
+            break;
+        }
+        calls *= 2;
+    }
+    let mut parts = Vec::new();
+    for _ in 0..PARTS {
+        let began = Instant::now();
+        work(calls)?;
+        parts.push(began.elapsed().as_secs_f64() / calls as f64);
+    }
+    parts.sort_by(f64::total_cmp);
+    Ok(parts[PARTS / 2])
+}
+
+/// Seconds of one update, waiting only for the last, and of one action.
+fn measure(learner: &mut dyn Learner, replay: &Replay) -> Result<(f64, f64), Error> {
+    let mut update = 0;
+    let learn = seconds(|calls| {
+        for _ in 0..calls {
+            learner.learn(replay, update)?;
+            update += 1;
+        }
+        assert_eq!(learner.metrics()?.failure, None);
+        Ok(())
+    })?;
+    let (observation, noise) = (Array2::from_elem((1, OBSERVATIONS), 0.1), Array2::from_elem((1, ACTIONS), 0.1));
+    let mut action = Array2::zeros((1, ACTIONS));
+    let act = seconds(|calls| {
+        (0..calls).try_for_each(|_| learner.act(observation.view(), Some(noise.view()), action.view_mut()))
+    })?;
+    Ok((learn, act))
+}
+
+fn main() -> Result<(), Error> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let asked = |word: &str| arguments.iter().any(|argument| argument == word);
+    let (with_cpu, mut with_cuda) = (!asked("cuda"), !asked("cpu"));
+    let threads =
+        std::env::var("SAC_BENCH_THREADS").ok().map_or(0, |n| n.parse().expect("SAC_BENCH_THREADS: a number"));
+    if with_cuda {
+        match Cuda::open(0) {
+            Ok(gpu) => println!("CUDA: {}", gpu.name()),
+            Err(error) => {
+                println!("CUDA: not measured; {error}");
+                with_cuda = false;
+            }
+        }
+    }
+    with_threads(threads, || {
+        println!("CPU: {} threads", rayon::current_num_threads());
+        println!("One update and one action, obs {OBSERVATIONS}, act {ACTIONS}, two hidden layers:\n");
+        println!("| batch | width | CPU, update | CUDA, update | CPU / CUDA | CPU, action | CUDA, action |");
+        println!("|---|---|---|---|---|---|---|");
+        let replay = replay()?;
+        let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
+        for &batch_size in batches {
+            for width in [64, 256, 1024] {
+                let hidden = vec![width; 2];
+                let config = Config {
+                    batch_size,
+                    policy_hidden: hidden.clone(),
+                    critic_hidden: hidden,
+                    steps: STORED as u64,
+                    ..Config::default()
+                };
+                let half_range = [1.0; ACTIONS];
+                let cpu = with_cpu
+                    .then(|| measure(&mut CpuLearner::<f32>::new(&config, OBSERVATIONS, &half_range), &replay))
+                    .transpose()?;
+                let cuda = with_cuda
+                    .then(|| {
+                        let gpu = Box::new(Cuda::open(0)?);
+                        measure(&mut CudaLearner::new(&config, OBSERVATIONS, &half_range, gpu)?, &replay)
+                    })
+                    .transpose()?;
+                let cell = |seconds: Option<f64>| seconds.map_or("—".into(), |s| format!("{:.1} µs", 1e6 * s));
+                let ratio = cpu.zip(cuda).map_or("—".into(), |(cpu, cuda)| format!("{:.2}", cpu.0 / cuda.0));
+                println!(
+                    "| {batch_size} | {width} | {} | {} | {ratio} | {} | {} |",
+                    cell(cpu.map(|m| m.0)),
+                    cell(cuda.map(|m| m.0)),
+                    cell(cpu.map(|m| m.1)),
+                    cell(cuda.map(|m| m.1))
+                );
+            }
+        }
+        Ok(())
+    })?
+}

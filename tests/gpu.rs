@@ -1,0 +1,56 @@
+//! What `tests/parity.rs` shows with kernels on the CPU, on a GPU. Without one the tests say that they are skipped;
+//! `SAC_REQUIRE_GPU` in the environment makes that a failure.
+
+mod comparison;
+
+use comparison::{Case, batch_and_noise, cases};
+use soft_actor_critic::gpu::Gpu;
+use soft_actor_critic::gpu::cuda::Cuda;
+use soft_actor_critic::sac::{CudaLearner, Learner};
+
+fn gpu() -> Option<Box<dyn Gpu>> {
+    match Cuda::open(0) {
+        Ok(gpu) => Some(Box::new(gpu)),
+        Err(error) => {
+            println!("skipped: {error}");
+            assert!(std::env::var_os("SAC_REQUIRE_GPU").is_none(), "SAC_REQUIRE_GPU allows no skipping");
+            None
+        }
+    }
+}
+
+#[test]
+fn every_intermediate_agrees_with_the_cpu() {
+    comparison::every_intermediate(gpu);
+}
+
+#[test]
+fn gradients_and_parameters_agree_over_twenty_updates() {
+    comparison::twenty_updates(gpu, &[7, 33, 256]);
+}
+
+#[test]
+fn actions_agree_with_the_cpu() {
+    comparison::actions(gpu);
+}
+
+#[test]
+fn metrics_and_failures_agree_with_the_cpu() {
+    comparison::failures(gpu);
+}
+
+/// Twice the same updates, twice the same bits.
+#[test]
+fn updates_repeat_themselves() {
+    for Case { name, config, observation_size: o, half_range } in cases(256) {
+        let learn = || {
+            let mut cuda = CudaLearner::new(&config, o, &half_range, gpu()?).expect("it fits");
+            for number in 0..20 {
+                let (batch, noise) = batch_and_noise(&config, o, half_range.len(), number);
+                cuda.update(&batch, &noise).expect("it works");
+            }
+            Some(cuda.snapshot().expect("it works"))
+        };
+        assert_eq!(learn(), learn(), "{name}");
+    }
+}
