@@ -372,10 +372,17 @@ pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
             assert!(cpu.metrics().failure.is_some(), "{name}");
             agree(&mut cpu, &mut cuda);
         }
-        for vector in ["policy", "value", "log_alpha"] {
+        let nan = f32::NAN;
+        for (vector, value) in [
+            ("policy", f32::INFINITY),
+            ("value", f32::INFINITY),
+            ("log_alpha", f32::INFINITY),
+            ("target_q1", nan),
+            ("target_q2", nan),
+        ] {
             let mut broken = good.clone();
             let Some(values) = broken.get_mut(vector) else { continue };
-            values.fill(f32::INFINITY);
+            values.fill(value);
             for learner in [&mut cpu as &mut dyn Learner, &mut cuda] {
                 learner.restore(&broken).expect("it fits");
                 learner.update(&fine, &noise).expect("it works");
@@ -385,6 +392,19 @@ pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
             for learner in [&mut cpu as &mut dyn Learner, &mut cuda] {
                 learner.restore(&good).expect("it fits");
             }
+        }
+        // Whichever twin has lost its numbers, the policy's loss tells.
+        for vector in ["q1", "q2"] {
+            let mut broken = good.clone();
+            broken.get_mut(vector).expect("every learner has it").fill(nan);
+            cuda.restore(&broken).expect("it fits");
+            cuda.load(&fine, &noise).expect("it works");
+            let alpha = cuda.alpha(false);
+            for launches in [cuda.sample_actions(), cuda.evaluate_actions(), cuda.policy_loss(alpha)] {
+                cuda.run(&launches).expect("it works");
+            }
+            assert_eq!(cuda.metrics().expect("it works").failure, Some((1, "policy loss")), "{name}, {vector}");
+            cuda.restore(&good).expect("it fits");
         }
         let (batch, noise) = batch_and_noise(&config, o, a, 5);
         cpu.update(&batch, &noise);

@@ -29,10 +29,16 @@ struct Library {
     _library: libloading::Library,
 }
 
+/// Double words behind each buffer.
+const GUARD: usize = 32;
+/// What lies there: a NaN, so that whoever reads it shows, and a signalling one, which no computation gives.
+const BEHIND: u32 = 0x7fa0_0001;
+
 /// What runs the kernels on the CPU, one learner's worth. Launches come one at a time, even from several learners.
 pub struct Host {
     library: &'static Library,
-    memory: Vec<Vec<u64>>,
+    /// Each buffer with its length in words.
+    memory: Vec<(usize, Vec<u64>)>,
     recordings: Vec<Vec<Launch>>,
     launches: u64,
     limit_words: usize,
@@ -54,14 +60,16 @@ impl Host {
 
     /// With so little memory.
     #[allow(dead_code, reason = "not every test file asks for it")]
-    pub fn with_memory(self, limit_words: usize) -> Self {
-        Self { limit_words, ..self }
+    pub fn with_memory(mut self, limit_words: usize) -> Self {
+        self.limit_words = limit_words;
+        self
     }
 
     /// With a device that fails at this launch and ever after.
     #[allow(dead_code, reason = "not every test file asks for it")]
-    pub fn that_fails_at(self, launch: u64) -> Self {
-        Self { fails_at: Some(launch), ..self }
+    pub fn that_fails_at(mut self, launch: u64) -> Self {
+        self.fails_at = Some(launch);
+        self
     }
 
     /// Bytes of each kernel's arguments as C++ lays them out, and of `Status` by the name `status`.
@@ -94,6 +102,18 @@ pub fn compile(file: &str, name: &str) -> Option<PathBuf> {
         .expect("it has just been run");
     assert!(output.status.success(), "the kernels do not compile: {}", String::from_utf8_lossy(&output.stderr));
     Some(built)
+}
+
+impl Drop for Host {
+    /// Nothing may have been written behind a buffer.
+    fn drop(&mut self) {
+        for (words, memory) in &self.memory {
+            // SAFETY: the memory is still there, and any word of it is a number.
+            let all = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u32>(), 2 * memory.len()) };
+            let whole = all[*words..].iter().all(|&word| word == BEHIND);
+            assert!(whole || std::thread::panicking(), "a kernel has written behind a buffer of {words} words");
+        }
+    }
 }
 
 fn load() -> Option<Library> {
@@ -134,8 +154,12 @@ impl Gpu for Host {
             return Err(Error::Device(format!("it has not {words} words of memory left")));
         }
         self.limit_words -= words;
-        self.memory.push(vec![0; words.div_ceil(2).max(1)]);
-        Ok(Buffer(self.memory.last().expect("it has just been pushed").as_ptr() as u64))
+        let mut memory = vec![u64::from(BEHIND) << 32 | u64::from(BEHIND); words.div_ceil(2) + GUARD];
+        // SAFETY: there are at least so many words.
+        unsafe { memory.as_mut_ptr().cast::<u32>().write_bytes(0, words) };
+        let buffer = Buffer(memory.as_mut_ptr() as u64);
+        self.memory.push((words, memory));
+        Ok(buffer)
     }
 
     fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
