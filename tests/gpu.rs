@@ -26,7 +26,12 @@ fn every_intermediate_agrees_with_the_cpu() {
 
 #[test]
 fn gradients_and_parameters_agree_over_twenty_updates() {
-    comparison::twenty_updates(gpu, &[7, 33, 256]);
+    comparison::twenty_updates(gpu, [7, 33, 256].into_iter().flat_map(cases).collect());
+}
+
+#[test]
+fn published_presets_agree_over_twenty_updates() {
+    comparison::twenty_updates(gpu, comparison::published());
 }
 
 #[test]

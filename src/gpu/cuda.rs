@@ -7,7 +7,7 @@ use super::compile;
 use super::kernels::{KERNELS, Launch, THREADS};
 use super::{Buffer, Gpu, Recording};
 use crate::error::Error;
-use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -92,7 +92,13 @@ impl Cuda {
             let name = CString::new(kernel).expect("names of kernels have no zero byte");
             // SAFETY: the module is loaded for as long as `cuda` lives.
             let function = unsafe { result::module::get_function(cuda.module, name) };
-            cuda.functions.insert(kernel, function.map_err(failed("finding a kernel"))?);
+            let function = function.map_err(failed("finding a kernel"))?;
+            // A driver that loads kernels lazily loads this one now, and not while a graph is being captured.
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS;
+            // SAFETY: the function has just been found.
+            unsafe { result::function::get_function_attribute(function, attribute) }
+                .map_err(failed("loading a kernel"))?;
+            cuda.functions.insert(kernel, function);
         }
         Ok(cuda)
     }

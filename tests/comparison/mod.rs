@@ -57,6 +57,15 @@ pub fn cases(batch_size: usize) -> Vec<Case> {
     cases
 }
 
+/// Every preset as it was published, on Pendulum's sizes.
+pub fn published() -> Vec<Case> {
+    let case = |(name, text): &(&str, &str)| {
+        let config = config_file::parse(text, "pendulum").expect("presets are valid");
+        Case { name: (*name).into(), config, observation_size: 3, half_range: vec![2.0] }
+    };
+    PRESETS.iter().map(case).collect()
+}
+
 /// A batch whose transitions end now and then, and noise.
 pub fn batch_and_noise(config: &Config, o: usize, a: usize, number: u64) -> (Batch<f32>, Noise<f32>) {
     let mut rng = Philox::new(11, Stream::Evaluation, number);
@@ -81,19 +90,12 @@ fn error(x: &[f32], y: &[f32]) -> f64 {
     if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
 }
 
-/// The weights and biases of networks that follow each other, each a tensor. A bias of one number goes with its weight:
-/// its gradient is a sum that can cancel to nearly nothing, of which there is no norm to measure by.
+/// The layers of networks that follow each other, each a tensor of its weight and, below that, its bias. The gradient of a
+/// bias is a sum over the batch that can cancel to nearly nothing, of which there is no norm of its own to measure by.
 fn tensors(networks: &[&Mlp]) -> Vec<std::ops::Range<usize>> {
     let (mut list, mut start) = (Vec::new(), 0);
     for mlp in networks {
-        for layer in mlp.layers() {
-            let (weight, bias) = (&layer.weight, &layer.bias);
-            if layer.outputs == 1 {
-                list.push(start + weight.start..start + bias.end);
-            } else {
-                list.extend([weight, bias].map(|range| start + range.start..start + range.end));
-            }
-        }
+        list.extend(mlp.layers().iter().map(|layer| start + layer.weight.start..start + layer.bias.end));
         start += mlp.parameters();
     }
     list
@@ -275,8 +277,8 @@ pub fn parameters_agree(name: &str, cpu: &mut CpuLearner, cuda: &mut CudaLearner
 
 /// Twenty updates, each from the CPU's state before it: gradients within 1e-5 of each tensor's norm. And twenty of its own:
 /// parameters within 1e-3.
-pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, batch_sizes: &[usize]) {
-    for Case { name, config, observation_size: o, half_range } in batch_sizes.iter().flat_map(|&b| cases(b)) {
+pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, cases: Vec<Case>) {
+    for Case { name, config, observation_size: o, half_range } in cases {
         let a = half_range.len();
         let (Some(first), Some(second)) = (gpu(), gpu()) else { return };
         let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);

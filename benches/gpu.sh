@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Every figure of docs/cuda.md that needs a GPU, in one run on a machine that has one.
+#
+# usage: benches/gpu.sh [OUT]     results go to the folder OUT, gpu-results if it is not named
+#
+# With cargo it builds what it runs; without, PREBUILT names a folder that holds what `benches/gpu.sh build FOLDER` put
+# there on another machine. What is missing (compute-sanitizer, Python with PyTorch) is said and left out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build() { # build FOLDER: the program, the tests on a GPU and the bench of devices
+    mkdir -p "$1"
+    cargo build --release --bin sac
+    cp target/release/sac "$1/sac"
+    local file
+    file=$(cargo test --release --test gpu --no-run --message-format=json | grep -o '"executable":"[^"]*/gpu-[^"]*"' | cut -d'"' -f4)
+    cp "$file" "$1/gpu"
+    file=$(cargo bench --bench devices --no-run --message-format=json | grep -o '"executable":"[^"]*/devices-[^"]*"' | cut -d'"' -f4)
+    cp "$file" "$1/devices"
+}
+
+if [ "${1:-}" = build ]; then
+    build "$2"
+    exit
+fi
+
+out=$(realpath -m "${1:-gpu-results}")
+mkdir -p "$out"
+if command -v cargo >/dev/null; then
+    PREBUILT=$out/bin
+    build "$PREBUILT"
+fi
+bin=$(realpath "${PREBUILT:?there is no cargo; name a folder of prebuilt programs in PREBUILT}")
+export SAC_REQUIRE_GPU=1
+failed=0
+step() { # step NAME COMMAND…: runs it, keeps what it prints, and goes on if it fails
+    local name=$1
+    shift
+    echo "== $name: $*"
+    if "$@" >"$out/$name.txt" 2>&1; then echo "ok"; else
+        echo "FAILED"
+        failed=1
+    fi
+    tail -n 25 "$out/$name.txt"
+}
+
+step machine nvidia-smi
+step parity "$bin/gpu" --nocapture --test-threads 1
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck synccheck; do
+        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/gpu" --test-threads 1 actions metrics
+    done
+else
+    echo "== left out: memcheck, racecheck and synccheck, because there is no compute-sanitizer"
+fi
+
+# One update against PyTorch's best, in alternating pairs.
+if python3 -c 'import torch' 2>/dev/null; then
+    for pair in 1 2 3; do
+        step "update-$pair" "$bin/devices" quick cuda
+        step "torch-$pair" python3 benches/peers/update_torch.py 17 6 256 256
+    done
+else
+    echo "== left out: PyTorch, because there is none"
+fi
+step devices "$bin/devices"
+
+# Pendulum by the defaults, five seeds.
+rm -rf "$out/runs"
+for seed in 0 1 2 3 4; do
+    step "pendulum-$seed" "$bin/sac" pendulum --device cuda --seed "$seed" --out "$out/runs/$seed"
+    step "return-$seed" "$bin/sac" eval "$out/runs/$seed" --episodes 1000
+done
+# The same seed gives the same run.
+step pendulum-again "$bin/sac" pendulum --device cuda --seed 0 --out "$out/runs/again"
+step identical cmp "$out/runs/0/policy.safetensors" "$out/runs/again/policy.safetensors"
+step auto "$bin/sac" pendulum --device auto --steps 1000 --out "$out/runs/auto"
+rm -rf "$out/bin"
+exit $failed
