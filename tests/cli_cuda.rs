@@ -1,5 +1,5 @@
 //! The program with `--device`, on a driver that only pretends to have GPUs (`tests/host/driver.cpp`).
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "program", target_os = "linux"))]
 
 #[allow(dead_code, reason = "only the compiling is needed here")]
 mod host;

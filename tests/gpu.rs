@@ -1,5 +1,6 @@
 //! What `tests/parity.rs` shows with kernels on the CPU, on a GPU. Without one the tests say that they are skipped;
 //! `SAC_REQUIRE_GPU` in the environment makes that a failure.
+#![cfg(feature = "program")]
 
 mod comparison;
 

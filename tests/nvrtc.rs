@@ -1,4 +1,5 @@
 //! The kernels as NVRTC compiles them, which needs NVRTC but no GPU, and the PTX that is made of them.
+#![cfg(feature = "cuda")]
 
 use soft_actor_critic::gpu::compile::{PTX, architectures, compile, nvrtc, ptx_header};
 use soft_actor_critic::gpu::kernels::KERNELS;

@@ -1,5 +1,6 @@
 //! The learner for GPUs against that for the CPU, buffer by buffer, for every preset: here with its kernels run on the CPU
 //! (`tests/host`), in `tests/gpu.rs` on a GPU.
+#![cfg(feature = "program")]
 
 mod comparison;
 mod host;
@@ -135,6 +136,14 @@ fn learning_is_an_update_with_what_is_drawn() {
             push(&mut replay, steps, o, a);
         }
     }
+}
+
+/// As `docs/cuda.md` says.
+#[test]
+fn an_update_by_the_defaults_is_31_launches() {
+    let Some(gpu) = host() else { return };
+    let cuda = CudaLearner::new(&Config::default(), 3, &[2.0], gpu).expect("it fits");
+    assert_eq!(cuda.update_launches(true, false).len(), 31);
 }
 
 /// Order of blocks and threads, which the host shuffles by the number of the launch, changes no bit.
