@@ -10,13 +10,10 @@ cd "$(dirname "$0")/.."
 
 build() { # build FOLDER: the program, the tests on a GPU and the bench of devices
     mkdir -p "$1"
-    cargo build --release --bin sac
-    cp target/release/sac "$1/sac"
-    local file
-    file=$(cargo test --release --test gpu --no-run --message-format=json | grep -o '"executable":"[^"]*/gpu-[^"]*"' | cut -d'"' -f4)
-    cp "$file" "$1/gpu"
-    file=$(cargo bench --bench devices --no-run --message-format=json | grep -o '"executable":"[^"]*/devices-[^"]*"' | cut -d'"' -f4)
-    cp "$file" "$1/devices"
+    executable() { grep -o "\"executable\":\"[^\"]*/$1\"" | cut -d'"' -f4; }
+    cp "$(cargo build --release --bin sac --message-format=json | executable sac)" "$1/sac"
+    cp "$(cargo test --release --test gpu --no-run --message-format=json | executable 'gpu-[^"]*')" "$1/gpu"
+    cp "$(cargo bench --bench devices --no-run --message-format=json | executable 'devices-[^"]*')" "$1/devices"
 }
 
 if [ "${1:-}" = build ]; then
@@ -26,9 +23,11 @@ fi
 
 out=$(realpath -m "${1:-gpu-results}")
 mkdir -p "$out"
+built=
 if command -v cargo >/dev/null; then
-    PREBUILT=$out/bin
-    build "$PREBUILT"
+    built=$out/bin
+    build "$built"
+    PREBUILT=$built
 fi
 bin=$(realpath "${PREBUILT:?there is no cargo; name a folder of prebuilt programs in PREBUILT}")
 export SAC_REQUIRE_GPU=1
@@ -48,7 +47,7 @@ step machine nvidia-smi
 step parity "$bin/gpu" --nocapture --test-threads 1
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
-        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/gpu" --test-threads 1 actions metrics
+        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/gpu" --test-threads 1 actions metrics learning
     done
 else
     echo "== left out: memcheck, racecheck and synccheck, because there is no compute-sanitizer"
@@ -75,5 +74,5 @@ done
 step pendulum-again "$bin/sac" pendulum --device cuda --seed 0 --out "$out/runs/again"
 step identical cmp "$out/runs/0/policy.safetensors" "$out/runs/again/policy.safetensors"
 step auto "$bin/sac" pendulum --device auto --steps 1000 --out "$out/runs/auto"
-rm -rf "$out/bin"
+[ -z "$built" ] || rm -r "$built"
 exit $failed

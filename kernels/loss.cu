@@ -143,24 +143,42 @@ KERNEL(temperature_step, TemperatureStep) {
     status->temperature_loss += -factor * gap;
 }
 
-struct FinishUpdate {
+// What the next step takes; mirrors `Adam::factors`.
+__device__ static void prepare_step(Status* status, u32 network) {
+    const double t = (double)(status->steps[network] + 1);
+    status->step[network] = (float)(status->learning_rate[network] / (1.0 - pow(0.9, t)));
+    status->inverse_root[network] = (float)(1.0 / sqrt(1.0 - pow(0.999, t)));
+}
+
+struct PrepareSteps {
     Status* status;
-    double learning_rate[NETWORKS];
+    const float* log_alpha;
 };
 
-// Counts the steps and the update, and adds up what it has seen; mirrors the end of `CpuLearner::update` and the factors
-// of `Adam::step`. A thread takes a network.
+// Makes a status whole of which only counts and sums are known. A thread takes a network.
+KERNEL(prepare_steps, PrepareSteps) {
+    if (threadIdx.x < NETWORKS) prepare_step(args.status, threadIdx.x);
+    if (threadIdx.x == 0) args.status->log_alpha = args.log_alpha[0];
+}
+
+struct FinishUpdate {
+    Status* status;
+    const float* log_alpha;
+};
+
+// Counts the steps and the update, and adds up what it has seen; mirrors the end of `CpuLearner::update`. A thread takes a
+// network.
 KERNEL(finish_update, FinishUpdate) {
     Status* status = args.status;
     const u32 i = threadIdx.x;
     if (i < NETWORKS && status->stepped[i]) {
         status->stepped[i] = 0;
         status->steps[i] += 1;
-        const double t = (double)(status->steps[i] + 1);
-        status->step[i] = (float)(args.learning_rate[i] / (1.0 - pow(0.9, t)));
-        status->inverse_root[i] = (float)(1.0 / sqrt(1.0 - pow(0.999, t)));
+        prepare_step(status, i);
     }
-    if (i > 0 || status->failure != NO_FAILURE) return;
+    if (i > 0) return;
+    status->log_alpha = args.log_alpha[0];
+    if (status->failure != NO_FAILURE) return;
     status->updates += 1;
     status->critic_loss += status->this_critic_loss;
     status->q += status->this_q;

@@ -1,7 +1,8 @@
 // Layers of multilayer perceptrons: `Mlp::forward` and `Mlp::backward` of `src/nn/mlp.rs`, a kernel a step of a layer.
 //
 // Several networks of the same shape go through a launch together, one in each z of the grid; each pointer comes with its
-// distance from one network to the next. A block makes a tile of C = A·B, 32 × 32, and goes through k in pieces of 32.
+// distance from one network to the next. A block makes a tile of C = A·B, 32 × 32, its rows told by x and its columns by y of
+// the grid, and goes through k in pieces of 32.
 
 #define TILE 32
 
@@ -16,11 +17,11 @@ struct Tiles {
 
 // The elements of C of this thread: two rows and four columns.
 __device__ static u32 first_row() {
-    return blockIdx.y * TILE + threadIdx.x / 8 * 2;
+    return blockIdx.x * TILE + threadIdx.x / 8 * 2;
 }
 
 __device__ static u32 first_column() {
-    return blockIdx.x * TILE + threadIdx.x % 8 * 4;
+    return blockIdx.y * TILE + threadIdx.x % 8 * 4;
 }
 
 // An element of A [m, k] or B [k, n], 0 beyond them. A matrix that is transposed is stored by columns.
@@ -58,8 +59,8 @@ __device__ static float product(
         if (first < k) {
             for (u32 e = 0; e < EACH; e++) {
                 const u32 other = group + e * (THREADS / TILE);
-                const u32 i = blockIdx.y * TILE + (A_TRANSPOSED ? lane : other);
-                const u32 j = blockIdx.x * TILE + (B_TRANSPOSED ? other : lane);
+                const u32 i = blockIdx.x * TILE + (A_TRANSPOSED ? lane : other);
+                const u32 j = blockIdx.y * TILE + (B_TRANSPOSED ? other : lane);
                 next_a[e] = element(a, a_step, A_TRANSPOSED, i, first + (A_TRANSPOSED ? other : lane), m, k);
                 next_b[e] = element(b, b_step, B_TRANSPOSED, first + (B_TRANSPOSED ? lane : other), j, k, n);
             }
@@ -94,7 +95,9 @@ KERNEL(forward_layer, ForwardLayer) {
     float* y = args.y + blockIdx.z * args.y_network;
     float sums[2][4];
     product<false, false>(tiles, x, args.x_step, weight, args.outputs, args.rows, args.inputs, args.outputs, sums);
+#pragma unroll
     for (u32 i = 0; i < 2; i++) {
+#pragma unroll
         for (u32 j = 0; j < 4; j++) {
             const u32 row = first_row() + i, column = first_column() + j;
             if (row >= args.rows || column >= args.outputs) continue;
@@ -126,17 +129,19 @@ KERNEL(backward_parameters, BackwardParameters) {
     float sums[2][4];
     const float column_sum =
         product<true, false>(tiles, h, args.h_step, delta, args.delta_step, args.inputs, args.rows, args.outputs, sums);
+#pragma unroll
     for (u32 i = 0; i < 2; i++) {
+#pragma unroll
         for (u32 j = 0; j < 4; j++) {
             const u32 row = first_row() + i, column = first_column() + j;
             if (row < args.inputs && column < args.outputs) d_weight[(u64)row * args.outputs + column] = sums[i][j];
         }
     }
     // The blocks of the first rows have seen all of δ.
-    if (blockIdx.y > 0) return;
+    if (blockIdx.x > 0) return;
     partial[threadIdx.x] = column_sum;
     __syncthreads();
-    const u32 column = blockIdx.x * TILE + threadIdx.x;
+    const u32 column = blockIdx.y * TILE + threadIdx.x;
     if (threadIdx.x >= TILE || column >= args.outputs) return;
     float sum = 0.0f;
     for (u32 group = 0; group < THREADS / TILE; group++) sum += partial[group * TILE + threadIdx.x];
@@ -161,7 +166,9 @@ KERNEL(backward_input, BackwardInput) {
     float* d_x = args.d_x + blockIdx.z * args.d_x_network;
     float sums[2][4];
     product<false, true>(tiles, delta, args.delta_step, weight, args.outputs, args.rows, args.outputs, args.inputs, sums);
+#pragma unroll
     for (u32 i = 0; i < 2; i++) {
+#pragma unroll
         for (u32 j = 0; j < 4; j++) {
             const u32 row = first_row() + i, column = first_column() + j;
             if (row >= args.rows || column >= args.inputs) continue;

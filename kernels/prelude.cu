@@ -1,4 +1,4 @@
-// What all kernels share. The files are compiled as one, in the order that `src/gpu/source.rs` gives them, without any
+// What all kernels share. The files are compiled as one, in the order that `src/gpu/kernels.rs` gives them, without any
 // header, for a GPU by NVRTC and for tests without one by a C++ compiler (`tests/host/shim.cpp`).
 //
 // Every kernel takes one struct of arguments, which `src/gpu/kernels.rs` repeats field by field, and runs in blocks of
@@ -31,6 +31,8 @@ struct Status {
     double this_critic_loss, this_q, this_entropy;
     u64 steps[NETWORKS];    // t, the number of Adam's steps taken
     u64 stepped[NETWORKS];  // whether a step was taken in this update
+    double log_alpha;
+    double learning_rate[NETWORKS];
     // Of the next step: lr/(1 − β₁ᵗ) and 1/√(1 − β₂ᵗ).
     float step[NETWORKS];
     float inverse_root[NETWORKS];

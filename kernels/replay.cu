@@ -48,7 +48,7 @@ KERNEL(draw, Draw) {
     if (block * 4 < args.count) {
         const Words random = philox(args.seed, block, args.draws->update, UPDATE_STREAM);
         for (u32 i = 0; i < 4 && block * 4 + i < args.count; i++) {
-            // Two uniform numbers within (0, 1) make two normal ones.
+            // Two uniform numbers within (0, 1] make two normal ones.
             const float u = ((float)(random.word[i / 2 * 2] >> 8) + 0.5f) * 0x1p-24f;
             const float v = ((float)(random.word[i / 2 * 2 + 1] >> 8) + 0.5f) * 0x1p-24f;
             const float radius = sqrtf(-2.0f * logf(u));

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 /// Soft Actor-Critic: train an agent on an environment, and evaluate it.
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac presets [NAME]")]
+#[command(
+    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac presets [NAME]"
+)]
 #[command(after_help = "Environments: pendulum, mountain-car")]
 pub struct Cli {
     /// What to do instead of training.
@@ -24,6 +26,8 @@ pub struct Cli {
 pub enum Command {
     /// Evaluate the policy of a run
     Eval(EvalArgs),
+    /// Go on with a run that was interrupted, as if it had not been
+    Resume(ResumeArgs),
     /// List the presets, or print one as TOML
     Presets(PresetsArgs),
 }
@@ -58,6 +62,9 @@ pub struct TrainArgs {
     /// Environment steps from one evaluation to the next; 0 for never
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_every: Option<u64>,
+    /// Environment steps from one checkpoint to the next; 0 for none but at the ends
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    pub checkpoint_every: Option<u64>,
     /// Episodes of an evaluation during training
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_episodes: Option<u64>,
@@ -114,6 +121,7 @@ impl TrainArgs {
         set(&mut config.steps, &self.steps);
         set(&mut config.seed, &self.seed);
         set(&mut config.eval_every, &self.eval_every);
+        set(&mut config.checkpoint_every, &self.checkpoint_every);
         set(&mut config.eval_episodes, &self.eval_episodes);
         set(&mut config.policy_hidden, &self.hidden);
         set(&mut config.critic_hidden, &self.hidden);
@@ -135,6 +143,29 @@ impl TrainArgs {
         set(&mut config.random_hold, &self.random_hold);
         set(&mut config.first_update, &self.first_update);
     }
+}
+
+/// `sac resume`
+#[derive(Args, Debug)]
+pub struct ResumeArgs {
+    /// The run directory
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Environment steps to train for, in all [default: those that the run was begun with]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub steps: Option<u64>,
+    /// Where to train [default: where the run was trained]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Device>,
+    /// Threads; 0 for one for each core, up to four. Results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub threads: usize,
+    /// Stop when the mean return of an evaluation reaches this
+    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
+    pub until_return: Option<f64>,
+    /// Print errors only
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// `sac presets`

@@ -90,6 +90,9 @@ pub struct Config {
 
     /// Environment steps from one evaluation to the next; 0 for none at all, not even at the end. Default 1 000.
     pub eval_every: u64,
+    /// Environment steps from one checkpoint to the next; 0 for none but at the beginning, at the end and when the run is
+    /// interrupted. It changes no result. Default 1 000.
+    pub checkpoint_every: u64,
     /// Episodes of an evaluation during training. Default 10.
     pub eval_episodes: u64,
     /// Episodes of the evaluation at the end. Default 100.
@@ -133,6 +136,7 @@ impl Default for Config {
             batch_size: 256,
             replay_capacity: 1_000_000,
             eval_every: 1_000,
+            checkpoint_every: 1_000,
             eval_episodes: 10,
             final_episodes: 100,
         }
@@ -340,6 +344,7 @@ impl Config {
         demand(storable(self.seed), "seed", &self.seed, "below 2⁶³")?;
         demand(self.steps > 0 && storable(self.steps), "steps", &self.steps, "at least 1 and below 2⁶³")?;
         demand(storable(self.eval_every), "eval_every", &self.eval_every, "below 2⁶³")?;
+        demand(storable(self.checkpoint_every), "checkpoint_every", &self.checkpoint_every, "below 2⁶³")?;
         demand(storable(self.random_steps), "random_steps", &self.random_steps, "below 2⁶³")?;
         demand(
             (1..=1 << 32).contains(&self.random_hold),

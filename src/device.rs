@@ -31,6 +31,7 @@ impl FromStr for Device {
             "cuda" => Ok(Self::Cuda(0)),
             _ => text
                 .strip_prefix("cuda:")
+                .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|number| number.parse().ok())
                 .map(Self::Cuda)
                 .ok_or_else(|| "it is none of auto, cpu, cuda and cuda:N".into()),
@@ -38,52 +39,72 @@ impl FromStr for Device {
     }
 }
 
-/// How long [`Device::Auto`] tries each device.
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+/// A learner, and where it is.
+pub struct Placed {
+    /// The learner.
+    pub learner: Box<dyn Learner>,
+    /// Its device, never [`Device::Auto`].
+    pub device: Device,
+    /// What to tell the user about it, if there is anything.
+    pub note: Option<String>,
+}
+
+/// How long [`Device::Auto`] tries each device, once it is warm; one step is made in any case.
 const TRIAL: Duration = Duration::from_millis(200);
 
 impl Device {
-    /// The learner that trains there, and what to tell the user about the choice, if there was one.
+    /// The learner that trains there.
     ///
     /// The arguments are those of [`CpuLearner::new`].
     ///
     /// # Errors
     /// [`Error::Device`] if a GPU is asked for and cannot be used.
-    pub fn learner(
-        self,
-        config: &Config,
-        observation_size: usize,
-        half_range: &[f32],
-    ) -> Result<(Box<dyn Learner>, Option<String>), Error> {
-        let on_cpu = || Box::new(CpuLearner::<f32>::new(config, observation_size, half_range));
-        let on_gpu = |gpu: Cuda| CudaLearner::new(config, observation_size, half_range, Box::new(gpu)).map(Box::new);
+    pub fn learner(self, config: &Config, observation_size: usize, half_range: &[f32]) -> Result<Placed, Error> {
+        let on_cpu = |note| {
+            let learner = Box::new(CpuLearner::<f32>::new(config, observation_size, half_range));
+            Ok(Placed { learner, device: Self::Cpu, note })
+        };
+        let on_gpu = |gpu: Cuda, ordinal, note| {
+            let learner = Box::new(CudaLearner::new(config, observation_size, half_range, Box::new(gpu))?);
+            Ok(Placed { learner, device: Self::Cuda(ordinal), note: Some(note) })
+        };
         match self {
-            Self::Cpu => Ok((on_cpu(), None)),
+            Self::Cpu => on_cpu(None),
             Self::Cuda(ordinal) => {
                 let gpu = Cuda::open(ordinal)?;
                 let name = gpu.name();
-                Ok((on_gpu(gpu)?, Some(format!("device: {name}"))))
+                on_gpu(gpu, ordinal, format!("device: {name}"))
             }
             Self::Auto => {
                 // A GPU that cannot be used is a reason, not a failure.
-                let trial = Cuda::open(0).and_then(|gpu| {
+                let trial = || {
+                    let gpu = Cuda::open(0)?;
                     let name = gpu.name();
                     let small = &Config { replay_capacity: config.batch_size, ..config.clone() };
                     let mut cuda = CudaLearner::new(small, observation_size, half_range, Box::new(gpu))?;
                     let mut cpu = CpuLearner::<f32>::new(small, observation_size, half_range);
                     let time =
                         |learner: &mut dyn Learner| seconds_per_step(learner, small, observation_size, half_range);
-                    Ok((name, time(&mut cuda)?, time(&mut cpu)?))
-                });
-                let (name, cuda, cpu) = match trial {
-                    Ok(trial) => trial,
-                    Err(error) => return Ok((on_cpu(), Some(format!("device: the CPU; {error}")))),
+                    let (cuda, cpu) = (time(&mut cuda)?, time(&mut cpu)?);
+                    let times =
+                        format!("a step takes {:.3} ms on the CPU and {:.3} ms on {name}", 1e3 * cpu, 1e3 * cuda);
+                    if cuda < cpu {
+                        on_gpu(Cuda::open(0)?, 0, format!("device: the GPU; {times}"))
+                    } else {
+                        on_cpu(Some(format!("device: the CPU; {times}")))
+                    }
                 };
-                let times = format!("a step takes {:.3} ms on {name} and {:.3} ms on the CPU", 1e3 * cuda, 1e3 * cpu);
-                if cuda < cpu {
-                    Ok((on_gpu(Cuda::open(0)?)?, Some(format!("device: the GPU; {times}"))))
-                } else {
-                    Ok((on_cpu(), Some(format!("device: the CPU; {times}"))))
-                }
+                trial().or_else(|error: Error| on_cpu(Some(format!("device: the CPU; {error}"))))
             }
         }
     }
@@ -109,18 +130,25 @@ fn seconds_per_step(
             truncated: false,
         });
     }
-    let mut fastest = f64::INFINITY;
-    let began = Instant::now();
-    for update in 0.. {
-        let step = Instant::now();
-        learner.act(observation.view(), None, action.view_mut())?;
-        learner.learn(&replay, update)?;
-        learner.metrics()?;
-        // The first ones compile, record and warm up.
-        fastest = fastest.min(step.elapsed().as_secs_f64());
-        if began.elapsed() > TRIAL && update > 2 {
-            break;
+    let mut update = 0;
+    let mut cycle = || {
+        let began = Instant::now();
+        // As many as it takes until the policy has had its turn.
+        for _ in 0..config.policy_delay {
+            learner.act(observation.view(), None, action.view_mut())?;
+            learner.learn(&replay, update)?;
+            learner.metrics()?;
+            update += 1;
         }
+        Ok(began.elapsed().as_secs_f64() / config.policy_delay as f64)
+    };
+    // The first ones compile, record and warm up.
+    cycle()?;
+    cycle()?;
+    let began = Instant::now();
+    let mut fastest = cycle()?;
+    while began.elapsed() < TRIAL {
+        fastest = fastest.min(cycle()?);
     }
     Ok(fastest)
 }

@@ -8,13 +8,15 @@ mod progress;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use cli::{Cli, Command, EvalArgs, PresetsArgs, TrainArgs};
+use cli::{Cli, Command, EvalArgs, PresetsArgs, ResumeArgs, TrainArgs};
 use progress::{Progress, print};
 use soft_actor_critic::actor::{Evaluation, evaluate};
 use soft_actor_critic::config::Config;
+use soft_actor_critic::device::{Device, Placed};
 use soft_actor_critic::env::{self, MakeEnv};
 use soft_actor_critic::nn::gemm;
 use soft_actor_critic::presets;
+use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, policy_file};
 use soft_actor_critic::train::{Trainer, with_threads};
 use std::process::ExitCode;
@@ -58,6 +60,7 @@ fn run() -> Outcome {
     }
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
+        (Some(Command::Resume(args)), _) => resume(&args),
         (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => train(&args),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
@@ -75,82 +78,233 @@ fn train(args: &TrainArgs) -> Outcome {
         };
         args.apply(&mut config);
         config.validate()?;
-        if let Some(target) = args.until_return {
-            anyhow::ensure!(!target.is_nan(), "--until-return is NaN; give it a number");
-            anyhow::ensure!(config.eval_every > 0, "--until-return needs evaluations; raise --eval-every above 0");
-        }
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
-        ctrlc::set_handler(move || {
-            // The second time, the user does not want to wait.
-            if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        })?;
-        Ok((make_env, config, interrupted))
+        check_target(args.until_return, &config)?;
+        Ok((make_env, config, catch_interruptions()?))
     };
     let (make_env, config, interrupted) = prepare().map_err(Failure::Input)?;
-    with_threads(args.threads, || train_inside_pool(args, make_env, config, &interrupted))
-        .map_err(|error| Failure::Input(error.into()))?
+    let begin = || {
+        let (trainer, placed) = make_trainer(make_env, config, args.device)?;
+        let run = RunDirectory::create(args.out.as_deref(), &args.environment, trainer.config())?;
+        Ok((trainer, placed, run))
+    };
+    let work = || {
+        let (mut trainer, (device, note), run) = begin().map_err(Failure::Input)?;
+        let open = |trainer: &mut Trainer| -> Result<_> {
+            run.save_policy(&trainer.actor()?)?;
+            let mut files = MetricsFiles::create(&run)?;
+            let mut checkpoints = Checkpoints::create(&run, &device.to_string(), trainer.config().checkpoint_every)?;
+            checkpoints.save(trainer, &mut files)?;
+            Ok((files, checkpoints))
+        };
+        let (files, checkpoints) = open(&mut trainer).map_err(Failure::Work)?;
+        let config = trainer.config();
+        let place = run.path().display();
+        let mut notes = vec![format!(
+            "training on {}: {} steps, seed {}, into {place}",
+            args.environment, config.steps, config.seed
+        )];
+        notes.extend(note);
+        let progress = Progress::new(args.quiet, config, 0, &notes);
+        let until_return = args.until_return;
+        Session { trainer, run, files, checkpoints, progress, until_return, interrupted: &interrupted }.go_on()
+    };
+    with_threads(args.threads, work).map_err(|error| Failure::Input(error.into()))?
 }
 
-fn train_inside_pool(args: &TrainArgs, make_env: MakeEnv, config: Config, interrupted: &AtomicBool) -> Outcome {
-    let mut device = None;
+/// `sac resume`
+fn resume(args: &ResumeArgs) -> Outcome {
     let prepare = || -> Result<_> {
-        let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
-            let (learner, choice) = args.device.learner(config, observation_size, half_range)?;
-            device = choice;
-            Ok(learner)
-        })?;
-        let run = RunDirectory::create(args.out.as_deref(), &args.environment, trainer.config())?;
-        Ok((trainer, run))
+        let (run, mut config) = RunDirectory::open(&args.path)?;
+        let make_env = make_environment(run.environment())?;
+        let begun_with = config.steps;
+        config.steps = args.steps.unwrap_or(config.steps);
+        config.validate()?;
+        check_target(args.until_return, &config)?;
+        let (checkpoints, loaded) = Checkpoints::open(&run, &config)?;
+        let step = loaded.state.steps;
+        anyhow::ensure!(step <= config.steps, "--steps is {}, and the run is at step {step} already", config.steps);
+        if begun_with != config.steps {
+            run.replace_config(&config)?;
+        }
+        Ok((run, config, make_env, checkpoints, loaded, catch_interruptions()?))
     };
-    let (mut trainer, run) = prepare().map_err(Failure::Input)?;
-    let save = |trainer: &mut Trainer| -> Result<()> { run.save_policy(&trainer.actor()?) };
-    save(&mut trainer).map_err(Failure::Work)?;
-    let mut files = MetricsFiles::create(&run).map_err(Failure::Work)?;
-    let mut progress = Progress::new(args.quiet, &args.environment, run.path(), trainer.config());
-    device.into_iter().for_each(|choice| progress.say(&choice));
-    let started = Instant::now();
-    let ended = training_loop(args, &mut trainer, &run, &mut files, &mut progress, started, interrupted);
-    progress.close();
+    let (run, config, make_env, checkpoints, loaded, interrupted) = prepare().map_err(Failure::Input)?;
+    let place = run.path().display().to_string();
+    let work = || {
+        let begin = || -> Result<_> {
+            let Loaded { state, replay, metrics, device, warning } = loaded;
+            let (step, steps) = (state.steps, config.steps);
+            let trained_on: Device = device.parse().map_err(|_| anyhow!("its device {device:?} is unknown"))?;
+            let (mut trainer, (device, note)) = make_trainer(make_env, config, args.device.unwrap_or(trained_on))?;
+            let episode_goes_on = trainer.restore(state, replay)?;
+            let mut notes: Vec<_> = warning.into_iter().collect();
+            notes.push(format!("resuming {place} from step {step} of {steps}"));
+            notes.extend(note);
+            if device != trained_on {
+                notes.push(format!(
+                    "the run was trained on {trained_on} until here; its results are no longer those of {trained_on}"
+                ));
+            }
+            if !episode_goes_on {
+                notes.push("the environment cannot be restored; a new episode begins".into());
+            }
+            Ok((trainer, MetricsFiles::reopen(&run, metrics)?, notes))
+        };
+        let mut checkpoints = checkpoints;
+        let (trainer, files, notes) = begin().map_err(Failure::Input)?;
+        let progress = Progress::new(args.quiet, trainer.config(), trainer.steps(), &notes);
+        if trainer.is_finished() {
+            // It may have been killed while it took away what the last checkpoint leaves behind.
+            checkpoints.finish().map_err(Failure::Work)?;
+            progress.say(&format!("it is finished; give it more --steps, or evaluate it: sac eval {place}"));
+            return Ok(());
+        }
+        let until_return = args.until_return;
+        Session { trainer, run, files, checkpoints, progress, until_return, interrupted: &interrupted }.go_on()
+    };
+    with_threads(args.threads, work).map_err(|error| Failure::Input(error.into()))?
+}
 
-    let (steps, seconds) = (trainer.steps(), started.elapsed().as_secs_f64());
-    let mut policy_is_lost = false;
-    if !matches!(ended, Ok(End::Evaluated(_))) {
-        // Cut short: what was learned and measured since the last evaluation is kept as well, unless what failed is the
-        // device that has it.
-        let saved = save(&mut trainer);
-        files.write_rest(steps, started.elapsed(), trainer.last_metrics()).map_err(Failure::Work)?;
-        policy_is_lost = saved.is_err();
-        if ended.is_ok() {
-            saved.map_err(Failure::Work)?;
-        }
+fn check_target(until_return: Option<f64>, config: &Config) -> Result<()> {
+    if let Some(target) = until_return {
+        anyhow::ensure!(!target.is_nan(), "--until-return is NaN; give it a number");
+        anyhow::ensure!(config.eval_every > 0, "--until-return needs evaluations; raise --eval-every above 0");
     }
-    let path = run.path().display();
-    let evaluation = match ended {
-        Ok(End::Evaluated(evaluation)) => Some(evaluation),
-        Ok(End::NotEvaluated) => None,
-        Ok(End::Interrupted) => {
-            progress.say(&format!("interrupted at step {steps}; the run is saved: sac eval {path}"));
-            return Err(Failure::Interrupted);
-        }
-        Err(error) => {
-            let policy = if policy_is_lost { ", its policy that of the last evaluation" } else { "" };
-            let context = format!("training stopped, {path} holds the run until then{policy}");
-            return Err(Failure::Work(error.context(context)));
-        }
-    };
-    progress.say(&format!("{steps} steps in {seconds:.1} s"));
-    if let Some(evaluation) = evaluation {
-        progress.say(&format!("deterministic policy: {}", progress::describe(&evaluation)));
-        if let Some(target) = args.until_return {
-            let verdict = if evaluation.mean() >= target { "reached" } else { "not reached" };
-            progress.say(&format!("return {target} {verdict} after {steps} steps and {seconds:.1} s"));
-        }
-    }
-    progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
     Ok(())
+}
+
+/// What becomes true when the user interrupts.
+fn catch_interruptions() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || {
+        // The second time, the user does not want to wait.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(interrupted)
+}
+
+/// A trainer before its first step; where it trains, and what there is to tell about that.
+fn make_trainer(make_env: MakeEnv, config: Config, device: Device) -> Result<(Trainer, (Device, Option<String>))> {
+    let mut place = None;
+    let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
+        let Placed { learner, device, note } = device.learner(config, observation_size, half_range)?;
+        place = Some((device, note));
+        Ok(learner)
+    })?;
+    Ok((trainer, place.expect("a trainer has a learner")))
+}
+
+/// How training ended when nothing failed.
+enum End {
+    /// With an evaluation at the last step.
+    Evaluated(Evaluation),
+    /// With no evaluation at the last step.
+    NotEvaluated,
+    /// By the user.
+    Interrupted,
+}
+
+/// A run that is being trained.
+struct Session<'a> {
+    trainer: Trainer,
+    run: RunDirectory,
+    files: MetricsFiles,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    until_return: Option<f64>,
+    interrupted: &'a AtomicBool,
+}
+
+impl Session<'_> {
+    /// Trains to the end, and leaves the run as it then is.
+    fn go_on(mut self) -> Outcome {
+        let started = Instant::now();
+        let ended = self.train(started);
+        self.progress.close();
+
+        let (steps, elapsed) = (self.trainer.steps(), started.elapsed());
+        let mut policy_is_lost = false;
+        if !matches!(ended, Ok(End::Evaluated(_))) {
+            // Cut short: what was learned and measured since the last evaluation is kept as well, unless what failed is
+            // the device that has it.
+            let saved = if matches!(ended, Ok(End::Interrupted)) { self.checkpoint() } else { Ok(()) };
+            let saved = saved.and_then(|()| self.save_policy());
+            self.files.write_rest(steps, elapsed, self.trainer.last_metrics()).map_err(Failure::Work)?;
+            policy_is_lost = saved.is_err();
+            if ended.is_ok() {
+                saved.map_err(Failure::Work)?;
+            }
+        }
+        let path = self.run.path().display();
+        let evaluation = match ended {
+            Ok(End::Evaluated(evaluation)) => Some(evaluation),
+            Ok(End::NotEvaluated) => None,
+            Ok(End::Interrupted) => {
+                self.progress.say(&format!("interrupted at step {steps}; go on with: sac resume {path}"));
+                return Err(Failure::Interrupted);
+            }
+            Err(error) => {
+                let policy = if policy_is_lost { ", its policy the one saved last" } else { "" };
+                let context = format!("training stopped, {path} holds the run until then{policy}");
+                return Err(Failure::Work(error.context(context)));
+            }
+        };
+        let progress = &self.progress;
+        progress.say(&format!("{steps} steps in {:.1} s", elapsed.as_secs_f64()));
+        if let Some(evaluation) = evaluation {
+            progress.say(&format!("deterministic policy: {}", progress::describe(&evaluation)));
+            if let Some(target) = self.until_return {
+                let verdict = if evaluation.mean() >= target { "reached" } else { "not reached" };
+                progress
+                    .say(&format!("return {target} {verdict} after {steps} steps and {:.1} s", elapsed.as_secs_f64()));
+            }
+        }
+        progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
+        self.checkpoint().and_then(|()| self.checkpoints.finish()).map_err(Failure::Work)
+    }
+
+    fn train(&mut self, started: Instant) -> Result<End> {
+        loop {
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Ok(End::Interrupted);
+            }
+            if self.checkpoints.is_due(&self.trainer) {
+                self.checkpoint()?;
+            }
+            let episode = self.trainer.step()?;
+            if self.trainer.evaluation_is_due() {
+                // An evaluation can be long, and what was learned must not depend on its end.
+                self.save_policy()?;
+            }
+            let evaluation = self.trainer.evaluate_if_due()?;
+            let step = self.trainer.steps();
+            if episode.is_some() || evaluation.is_some() {
+                let metrics = self.trainer.metrics()?;
+                let means = self.files.write(step, started.elapsed(), episode, evaluation.as_ref(), metrics)?;
+                self.progress.row(step, episode, evaluation.as_ref(), means);
+            }
+            self.progress.step(step);
+            let reached = |evaluation: &Evaluation| self.until_return.is_some_and(|target| evaluation.mean() >= target);
+            if let Some(evaluation) = evaluation {
+                if self.trainer.is_finished() || reached(&evaluation) {
+                    return Ok(End::Evaluated(evaluation));
+                }
+            } else if self.trainer.is_finished() {
+                return Ok(End::NotEvaluated);
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        self.checkpoints.save(&mut self.trainer, &mut self.files)
+    }
+
+    fn save_policy(&mut self) -> Result<()> {
+        self.run.save_policy(&self.trainer.actor()?)
+    }
 }
 
 /// `sac presets`
@@ -165,52 +319,6 @@ fn list_presets(args: &PresetsArgs) -> Outcome {
 fn find_preset(name: &str) -> Result<&'static str> {
     let known = || presets::PRESETS.map(|(name, _)| name).join(", ");
     presets::preset(name).with_context(|| format!("there is no preset {name:?}; known are {}", known()))
-}
-
-/// How training ended when nothing failed.
-enum End {
-    /// With an evaluation at the last step.
-    Evaluated(Evaluation),
-    /// With no evaluation at the last step.
-    NotEvaluated,
-    /// By the user.
-    Interrupted,
-}
-
-fn training_loop(
-    args: &TrainArgs,
-    trainer: &mut Trainer,
-    run: &RunDirectory,
-    files: &mut MetricsFiles,
-    progress: &mut Progress,
-    started: Instant,
-    interrupted: &AtomicBool,
-) -> Result<End> {
-    loop {
-        if interrupted.load(Ordering::Relaxed) {
-            return Ok(End::Interrupted);
-        }
-        let episode = trainer.step()?;
-        if trainer.evaluation_is_due() {
-            // An evaluation can be long, and what was learned must not depend on its end.
-            run.save_policy(&trainer.actor()?)?;
-        }
-        let evaluation = trainer.evaluate_if_due()?;
-        if episode.is_some() || evaluation.is_some() {
-            let elapsed = started.elapsed();
-            let means = files.write(trainer.steps(), elapsed, episode, evaluation.as_ref(), trainer.metrics()?)?;
-            progress.row(trainer.steps(), episode, evaluation.as_ref(), means);
-        }
-        progress.step(trainer.steps());
-        let reached = |evaluation: &Evaluation| args.until_return.is_some_and(|target| evaluation.mean() >= target);
-        if let Some(evaluation) = evaluation {
-            if trainer.is_finished() || reached(&evaluation) {
-                return Ok(End::Evaluated(evaluation));
-            }
-        } else if trainer.is_finished() {
-            return Ok(End::NotEvaluated);
-        }
-    }
 }
 
 /// `sac eval`

@@ -7,7 +7,6 @@ use soft_actor_critic::config::Config;
 use soft_actor_critic::sac::Metrics;
 use soft_actor_critic::train::Episode;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
-use std::path::Path;
 use std::time::Instant;
 
 /// The progress of one training run, on standard error.
@@ -24,21 +23,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Announces the run.
-    pub fn new(quiet: bool, environment: &str, path: &Path, config: &Config) -> Self {
+    /// Announces the run, which stands at `step`, with a line for each of `notes`.
+    pub fn new(quiet: bool, config: &Config, step: u64, notes: &[String]) -> Self {
         let bar = (!quiet && stderr().is_terminal()).then(|| {
             let style = ProgressStyle::with_template("{bar:20} {pos}/{len} steps, {per_sec:.0} {msg}");
-            ProgressBar::new(config.steps).with_style(style.expect("the template is valid"))
+            ProgressBar::new(config.steps).with_style(style.expect("the template is valid")).with_position(step)
         });
         let line_every = if config.eval_every > 0 { u64::MAX } else { config.steps.div_ceil(10) };
         let progress =
-            Self { quiet, bar, episode_return: None, means: None, last_line: (Instant::now(), 0), line_every };
-        progress.say(&format!(
-            "training on {environment}: {} steps, seed {}, into {}",
-            config.steps,
-            config.seed,
-            path.display()
-        ));
+            Self { quiet, bar, episode_return: None, means: None, last_line: (Instant::now(), step), line_every };
+        notes.iter().for_each(|note| progress.say(note));
         progress
     }
 

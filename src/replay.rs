@@ -119,6 +119,11 @@ impl Replay {
         })
     }
 
+    /// Numbers that [`Self::write_transition`] writes, 2·O + A + 2.
+    pub fn transition_size(&self) -> usize {
+        2 * self.observation_size + self.action_size + 2
+    }
+
     /// The most transitions that it holds.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -127,6 +132,43 @@ impl Replay {
     /// Number of transitions ever pushed; transition t, counted from 0, lies in row t mod [`Self::capacity`].
     pub fn pushed(&self) -> usize {
         self.pushed
+    }
+
+    /// A memory as it was after `pushed` transitions, of which `transitions` are those it still held, oldest first, each as
+    /// [`Self::write_transition`] writes it.
+    ///
+    /// # Errors
+    /// As from [`Self::new`].
+    ///
+    /// # Panics
+    /// If there are not as many transitions as such a memory holds, or one is of another size.
+    pub fn restore<'a>(
+        capacity: usize,
+        observation_size: usize,
+        action_size: usize,
+        pushed: usize,
+        transitions: impl ExactSizeIterator<Item = &'a [f32]>,
+    ) -> Result<Self, Error> {
+        let mut replay = Self::new(capacity, observation_size, action_size)?;
+        assert_eq!(transitions.len(), pushed.min(capacity));
+        let first = pushed - transitions.len();
+        if first > 0 {
+            // The ring has been filled once; its rows are overwritten one after another.
+            replay.observations.resize(capacity * observation_size, 0.0);
+            replay.actions.resize(capacity * action_size, 0.0);
+            replay.rewards.resize(capacity, 0.0);
+            replay.next.resize(capacity, Next::InRing);
+            replay.pushed = first;
+        }
+        for transition in transitions {
+            let (observation, rest) = transition.split_at(observation_size);
+            let (action, rest) = rest.split_at(action_size);
+            let [reward, not_terminated, next_observation @ ..] = rest else { panic!("a transition has its size") };
+            let (reward, terminated) = (*reward, *not_terminated == 0.0);
+            // A truncated one shows by the observation that follows it.
+            replay.push(Transition { observation, action, reward, next_observation, terminated, truncated: false });
+        }
+        Ok(replay)
     }
 
     /// Number of transitions that can be drawn.
@@ -164,13 +206,13 @@ impl Replay {
             self.set_apart(t - 1, false);
         }
         let row = t % self.capacity;
-        if t < self.capacity {
+        if row == self.next.len() {
             self.observations.extend_from_slice(observation);
             self.actions.extend_from_slice(action);
             self.rewards.push(reward);
             self.next.push(Next::InRing);
         } else {
-            if self.apart.front() == Some(&(t - self.capacity)) {
+            if self.apart.front().is_some_and(|oldest| oldest + self.capacity == t) {
                 self.apart.pop_front();
                 self.apart_observations.drain(..self.observation_size);
             }
@@ -224,7 +266,7 @@ impl Replay {
     /// If the row, or the length of `to`, is out of range.
     pub fn write_transition(&self, row: usize, to: &mut [f32]) {
         let (o, a) = (self.observation_size, self.action_size);
-        assert_eq!(to.len(), 2 * o + a + 2);
+        assert_eq!(to.len(), self.transition_size());
         to[..o].copy_from_slice(&self.observations[row * o..][..o]);
         to[o..o + a].copy_from_slice(&self.actions[row * a..][..a]);
         to[o + a] = self.rewards[row];
@@ -345,6 +387,39 @@ mod tests {
                     let parts = [&expected.observation[..], &expected.action, &[expected.reward, not_terminated]];
                     prop_assert_eq!(whole, [parts.concat(), expected.next_observation.clone()].concat());
                 }
+            }
+        }
+    }
+
+    /// A memory that is restored draws what the other draws, and goes on like it.
+    #[test]
+    fn a_restored_memory_goes_on_like_the_first() {
+        let (o, a) = (2, 1);
+        let all = steps(&[(5, 0), (4, 1), (6, 2), (3, 3), (9, 1)], o, a);
+        for (capacity, until) in (1..30).flat_map(|capacity| (0..all.len()).map(move |until| (capacity, until))) {
+            let mut replay = Replay::new(capacity, o, a).expect("it is small");
+            all[..until].iter().for_each(|step| push(&mut replay, step));
+            let oldest = replay.pushed() - replay.len();
+            let rows: Vec<Vec<f32>> = (oldest..until)
+                .map(|t| {
+                    let mut row = vec![0.0; 2 * o + a + 2];
+                    replay.write_transition(t % capacity, &mut row);
+                    row
+                })
+                .collect();
+            let rows = rows.iter().map(Vec::as_slice);
+            let mut restored = Replay::restore(capacity, o, a, until, rows).expect("it is small");
+            for step in &all[until..] {
+                push(&mut replay, step);
+                push(&mut restored, step);
+                assert_eq!((replay.pushed(), replay.len()), (restored.pushed(), restored.len()));
+                let rows: Vec<usize> = (0..replay.len()).collect();
+                let (mut one, mut other) = (Batch::zeros(rows.len(), o, a), Batch::zeros(rows.len(), o, a));
+                replay.gather(&rows, 0.9_f32, &mut one);
+                restored.gather(&rows, 0.9_f32, &mut other);
+                assert_eq!(one.next_observation, other.next_observation, "capacity {capacity}, until {until}");
+                assert_eq!((one.observation, one.action), (other.observation, other.action));
+                assert_eq!((one.reward, one.discount), (other.reward, other.discount));
             }
         }
     }

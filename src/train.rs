@@ -6,7 +6,7 @@ use crate::env::{Bounds, CheckedEnv, Env};
 use crate::error::Error;
 use crate::replay::{Replay, Transition};
 use crate::rng::{Philox, Stream};
-use crate::sac::{CpuLearner, Learner, Metrics, Policy};
+use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot};
 use ndarray::{Array2, ArrayView2};
 use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
@@ -20,6 +20,25 @@ pub struct Episode {
     pub length: u64,
     /// The sum of its rewards.
     pub total_reward: f64,
+}
+
+/// Where a run stands between two steps, without its replay memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainerState {
+    /// The learner.
+    pub learner: Snapshot<f32>,
+    /// The environment, if it can tell; see [`Env::save`].
+    pub env: Option<Vec<u8>>,
+    /// Steps that the environment has taken.
+    pub env_steps: u64,
+    /// The observation to act upon, `[O]`.
+    pub observation: Vec<f32>,
+    /// Environment steps, which are also the transitions ever stored.
+    pub steps: u64,
+    /// Updates made.
+    pub updates: u64,
+    /// The episode so far.
+    pub episode: Episode,
 }
 
 /// One training run, advanced a step at a time.
@@ -88,6 +107,60 @@ impl Trainer {
             bounds,
             config,
         })
+    }
+
+    /// Where the run stands between two steps: all that [`Self::restore`] needs, besides the replay memory.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the learner's device fails.
+    pub fn save(&mut self) -> Result<TrainerState, Error> {
+        let (env, env_steps) = self.env.save();
+        Ok(TrainerState {
+            learner: self.learner.snapshot()?,
+            env,
+            env_steps,
+            observation: self.observation.clone(),
+            steps: self.steps,
+            updates: self.updates,
+            episode: self.episode,
+        })
+    }
+
+    /// Goes on from where another run of the same configuration stood, with the memory that it had. Where the environment
+    /// cannot be restored a new episode begins; says whether the one of then goes on.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] if `state` or `replay` does not fit; [`Error::Environment`] if the environment fails.
+    pub fn restore(&mut self, state: TrainerState, replay: Replay) -> Result<bool, Error> {
+        if state.observation.len() != self.observation.len() {
+            let (found, size) = (state.observation.len(), self.observation.len());
+            return Err(Error::Snapshot(format!("its observation has {found} elements instead of {size}")));
+        }
+        if replay.capacity() != self.replay.capacity() || replay.pushed() as u64 != state.steps {
+            return Err(Error::Snapshot("its replay memory is that of another run".into()));
+        }
+        self.learner.restore(&state.learner)?;
+        self.replay = replay;
+        (self.steps, self.updates, self.episode) = (state.steps, state.updates, state.episode);
+        match state.env {
+            Some(env) => {
+                self.env.restore(&env, state.env_steps)?;
+                self.observation = state.observation;
+                Ok(true)
+            }
+            None => {
+                let begun = self.episode.length > 0;
+                let number = self.episode.number + u64::from(begun);
+                self.episode = Episode { number, length: 0, total_reward: 0.0 };
+                self.observation = self.env.reset(episode_seed(self.config.seed, number))?;
+                Ok(!begun)
+            }
+        }
+    }
+
+    /// What has been stored to learn from.
+    pub fn replay(&self) -> &Replay {
+        &self.replay
     }
 
     /// What it learns with.

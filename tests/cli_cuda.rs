@@ -63,6 +63,25 @@ fn a_run_on_a_gpu_learns_saves_and_repeats_itself() {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
+/// A run that fails on a GPU goes on there, and ends as one that never failed.
+#[test]
+fn a_run_on_a_gpu_is_resumed_exactly() {
+    let outs = [new_folder("whole"), new_folder("resumed")];
+    let [whole, resumed] = [&outs[0], &outs[1]].map(|out| out.to_str().expect("it is text"));
+    let Some(output) = sac("", "cache-run", &small(whole, "cuda:1")) else { return };
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let with_checkpoints = |out| [small(out, "cuda:1"), vec!["--checkpoint-every", "90"]].concat();
+    let output = sac("launch 9000", "cache-run", &with_checkpoints(resumed)).expect("there is a driver");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let output = sac("", "cache-run", &["resume", resumed]).expect("there is a driver");
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("device: Fake GPU 1"), "{told}");
+    for name in ["metrics.csv", "policy.safetensors"] {
+        let read = |out: &Path| std::fs::read(out.join(name)).expect("every run has it");
+        assert!(read(&outs[0]) == read(&outs[1]), "{name}");
+    }
+}
+
 /// What is wrong before training: exit code 2, one line that names the mend, and nothing written.
 #[test]
 fn a_gpu_that_cannot_be_used_is_told_before_anything_is_written() {
@@ -73,7 +92,7 @@ fn a_gpu_that_cannot_be_used_is_told_before_anything_is_written() {
         ("refuse", "cuda", "the driver refuses the kernels (CUDA_ERROR_INVALID_IMAGE); install NVRTC"),
         ("memory 1000", "cuda", "MiB of memory left; free it, or say --device cpu"),
         ("memory 20000", "cuda", "a replay memory of 420 transitions does not fit"),
-        ("", "cuda:2", "there is no device 2; there are 2: cuda:0, cuda:1"),
+        ("", "cuda:2", "there is no device 2 among its 2; say --device cuda:0, cuda:1, cpu or auto"),
         ("", "cuda:x", "it is none of auto, cpu, cuda and cuda:N"),
         ("", "gpu", "it is none of auto, cpu, cuda and cuda:N"),
     ];
@@ -98,7 +117,7 @@ fn a_gpu_that_fails_leaves_the_run() {
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("launching kernels failed (CUDA_ERROR_ILLEGAL_ADDRESS)"), "{told}");
-    assert!(told.contains("holds the run until then, its policy that of the last evaluation"), "{told}");
+    assert!(told.contains("holds the run until then, its policy the one saved last"), "{told}");
     let metrics = std::fs::read_to_string(out.join("metrics.csv")).expect("it is there");
     assert!(metrics.lines().count() > 2, "{metrics}");
     let output = sac("", "cache-run", &["eval", run, "--episodes", "1"]).expect("there is a driver");

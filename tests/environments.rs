@@ -2,8 +2,9 @@
 
 use soft_actor_critic::actor::{Actor, evaluate};
 use soft_actor_critic::config::{Config, FirstUpdate};
-use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
+use soft_actor_critic::env::{Bounds, Env, EnvError, Pendulum, Step};
 use soft_actor_critic::error::Error;
+use soft_actor_critic::replay::Replay;
 use soft_actor_critic::train::Trainer;
 use std::sync::{Arc, Mutex};
 
@@ -267,5 +268,46 @@ fn actions_stay_within_the_range_of_each_dimension_and_reach_both_ends() {
         assert!(low <= least && least < low + margin && high - margin < most && most <= high);
         let (least, most) = range(learned);
         assert!(low <= least && least < most && most <= high);
+    }
+}
+
+/// Another trainer goes on exactly where the first stood, if the environment can tell its state; if it cannot, with a new
+/// episode.
+#[test]
+fn a_trainer_is_restored_with_its_episode_or_with_a_new_one() {
+    let config = Config {
+        steps: 400,
+        random_steps: 20,
+        batch_size: 8,
+        policy_hidden: vec![8],
+        critic_hidden: vec![8],
+        ..Config::default()
+    };
+    let replay_of = |trainer: &Trainer| trainer.replay().clone();
+    let pendulum = || Trainer::new(|| Box::new(Pendulum::new()), config.clone()).expect("it begins well");
+    let (mut first, mut second) = (pendulum(), pendulum());
+    (0..250).for_each(|_| drop(first.step().expect("it goes well")));
+    let state = first.save().expect("it runs on the CPU");
+    assert!(second.restore(state.clone(), replay_of(&first)).expect("it fits"));
+    for _ in 0..150 {
+        assert_eq!(first.step().expect("it goes well"), second.step().expect("it goes well"));
+    }
+    assert_eq!(first.save().expect("it runs on the CPU"), second.save().expect("it runs on the CPU"));
+
+    let scripted = || {
+        let make = || -> Box<dyn Env> { Box::new(Scripted::new(Script::harmless(), Script::harmless())) };
+        Trainer::new(make, config.clone()).expect("it begins well")
+    };
+    for (steps, goes_on, number) in [(40, true, 5), (43, false, 6)] {
+        let (mut first, mut second) = (scripted(), scripted());
+        (0..steps).for_each(|_| drop(first.step().expect("it goes well")));
+        let state = first.save().expect("it runs on the CPU");
+        assert_eq!(state.env, None);
+        assert_eq!(second.restore(state.clone(), replay_of(&first)).expect("it fits"), goes_on);
+        let episode = second.save().expect("it runs on the CPU").episode;
+        assert_eq!((episode.number, episode.length), (number, 0));
+        assert_eq!(second.steps(), steps);
+        let other = Replay::new(400, 2, 1).expect("it is small");
+        assert!(matches!(second.restore(state, other), Err(Error::Snapshot(_))));
     }
 }

@@ -4,7 +4,7 @@
 
 mod comparison;
 
-use comparison::{Case, batch_and_noise, cases};
+use comparison::{Case, batch_and_noise, cases, replay};
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
 use soft_actor_critic::sac::{CudaLearner, Learner};
@@ -45,7 +45,12 @@ fn metrics_and_failures_agree_with_the_cpu() {
     comparison::failures(gpu);
 }
 
-/// Twice the same updates, twice the same bits.
+#[test]
+fn learning_is_an_update_with_what_is_drawn() {
+    comparison::learning(gpu);
+}
+
+/// Twice the same updates, twice the same bits; the last ones drawn on the device and replayed from a recording.
 #[test]
 fn updates_repeat_themselves() {
     for Case { name, config, observation_size: o, half_range } in cases(256) {
@@ -55,6 +60,8 @@ fn updates_repeat_themselves() {
                 let (batch, noise) = batch_and_noise(&config, o, half_range.len(), number);
                 cuda.update(&batch, &noise).expect("it works");
             }
+            let replay = replay(config.replay_rows(), 900, o, half_range.len());
+            (0..20).for_each(|update| cuda.learn(&replay, update).expect("it works"));
             Some(cuda.snapshot().expect("it works"))
         };
         assert_eq!(learn(), learn(), "{name}");

@@ -35,8 +35,14 @@ fn kernels_compile_for_every_generation_without_spills() {
             let about = compiled.log.split(&format!("Compiling entry function '{kernel}'")).nth(1);
             let about = about.unwrap_or_else(|| panic!("sm_{architecture} has no {kernel}: {}", compiled.log));
             let about = about.split("Compiling entry function").next().expect("a split has a first part");
-            let fits = about.contains("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads");
-            assert!(fits, "sm_{architecture}: {kernel} keeps registers in memory: {about}");
+            // A line for the kernel and one for each function that it calls.
+            let mut frames = about.lines().filter(|line| line.contains("bytes stack frame")).peekable();
+            assert!(frames.peek().is_some(), "sm_{architecture}: nothing is said of {kernel}: {about}");
+            for frame in frames {
+                let frame = frame.trim_start_matches(|c: char| !c.is_ascii_digit());
+                let none = "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads";
+                assert!(frame == none, "sm_{architecture}: {kernel} keeps registers in memory: {about}");
+            }
             seen += 1;
         }
         println!("sm_{architecture}: {seen} kernels, cubin of {} bytes", compiled.image.len());
@@ -57,7 +63,7 @@ fn the_shipped_ptx_is_made_of_these_kernels() {
     }
     assert!(
         PTX.starts_with(&ptx_header()),
-        "kernels/sac.ptx is stale; run `SAC_WRITE_PTX=1 cargo test --test nvrtc` with NVRTC 12.1"
+        "kernels/sac.ptx is stale; run `SAC_WRITE_PTX=1 cargo test --test nvrtc` with NVRTC 12.0"
     );
     for (kernel, _) in KERNELS {
         assert!(PTX.contains(&format!(".visible .entry {kernel}(")), "kernels/sac.ptx has no {kernel}");

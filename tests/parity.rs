@@ -1,22 +1,19 @@
 //! The learner for GPUs against that for the CPU, buffer by buffer, for every preset: here with its kernels run on the CPU
 //! (`tests/host`), in `tests/gpu.rs` on a GPU.
-#![cfg(feature = "program")]
+#![cfg(all(feature = "program", target_os = "linux"))]
 
 mod comparison;
 mod host;
 
 use comparison::{Case, batch_and_noise, cases};
 use host::Host;
-use ndarray::Array2;
 use soft_actor_critic::config::Config;
 use soft_actor_critic::env::Pendulum;
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::kernels::KERNELS;
-use soft_actor_critic::replay::{Batch, Replay, Transition};
-use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::cuda::Status;
-use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Noise};
+use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
 use soft_actor_critic::train::Trainer;
 
 fn host() -> Option<Box<dyn Gpu>> {
@@ -76,66 +73,9 @@ fn snapshots_go_from_one_learner_to_the_other() {
     assert_eq!(cuda.snapshot().expect("it works"), snapshot, "nothing is changed");
 }
 
-/// A replay memory that has wrapped around, with ends of episodes of both kinds.
-fn replay(capacity: usize, steps: usize, o: usize, a: usize) -> Replay {
-    let mut replay = Replay::new(capacity, o, a).expect("it is small");
-    push(&mut replay, 0..steps, o, a);
-    replay
-}
-
-fn push(replay: &mut Replay, steps: std::ops::Range<usize>, o: usize, a: usize) {
-    for t in steps {
-        let observation = |t: usize| (0..o).map(|i| ((t * o + i) as f32 * 0.7).sin()).collect::<Vec<_>>();
-        let action: Vec<_> = (0..a).map(|i| ((t * a + i) as f32 * 0.3).cos()).collect();
-        replay.push(Transition {
-            observation: &observation(t),
-            action: &action,
-            reward: (t as f32).cos(),
-            next_observation: &observation(t + 1),
-            terminated: t % 7 == 6,
-            truncated: t % 11 == 10,
-        });
-    }
-}
-
-/// What is drawn is what the counter says, and learning is an update with it; also after the memory has wrapped around
-/// between two updates.
 #[test]
 fn learning_is_an_update_with_what_is_drawn() {
-    for Case { name, config, observation_size: o, half_range } in cases(9) {
-        let Some(gpu) = host() else { return };
-        let a = half_range.len();
-        let config = Config { steps: 23, replay_capacity: 1000, seed: 3, ..config };
-        let mut replay = replay(23, 10, o, a);
-        let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
-        let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
-        for update in 0..4 {
-            cuda.learn(&replay, update).expect("it works");
-            let (rows, noise) = cuda.drawn().expect("it works");
-            let mut words = Philox::new(3, Stream::Replay, update);
-            for &row in &rows {
-                let word = u64::from(rand::RngCore::next_u32(&mut words));
-                assert_eq!(u64::from(row), (word * replay.len() as u64) >> 32, "{name}");
-            }
-            let mut words = Philox::new(3, Stream::Update, update);
-            let mut uniform = || (f64::from(rand::RngCore::next_u32(&mut words) >> 8) + 0.5) / f64::from(1 << 24);
-            for pair in noise.chunks(2) {
-                let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f64::consts::TAU * uniform());
-                for (&x, y) in pair.iter().zip([radius * angle.cos(), radius * angle.sin()]) {
-                    assert!((f64::from(x) - y).abs() < 3e-6, "{name}: {x} must be {y}");
-                }
-            }
-            let rows: Vec<usize> = rows.into_iter().map(|row| row as usize).collect();
-            let mut batch = Batch::zeros(rows.len(), o, a);
-            replay.gather(&rows, config.gamma as f32, &mut batch);
-            let half = |from: usize| noise[from * rows.len() * a..][..rows.len() * a].to_vec();
-            let half = |from| Array2::from_shape_vec((rows.len(), a), half(from)).expect("it has the shape");
-            cpu.update(&batch, &Noise { next: half(0), current: half(1) });
-            comparison::parameters_agree(&name, &mut cpu, &mut cuda, 1e-4);
-            let steps = replay.pushed()..replay.pushed() + [3, 40, 1, 0][update as usize];
-            push(&mut replay, steps, o, a);
-        }
-    }
+    comparison::learning(host);
 }
 
 /// As `docs/cuda.md` says.

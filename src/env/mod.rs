@@ -43,6 +43,38 @@ pub trait Env: Send {
     /// # Errors
     /// Whatever the environment itself cannot do.
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError>;
+
+    /// Everything that the steps to come depend on, for [`Self::restore`]; none if it cannot be told, and then a run that is
+    /// resumed begins a new episode.
+    fn save(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Goes back to what [`Self::save`] has told, perhaps in another process.
+    ///
+    /// # Errors
+    /// If `state` is not what this environment saves.
+    fn restore(&mut self, state: &[u8]) -> Result<(), EnvError> {
+        let _ = state;
+        Err("this environment cannot be restored".into())
+    }
+}
+
+/// The numbers of a state that [`Env::save`] tells, as bytes.
+fn state_to_bytes(numbers: &[f64], steps: u32) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).chain(steps.to_le_bytes()).collect()
+}
+
+/// What [`state_to_bytes`] has made of so many numbers.
+fn state_from_bytes<const N: usize>(state: &[u8]) -> Result<([f64; N], u32), EnvError> {
+    let wrong = || format!("its state has {} bytes instead of {}", state.len(), 8 * N + 4);
+    let (numbers, steps) = state.split_last_chunk::<4>().ok_or_else(wrong)?;
+    let (numbers, rest) = numbers.as_chunks::<8>();
+    let numbers: Vec<f64> = numbers.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
+    match numbers.try_into() {
+        Ok(numbers) if rest.is_empty() => Ok((numbers, u32::from_le_bytes(*steps))),
+        _ => Err(wrong().into()),
+    }
 }
 
 /// An environment whose every answer is checked: the right shape, and finite.
@@ -79,6 +111,15 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
             return Err(self.error(format!("its reward is {}, not a finite f32", step.reward)));
         }
         Ok(step)
+    }
+
+    pub(crate) fn save(&self) -> (Option<Vec<u8>>, u64) {
+        (self.env.save(), self.steps)
+    }
+
+    pub(crate) fn restore(&mut self, state: &[u8], steps: u64) -> Result<(), Error> {
+        self.steps = steps;
+        self.env.restore(state).map_err(|e| self.error(format!("restore: {e}")))
     }
 
     fn check_observation(&self, observation: &[f32]) -> Result<(), Error> {

@@ -8,7 +8,7 @@
 //! So the acceleration of an action within the bounds is rounded to f32 after each operation, and from the second step on
 //! so is the rest. Here they are computed in f64 and then rounded, which gives the same bits.
 
-use super::{Bounds, Env, EnvError, Step};
+use super::{Bounds, Env, EnvError, Step, state_from_bytes, state_to_bytes};
 use crate::rng::{Philox, Stream};
 use rand::Rng;
 
@@ -100,6 +100,16 @@ impl Env for MountainCar {
             terminated,
             truncated: self.steps >= STEP_LIMIT,
         })
+    }
+
+    fn save(&self) -> Option<Vec<u8>> {
+        Some(state_to_bytes(&[self.position, self.velocity], self.steps))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), EnvError> {
+        let ([position, velocity], steps) = state_from_bytes(state)?;
+        *self = Self { position, velocity, steps };
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 //! The same dynamics, reward, start distribution and 200-step limit as Gymnasium's `Pendulum-v1`, compared with recorded
 //! trajectories in `tests/pendulum.rs`. It never terminates; the step limit truncates it.
 
-use super::{Bounds, Env, EnvError, Step};
+use super::{Bounds, Env, EnvError, Step, state_from_bytes, state_to_bytes};
 use crate::rng::{Philox, Stream};
 use rand::Rng;
 use std::f64::consts::PI;
@@ -76,5 +76,15 @@ impl Env for Pendulum {
             terminated: false,
             truncated: self.steps >= STEP_LIMIT,
         })
+    }
+
+    fn save(&self) -> Option<Vec<u8>> {
+        Some(state_to_bytes(&[self.angle, self.velocity], self.steps))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), EnvError> {
+        let ([angle, velocity], steps) = state_from_bytes(state)?;
+        *self = Self { angle, velocity, steps };
+        Ok(())
     }
 }

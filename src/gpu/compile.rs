@@ -152,8 +152,11 @@ fn keep(file: &Path, image: &[u8]) -> std::io::Result<()> {
         std::fs::create_dir_all(directory)?;
     }
     let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, [image, &fnv_1a(image).to_le_bytes()].concat())?;
-    std::fs::rename(temporary, file)
+    std::fs::write(&temporary, [image, &fnv_1a(image).to_le_bytes()].concat())
+        .and_then(|()| std::fs::rename(&temporary, file))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(&temporary);
+        })
 }
 
 /// Where compiled kernels are kept: `soft-actor-critic` in the user's cache directory.

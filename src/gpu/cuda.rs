@@ -18,9 +18,15 @@ const OLDEST_DRIVER: i32 = 12_000;
 /// The oldest GPU, by its compute capability: the one that [`compile::PTX`] is made for.
 const OLDEST_GPU: (i32, i32) = (7, 5);
 
+/// Words of the page-locked memory that uploads go through.
+const STAGING: usize = 1 << 18;
+
 /// An NVIDIA GPU with the kernels of this crate.
 pub struct Cuda {
     name: String,
+    /// Page-locked memory, which the device reads by itself, and how many words of it still wait for that.
+    staging: *mut u32,
+    staged: usize,
     functions: HashMap<&'static str, sys::CUfunction>,
     graphs: Vec<CudaGraph>,
     allocations: Vec<sys::CUdeviceptr>,
@@ -62,8 +68,10 @@ impl Cuda {
         let count = result::device::get_count().map_err(failed("counting devices"))?;
         let count = usize::try_from(count).unwrap_or(0);
         if ordinal >= count {
-            let known = (0..count).map(|i| format!("cuda:{i}")).collect::<Vec<_>>().join(", ");
-            return Err(device(format!("there is no device {ordinal}; there are {count}: {known}")));
+            let known = (0..count).map(|i| format!("cuda:{i}, ")).collect::<String>();
+            return Err(device(format!(
+                "there is no device {ordinal} among its {count}; say --device {known}cpu or auto"
+            )));
         }
         let context = CudaContext::new(ordinal).map_err(failed("opening the device"))?;
         // Everything happens in one stream, in order; a graph cannot be captured with events around.
@@ -78,14 +86,19 @@ impl Cuda {
                 "{model} is of compute capability {major}.{minor}, below 7.5; say --device cpu"
             )));
         }
+        let stream = context.new_stream().map_err(failed("making a stream"))?;
+        // SAFETY: the context is current; the memory is freed when `cuda` is.
+        let staging = unsafe { result::malloc_host(4 * STAGING, 0) }.map_err(failed("reserving page-locked memory"))?;
         let (module, origin) = load(compile::images(major, minor))?;
         let mut cuda = Self {
             name: format!("{model}, {origin}"),
+            staging: staging.cast(),
+            staged: 0,
             functions: HashMap::new(),
             graphs: Vec::new(),
             allocations: Vec::new(),
             module,
-            stream: context.new_stream().map_err(failed("making a stream"))?,
+            stream,
             context,
         };
         for &(kernel, _) in KERNELS {
@@ -108,12 +121,19 @@ impl Cuda {
         self.context.bind_to_thread().map_err(failed("using the device"))
     }
 
+    /// Waits until all is done; what was staged has then been read.
+    fn wait(&mut self, what: &str) -> Result<(), Error> {
+        self.stream.synchronize().map_err(|error| failed(what)(error))?;
+        self.staged = 0;
+        Ok(())
+    }
+
     fn launch(&self, Launch { kernel, grid, arguments }: &Launch) -> Result<(), Error> {
         let (function, mut parameter) = (self.functions[kernel], arguments.as_ptr().cast_mut().cast::<c_void>());
         let ([x, y, z], stream) = (*grid, self.stream.cu_stream());
         let parameters = std::slice::from_mut(&mut parameter);
         // SAFETY: the kernel takes one struct, of which `arguments` has the bytes (the tests compare their sizes), and the
-        // driver copies it before it returns. What it points to are allocations of this device, which live as long.
+        // driver copies it before it returns. What it points to is as the caller of `run` or `record` promises.
         let outcome =
             unsafe { result::launch_kernel(function, (x, y, z), (THREADS as u32, 1, 1), 0, stream, parameters) };
         outcome.map_err(|error| failed(&format!("launching the kernel {kernel}"))(error))
@@ -153,9 +173,10 @@ impl Gpu for Cuda {
         let bytes = words.max(1).checked_mul(4).ok_or_else(|| Error::Device("it has no memory of that size".into()))?;
         // SAFETY: the context is current; the memory is freed when `self` is.
         let at = unsafe { result::malloc_sync(bytes) }.map_err(|error| match error.0 {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                Error::Device(format!("it has not {} MiB of memory left; free it, or say --device cpu", bytes >> 20))
-            }
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::Device(format!(
+                "it has not {} MiB of memory left; free it, or say --device cpu",
+                bytes.div_ceil(1 << 20)
+            )),
             _ => failed("reserving memory")(error),
         })?;
         self.allocations.push(at);
@@ -164,27 +185,39 @@ impl Gpu for Cuda {
         Ok(Buffer(at))
     }
 
-    fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
+    unsafe fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
         self.bind()?;
-        // SAFETY: callers copy within a buffer; memory that is not page-locked is read before the function returns.
-        unsafe { result::memcpy_htod_async(to.0, words, self.stream.cu_stream()) }
-            .map_err(failed("copying to the device"))
+        for (i, piece) in words.chunks(STAGING).enumerate() {
+            if self.staged + piece.len() > STAGING {
+                self.wait("copying to the device")?;
+            }
+            // SAFETY: `staging` has room for the piece behind what still waits there, nobody writes to it before
+            // [`Self::wait`], and the caller promises room on the device.
+            unsafe {
+                let staged = std::slice::from_raw_parts_mut(self.staging.add(self.staged), piece.len());
+                staged.copy_from_slice(piece);
+                result::memcpy_htod_async(to.at(i * STAGING).0, staged, self.stream.cu_stream())
+            }
+            .map_err(failed("copying to the device"))?;
+            self.staged += piece.len();
+        }
+        Ok(())
     }
 
-    fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
+    unsafe fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
         self.bind()?;
-        // SAFETY: callers copy within a buffer, and `words` is written before this function returns.
+        // SAFETY: the caller promises so many words on the device, and `words` is written before this function returns.
         unsafe { result::memcpy_dtoh_async(words, from.0, self.stream.cu_stream()) }
-            .and_then(|()| self.stream.synchronize())
-            .map_err(failed("copying from the device"))
+            .map_err(failed("copying from the device"))?;
+        self.wait("copying from the device")
     }
 
-    fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
+    unsafe fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
         self.bind()?;
         launches.iter().try_for_each(|launch| self.launch(launch))
     }
 
-    fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
+    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
         self.bind()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         self.stream.begin_capture(mode).map_err(failed("recording kernels"))?;
@@ -211,6 +244,8 @@ impl Drop for Cuda {
             // SAFETY: it was allocated here, and no kernel runs any more.
             let _ = unsafe { result::free_sync(at) };
         }
+        // SAFETY: it was allocated here, and nothing is copied any more.
+        let _ = unsafe { result::free_host(self.staging.cast()) };
         // SAFETY: it was loaded here, and its functions go with `self`.
         let _ = unsafe { result::module::unload(self.module) };
     }

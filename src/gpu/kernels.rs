@@ -51,12 +51,14 @@ pub unsafe trait Arguments: Copy {
 
     /// A launch with a thread for each of `elements`.
     fn launch_over(self, elements: usize) -> Launch {
+        // Kernels count the elements themselves in 32 bits.
+        narrow(elements);
         self.launch([elements.div_ceil(THREADS), 1, 1])
     }
 
     /// A launch of as many blocks as make `networks` matrices of `rows` and `columns`.
     fn launch_tiles(self, rows: usize, columns: usize, networks: usize) -> Launch {
-        self.launch([columns.div_ceil(TILE), rows.div_ceil(TILE), networks])
+        self.launch([rows.div_ceil(TILE), columns.div_ceil(TILE), networks])
     }
 }
 
@@ -176,10 +178,10 @@ kernels! {
         log_prob: Buffer, log_alpha: Buffer, gradient: Buffer, m: Buffer, v: Buffer, status: Buffer,
         rows: u32, target_entropy: f32, over_alpha: u32, unused: u32,
     }
+    /// What steps take, from their counts
+    prepare_steps: PrepareSteps { status: Buffer, log_alpha: Buffer }
     /// The counts and sums at the end of an update
-    finish_update: FinishUpdate {
-        status: Buffer, learning_rate: [f64; NETWORKS],
-    }
+    finish_update: FinishUpdate { status: Buffer, log_alpha: Buffer }
     /// The rows and the noise of a batch
     draw: Draw {
         draws: Buffer, rows: Buffer, noise: Buffer, seed: u64, batch: u32, count: u32,

@@ -48,27 +48,39 @@ pub trait Gpu: Send {
 
     /// Copies `words` to the device.
     ///
+    /// # Safety
+    /// There must be so many words from `to` on, of a buffer of this device.
+    ///
     /// # Errors
     /// If the device fails.
-    fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error>;
+    unsafe fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error>;
 
     /// Copies `words` from the device, once all that was asked for before is done.
     ///
+    /// # Safety
+    /// There must be so many words from `from` on, of a buffer of this device.
+    ///
     /// # Errors
     /// If the device fails, now or in what was asked for before.
-    fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error>;
+    unsafe fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error>;
 
     /// Does the launches one after another.
     ///
-    /// # Errors
-    /// If one cannot be made.
-    fn run(&mut self, launches: &[Launch]) -> Result<(), Error>;
-
-    /// Keeps launches, to be done many times.
+    /// # Safety
+    /// Whatever they read and write must lie in buffers of this device.
     ///
     /// # Errors
     /// If one cannot be made.
-    fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error>;
+    unsafe fn run(&mut self, launches: &[Launch]) -> Result<(), Error>;
+
+    /// Keeps launches, to be done many times.
+    ///
+    /// # Safety
+    /// As for [`Self::run`].
+    ///
+    /// # Errors
+    /// If one cannot be made.
+    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error>;
 
     /// [`Self::run`] for what has been recorded, at less cost.
     ///

@@ -37,7 +37,7 @@ impl<T: Real> Adam<T> {
     }
 
     /// lr/(1−β₁ᵗ) and 1/√(1−β₂ᵗ), for the t-th step, counted from 1.
-    pub fn factors(learning_rate: f64, t: u64) -> (T, T) {
+    fn factors(learning_rate: f64, t: u64) -> (T, T) {
         let t = t as f64;
         let inverse_root = (1.0 - Self::BETA2.powf(t)).sqrt().recip();
         (T::of(learning_rate / (1.0 - Self::BETA1.powf(t))), T::of(inverse_root))

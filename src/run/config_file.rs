@@ -28,6 +28,20 @@ pub fn read(path: &Path, environment: &str) -> Result<Config> {
     parse(&text, environment).with_context(|| format!("the configuration {shown} cannot be used"))
 }
 
+/// [`read`] of a file that names its environment, with that name.
+///
+/// # Errors
+/// As for [`read`], or if no environment is named.
+pub fn read_with_environment(path: &Path) -> Result<(String, Config)> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("the configuration {shown} cannot be read"))?;
+    let named = |table: &toml::Table| Some(table.get(ENVIRONMENT)?.as_str()?.to_string());
+    let environment = text.parse().ok().as_ref().and_then(named);
+    let config = parse(&text, environment.as_deref().unwrap_or_default());
+    let config = config.with_context(|| format!("the configuration {shown} cannot be used"))?;
+    Ok((environment.with_context(|| format!("the configuration {shown} names no environment"))?, config))
+}
+
 /// [`read`] from the text of a file.
 ///
 /// # Errors

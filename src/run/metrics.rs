@@ -1,11 +1,12 @@
 //! `metrics.csv`, which is the same for the same configuration, and `timings.csv`, which never is.
 
 use super::RunDirectory;
+use super::checked::Checked;
 use crate::actor::Evaluation;
 use crate::sac::Metrics;
 use crate::train::Episode;
 use anyhow::{Context, Result};
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,39 +23,111 @@ pub struct MetricsFiles {
     /// What the last row was told.
     last: Metrics,
     last_step: u64,
+    /// What the run had taken when it was last interrupted.
+    before: Duration,
+}
+
+/// Where the files of measurements stand at a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Position {
+    /// What `metrics.csv` is.
+    pub metrics: Checked,
+    /// What the last row was told, and at which step.
+    pub last: Metrics,
+    /// The step of the last row.
+    pub last_step: u64,
 }
 
 #[derive(Debug)]
 struct Table {
     path: PathBuf,
     file: File,
+    content: Checked,
 }
 
 impl Table {
     fn create(path: PathBuf, header: &str) -> Result<Self> {
         let file = File::create_new(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-        let mut table = Self { path, file };
+        let mut table = Self { path, file, content: Checked::of(&[]) };
         table.write(header)?;
         Ok(table)
     }
 
+    /// The table with nothing but the beginning that `content` tells.
+    fn reopen(path: PathBuf, content: Checked) -> Result<Self> {
+        let open = || {
+            let file = OpenOptions::new().append(true).open(&path)?;
+            file.set_len(content.bytes)?;
+            Ok::<_, std::io::Error>(file)
+        };
+        let file = open().with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(Self { path, file, content })
+    }
+
     fn write(&mut self, row: &str) -> Result<()> {
-        self.file.write_all(row.as_bytes()).with_context(|| format!("{} cannot be written", self.path.display()))
+        self.file.write_all(row.as_bytes()).with_context(|| format!("{} cannot be written", self.path.display()))?;
+        self.content = self.content.and(row.as_bytes());
+        Ok(())
     }
 }
 
 impl MetricsFiles {
+    /// The name of the first file.
+    pub const METRICS: &str = "metrics.csv";
+    const TIMINGS: &str = "timings.csv";
+
     /// Two empty tables in a run directory.
     ///
     /// # Errors
     /// If they exist or cannot be written.
     pub fn create(run: &RunDirectory) -> Result<Self> {
         Ok(Self {
-            metrics: Table::create(run.file("metrics.csv"), METRICS_HEADER)?,
-            timings: Table::create(run.file("timings.csv"), TIMINGS_HEADER)?,
+            metrics: Table::create(run.file(Self::METRICS), METRICS_HEADER)?,
+            timings: Table::create(run.file(Self::TIMINGS), TIMINGS_HEADER)?,
             last: Metrics::default(),
             last_step: 0,
+            before: Duration::ZERO,
         })
+    }
+
+    /// The tables as they were at a checkpoint; rows that came after it are taken away.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn reopen(run: &RunDirectory, position: Position) -> Result<Self> {
+        let Position { metrics, last, last_step } = position;
+        let path = run.file(Self::TIMINGS);
+        // Times are never the same again, so whatever is left of them is taken.
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let rows = text.lines().skip(1).map_while(|row| {
+            let mut cells = row.split(',');
+            let (step, seconds) = (cells.next()?.parse::<u64>().ok()?, cells.next()?.parse::<f64>().ok()?);
+            (step <= last_step).then_some((row, seconds))
+        });
+        let rows: Vec<_> = rows.collect();
+        let seconds = rows.last().map_or(0.0, |&(_, seconds)| seconds);
+        let text = TIMINGS_HEADER.to_string() + &rows.iter().map(|(row, _)| format!("{row}\n")).collect::<String>();
+        fs::write(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(Self {
+            metrics: Table::reopen(run.file(Self::METRICS), metrics)?,
+            timings: Table::reopen(path, Checked::of(text.as_bytes()))?,
+            last,
+            last_step,
+            before: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+        })
+    }
+
+    /// Where they stand.
+    pub fn position(&self) -> Position {
+        Position { metrics: self.metrics.content, last: self.last, last_step: self.last_step }
+    }
+
+    /// Sees to it that `metrics.csv` is on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn sync(&self) -> Result<()> {
+        self.metrics.file.sync_data().with_context(|| format!("{} cannot be written", self.metrics.path.display()))
     }
 
     /// Adds a last row where a run ends between two rows, with the means of the losses since.
@@ -100,7 +173,7 @@ impl MetricsFiles {
         ];
         let row = cells.map(Option::unwrap_or_default).join(",");
         self.metrics.write(&format!("{row}\n"))?;
-        let seconds = elapsed.as_secs_f64();
+        let seconds = (self.before + elapsed).as_secs_f64();
         self.timings.write(&format!("{step},{seconds:.3},{:.1}\n", step as f64 / seconds.max(1e-9)))?;
         Ok(means)
     }

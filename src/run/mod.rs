@@ -6,19 +6,31 @@
 //! | `metrics.csv` | a row for each finished episode and each evaluation; the same bytes for the same configuration |
 //! | `timings.csv` | the wall-clock time of the same rows |
 //! | `policy.safetensors` | the policy, replaced at each evaluation and at the end |
+//! | `checkpoint/` | everything that `sac resume` needs; see [`checkpoint`] |
+//!
+//! But for the times, all of it is the same however often a run was interrupted and resumed.
 
+mod checked;
+pub mod checkpoint;
 pub mod config_file;
 mod metrics;
 pub mod policy_file;
+mod tensors_file;
+mod whole_file;
 
-pub use metrics::MetricsFiles;
+pub use checked::Checked;
+pub use checkpoint::Checkpoints;
+pub use metrics::{MetricsFiles, Position};
 
 use crate::actor::Actor;
 use crate::config::Config;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+
+/// The name of the configuration in a run directory.
+const CONFIG: &str = "config.toml";
 
 /// A directory that belongs to one run.
 #[derive(Debug)]
@@ -51,9 +63,36 @@ impl RunDirectory {
         let text = config_file::to_toml(environment, config)?;
         // A file that appears between the look above and this is another run's.
         fs::create_dir_all(&path)
-            .and_then(|()| File::create_new(run.file("config.toml"))?.write_all(text.as_bytes()))
+            .and_then(|()| File::create_new(run.file(CONFIG))?.write_all(text.as_bytes()))
             .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
         Ok(run)
+    }
+
+    /// The directory of a run that has been begun, and its configuration.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn open(path: &Path) -> Result<(Self, Config)> {
+        let shown = path.display();
+        let file = path.join(CONFIG);
+        ensure!(file.exists(), "{shown} is no run directory, it has no {CONFIG}; give one that `sac` has made");
+        let (environment, config) = config_file::read_with_environment(&file)?;
+        Ok((Self { path: path.to_path_buf(), environment }, config))
+    }
+
+    /// Replaces the configuration, whole or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn replace_config(&self, config: &Config) -> Result<()> {
+        let text = config_file::to_toml(&self.environment, config)?;
+        let file = self.file(CONFIG);
+        whole_file::write(&file, text.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))
+    }
+
+    /// The name of the environment.
+    pub fn environment(&self) -> &str {
+        &self.environment
     }
 
     /// The directory.

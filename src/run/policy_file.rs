@@ -6,13 +6,15 @@
 //! forms of the mean and of log σ, the bounds of log σ, and those of the action, so that
 //! action = low + ½(tanh(mean) + 1)(high − low) can be computed anywhere.
 
+use super::tensors_file::{self, Tensor};
+use super::whole_file;
 use crate::actor::Actor;
 use crate::env::Bounds;
 use crate::nn::{Activation, LogStd, Mean, Mlp, TanhGaussian, mlp};
 use crate::sac::Policy;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ndarray::{Array2, Axis, concatenate, s};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
@@ -34,24 +36,14 @@ struct Tensors {
 /// # Errors
 /// If it cannot be written.
 pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<()> {
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut tensors = Vec::new();
     for Tensors { name, weight, bias } in to_tensors(actor) {
-        let bytes = |values: &mut dyn Iterator<Item = &f32>| values.flat_map(|value| value.to_le_bytes()).collect();
-        tensors.push((format!("{name}.weight"), weight.shape().to_vec(), bytes(&mut weight.iter())));
-        tensors.push((format!("{name}.bias"), vec![bias.len()], bytes(&mut bias.iter())));
+        let values = weight.iter().copied().collect::<Vec<_>>();
+        tensors.push(Tensor::f32(format!("{name}.weight"), weight.shape().to_vec(), &values));
+        tensors.push(Tensor::f32(format!("{name}.bias"), vec![bias.len()], &bias));
     }
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let bytes = with_metadata(&safetensors::serialize(views, None)?, &metadata(environment, actor))?;
-    let temporary = path.with_extension("tmp");
-    fs::write(&temporary, bytes)
-        .and_then(|()| fs::rename(&temporary, path))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(&temporary);
-        })
-        .with_context(|| format!("the policy {} cannot be written", path.display()))
+    let bytes = tensors_file::to_bytes(&tensors, &metadata(environment, actor))?;
+    whole_file::write(path, &bytes).with_context(|| format!("the policy {} cannot be written", path.display()))
 }
 
 /// Reads a policy and the name of the environment it was trained in.
@@ -129,18 +121,6 @@ fn metadata(environment: &str, actor: &Actor) -> BTreeMap<&'static str, String> 
 
 fn split(list: &str) -> Result<Vec<f32>> {
     list.split(',').map(|value| value.parse().with_context(|| format!("{value:?} is no number"))).collect()
-}
-
-/// Puts metadata into a serialized file in a fixed order; the library itself writes them in a random one.
-fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>> {
-    let (length, rest) = file.split_first_chunk().context("a file begins with the length of its header")?;
-    let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(*length))?);
-    let mut header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header)?;
-    header.insert("__metadata__".to_string(), serde_json::to_value(metadata)?);
-    let mut header = serde_json::to_vec(&header)?;
-    // The data stay aligned to eight bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
 }
 
 /// The layers by their names in the file. The last layer of a network with both heads becomes two.
@@ -269,7 +249,7 @@ mod tests {
         let saved = plain(&[3]);
         let mut metadata = metadata("pendulum", &saved);
         assert!(metadata.remove("mean").is_some());
-        let old = with_metadata(&bytes(&saved, "old"), &metadata).expect("it was just written");
+        let old = tensors_file::with_metadata(&bytes(&saved, "old"), &metadata).expect("it was just written");
         let (_, loaded) = parse(&old).expect("it is a policy");
         assert_eq!((loaded.policy().distribution.mean, loaded.theta()), (Mean::Raw, saved.theta()));
     }

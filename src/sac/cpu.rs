@@ -476,8 +476,10 @@ impl<T: Real> CpuLearner<T> {
 
     /// [`Learner::snapshot`], which never fails here.
     pub fn snapshot(&mut self) -> Snapshot<T> {
+        let sums = self.metrics.sums().map(|(name, sum)| (name.to_string(), sum)).into();
         let (vectors, counts) = self.state();
         Snapshot {
+            sums,
             vectors: vectors.into_iter().map(|(name, values)| (name, values.to_vec())).collect(),
             counts: counts.into_iter().map(|(name, count)| (name, *count)).collect(),
         }
@@ -543,7 +545,8 @@ impl<T: Real> CpuLearner<T> {
         ];
         networks.extend(self.value.as_mut().map(|value| ("value", &mut value.online, Some(&mut value.target))));
         let mut vectors = Vec::new();
-        let mut counts = vec![("updates".to_string(), &mut self.metrics.updates)];
+        let Metrics { updates, policy_updates, .. } = &mut self.metrics;
+        let mut counts = vec![("updates".to_string(), updates), ("policy_updates".to_string(), policy_updates)];
         for (name, Parameters { values, adam, .. }, target) in networks {
             vectors.push((name.to_string(), values.as_mut_slice()));
             vectors.extend(target.map(|target| (format!("target_{name}"), target.as_mut_slice())));
@@ -608,8 +611,8 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
         for (name, count) in counts {
             *count = snapshot.count(&name).expect("it has been looked up");
         }
-        // The sums begin anew, and a failure is behind it.
-        self.metrics = Metrics { updates: self.metrics.updates, ..Metrics::default() };
+        // A failure is behind it.
+        self.metrics = Metrics::of(snapshot);
         Ok(())
     }
 }

@@ -11,9 +11,9 @@ use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix};
 use crate::gpu::{Buffer, Gpu, Recording, words, words_mut};
-use crate::nn::{Adam, LogStd, Mean, Mlp};
+use crate::nn::{LogStd, Mean, Mlp};
 use crate::replay::{Batch, Replay};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 use std::collections::HashMap;
 
 /// What an update can fail by, in the order of `kernels/prelude.cu`.
@@ -42,8 +42,29 @@ pub struct Status {
     this_update: [f64; 3],
     steps: [u64; NETWORKS],
     stepped: [u64; NETWORKS],
+    log_alpha: f64,
+    learning_rate: [f64; NETWORKS],
     step: [f32; NETWORKS],
     inverse_root: [f32; NETWORKS],
+}
+
+impl Status {
+    /// Without α.
+    fn metrics(&self) -> Metrics {
+        let quantity = |code: u64| QUANTITIES[code as usize - 1];
+        Metrics {
+            updates: self.updates,
+            critic_loss: self.critic_loss,
+            value_loss: self.value_loss,
+            policy_updates: self.policy_updates,
+            policy_loss: self.policy_loss,
+            temperature_loss: self.temperature_loss,
+            q: self.q,
+            entropy: self.entropy,
+            alpha: 0.0,
+            failure: (self.failure > 0).then(|| (self.failure_update, quantity(self.failure))),
+        }
+    }
 }
 
 const STATUS_WORDS: usize = size_of::<Status>() / 4;
@@ -88,9 +109,9 @@ impl Parameters {
     }
 }
 
-/// The buffers that acting on so many observations needs.
+/// The buffers that acting on some number of observations needs.
+#[derive(Clone, Copy)]
 struct Acting {
-    rows: usize,
     observation: Buffer,
     noise: Buffer,
     action: Buffer,
@@ -144,7 +165,8 @@ pub struct CudaLearner {
     rows: Buffer,
     staging: Vec<f32>,
 
-    acting: Option<Acting>,
+    /// By the number of observations.
+    acting: HashMap<usize, Acting>,
     /// Whole updates, by whether the policy is due and whether it is the first.
     recordings: HashMap<(bool, bool), Recording>,
 }
@@ -213,7 +235,7 @@ impl CudaLearner {
             draws: allocate(4)?,
             rows: allocate(b)?,
             staging: Vec::new(),
-            acting: None,
+            acting: HashMap::new(),
             recordings: HashMap::new(),
             policy,
             critic,
@@ -429,7 +451,7 @@ impl CudaLearner {
     }
 
     fn finish_update(&self) -> Launch {
-        kernels::FinishUpdate { status: self.status, learning_rate: self.learning_rates() }.launch([1; 3])
+        kernels::FinishUpdate { status: self.status, log_alpha: self.log_alpha.values }.launch([1; 3])
     }
 
     /// θ's step by Adam.
@@ -519,27 +541,39 @@ impl CudaLearner {
     ///
     /// # Errors
     /// If the GPU fails.
+    ///
+    /// # Panics
+    /// If the batch or the noise is of another size.
     pub fn load(&mut self, batch: &Batch<f32>, noise: &Noise<f32>) -> Result<(), Error> {
         let (b, o, a) = self.sizes();
+        assert_eq!((batch.observation.dim(), batch.next_observation.dim()), ((b, o), (b, o)));
+        assert_eq!((batch.action.dim(), batch.reward.len(), batch.discount.len()), ((b, a), b, b));
+        assert_eq!((noise.current.dim(), noise.next.dim()), ((b, a), (b, a)));
         let mut inputs = ndarray::Array3::<f32>::zeros((3, b, o + a));
         inputs.slice_mut(s![0, .., ..o]).assign(&batch.observation);
         inputs.slice_mut(s![0, .., o..]).assign(&batch.action);
         inputs.slice_mut(s![1, .., ..o]).assign(&batch.next_observation);
         inputs.slice_mut(s![2, .., ..o]).assign(&batch.observation);
-        self.gpu.upload(self.inputs, words(inputs.as_slice().expect("it is new")))?;
-        self.gpu.upload(self.reward, words(batch.reward.as_slice().expect("it is contiguous")))?;
-        self.gpu.upload(self.discount, words(batch.discount.as_slice().expect("it is contiguous")))?;
-        let row_major = |array: &Array2<f32>| array.iter().copied().collect::<Vec<_>>();
-        self.gpu.upload(self.noise, words(&row_major(&noise.next)))?;
-        self.gpu.upload(self.noise.at(b * a), words(&row_major(&noise.current)))
+        let noise: Vec<f32> = noise.next.iter().chain(&noise.current).copied().collect();
+        // SAFETY: the buffers were made for these sizes, which have just been checked.
+        unsafe {
+            self.gpu.upload(self.inputs, words(inputs.as_slice().expect("it is new")))?;
+            self.gpu.upload(self.reward, words(batch.reward.as_slice().expect("it is contiguous")))?;
+            self.gpu.upload(self.discount, words(batch.discount.as_slice().expect("it is contiguous")))?;
+            self.gpu.upload(self.noise, words(&noise))
+        }
     }
 
     /// Does launches of this learner.
     ///
+    /// # Safety
+    /// They must be this learner's own, unchanged.
+    ///
     /// # Errors
     /// If the GPU fails.
-    pub fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
-        self.gpu.run(launches)
+    pub unsafe fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
+        // SAFETY: a learner's own launches stay within its buffers.
+        unsafe { self.gpu.run(launches) }
     }
 
     /// Every intermediate of an update by name, with its length, as [`CpuLearner::intermediates`] names them; the rows of
@@ -573,22 +607,47 @@ impl CudaLearner {
         list
     }
 
-    /// The floats of a buffer.
+    /// The floats of one of the [`Self::intermediates`].
     ///
     /// # Errors
     /// If the GPU fails.
-    pub fn read(&mut self, from: Buffer, length: usize) -> Result<Vec<f32>, Error> {
-        let mut values = vec![0.0; length];
-        self.gpu.download(from, words_mut(&mut values))?;
-        Ok(values)
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub fn read(&mut self, name: &str) -> Result<Vec<f32>, Error> {
+        let (buffer, length) = self.intermediate(name);
+        // SAFETY: an intermediate is a buffer of that length.
+        unsafe { self.read_buffer(buffer, length) }
     }
 
-    /// Overwrites a buffer.
+    /// Overwrites one of the [`Self::intermediates`].
     ///
     /// # Errors
     /// If the GPU fails.
-    pub fn write(&mut self, to: Buffer, values: &[f32]) -> Result<(), Error> {
-        self.gpu.upload(to, words(values))
+    ///
+    /// # Panics
+    /// If there is none of that name and length.
+    pub fn write(&mut self, name: &str, values: &[f32]) -> Result<(), Error> {
+        let (buffer, length) = self.intermediate(name);
+        assert_eq!(values.len(), length, "{name}");
+        // SAFETY: as for `read`.
+        unsafe { self.gpu.upload(buffer, words(values)) }
+    }
+
+    fn intermediate(&self, name: &str) -> (Buffer, usize) {
+        let list = self.intermediates();
+        let found = list.into_iter().find(|(known, ..)| known == name);
+        let (_, buffer, length) = found.unwrap_or_else(|| panic!("there is no intermediate {name}"));
+        (buffer, length)
+    }
+
+    /// # Safety
+    /// The buffer must be so long.
+    unsafe fn read_buffer(&mut self, from: Buffer, length: usize) -> Result<Vec<f32>, Error> {
+        let mut values = vec![0.0; length];
+        // SAFETY: the caller promises the same.
+        unsafe { self.gpu.download(from, words_mut(&mut values)) }?;
+        Ok(values)
     }
 
     /// The rows of the replay memory and the noise, of s′ before that of s, which the last [`Learner::learn`] has drawn.
@@ -598,8 +657,11 @@ impl CudaLearner {
     pub fn drawn(&mut self) -> Result<(Vec<u32>, Vec<f32>), Error> {
         let (b, _, a) = self.sizes();
         let mut rows = vec![0; b];
-        self.gpu.download(self.rows, &mut rows)?;
-        Ok((rows, self.read(self.noise, 2 * b * a)?))
+        // SAFETY: the buffers were made with these lengths.
+        unsafe {
+            self.gpu.download(self.rows, &mut rows)?;
+            Ok((rows, self.read_buffer(self.noise, 2 * b * a)?))
+        }
     }
 
     fn all_parameters(&self) -> Vec<(&'static str, &Parameters)> {
@@ -630,7 +692,8 @@ impl CudaLearner {
 
     fn download_status(&mut self) -> Result<Status, Error> {
         let mut words = [0_u32; STATUS_WORDS];
-        self.gpu.download(self.status, &mut words)?;
+        // SAFETY: the buffer was made with this length.
+        unsafe { self.gpu.download(self.status, &mut words) }?;
         // SAFETY: a `Status` is so many words of plain numbers, and every bit pattern is valid.
         Ok(unsafe { std::mem::transmute::<[u32; STATUS_WORDS], Status>(words) })
     }
@@ -641,6 +704,7 @@ impl CudaLearner {
         let width = 2 * o + a + 2;
         assert_eq!(replay.capacity(), self.capacity, "the memory was made for another replay");
         let pushed = replay.pushed();
+        assert!(!replay.is_empty() && pushed >= self.mirrored, "a learner learns from one memory that grows");
         let mut next = self.mirrored.max(pushed - replay.len());
         while next < pushed {
             // As many as lie in one piece, and not more than a few megabytes.
@@ -650,7 +714,8 @@ impl CudaLearner {
             for (i, to) in self.staging.chunks_exact_mut(width).enumerate() {
                 replay.write_transition(row + i, to);
             }
-            self.gpu.upload(self.memory.at(row * width), words(&self.staging))?;
+            // SAFETY: `row + count` is at most the capacity that the memory was made for.
+            unsafe { self.gpu.upload(self.memory.at(row * width), words(&self.staging)) }?;
             next += count;
         }
         self.mirrored = pushed;
@@ -714,8 +779,9 @@ impl CudaLearner {
             launches
         };
         let (sampled, deterministic) = (with(sample.launch_over(rows)), with(mode.launch_over(rows)));
-        let (sampled, deterministic) = (self.gpu.record(sampled)?, self.gpu.record(deterministic)?);
-        Ok(Acting { rows, observation, noise, action, sampled, deterministic })
+        // SAFETY: they are of the buffers that have just been made, with these sizes.
+        let (sampled, deterministic) = unsafe { (self.gpu.record(sampled)?, self.gpu.record(deterministic)?) };
+        Ok(Acting { observation, noise, action, sampled, deterministic })
     }
 }
 
@@ -743,24 +809,33 @@ impl Learner for CudaLearner {
         noise: Option<ArrayView2<f32>>,
         mut action: ArrayViewMut2<f32>,
     ) -> Result<(), Error> {
+        let (_, o, a) = self.sizes();
         let rows = observation.nrows();
-        let acting = match self.acting.take() {
-            Some(acting) if acting.rows == rows => acting,
-            _ => self.acting(rows)?,
+        assert_eq!((observation.ncols(), action.dim()), (o, (rows, a)));
+        let acting = match self.acting.get(&rows) {
+            Some(&acting) => acting,
+            None => {
+                let acting = self.acting(rows)?;
+                self.acting.insert(rows, acting);
+                acting
+            }
         };
         let row_major = |view: ArrayView2<f32>| view.iter().copied().collect::<Vec<_>>();
-        self.gpu.upload(acting.observation, words(&row_major(observation)))?;
-        let recording = match noise {
-            Some(noise) => {
-                self.gpu.upload(acting.noise, words(&row_major(noise)))?;
-                acting.sampled
-            }
-            None => acting.deterministic,
+        // SAFETY: the buffers were made for so many rows, and the widths are checked.
+        let values = unsafe {
+            self.gpu.upload(acting.observation, words(&row_major(observation)))?;
+            let recording = match noise {
+                Some(noise) => {
+                    assert_eq!(noise.dim(), (rows, a));
+                    self.gpu.upload(acting.noise, words(&row_major(noise)))?;
+                    acting.sampled
+                }
+                None => acting.deterministic,
+            };
+            self.gpu.replay(recording)?;
+            self.read_buffer(acting.action, action.len())?
         };
-        self.gpu.replay(recording)?;
-        let values = self.read(acting.action, action.len())?;
         action.iter_mut().zip(values).for_each(|(action, value)| *action = value);
-        self.acting = Some(acting);
         Ok(())
     }
 
@@ -768,21 +843,24 @@ impl Learner for CudaLearner {
         self.load(batch, noise)?;
         let (policy_is_due, first) = self.next_update();
         let launches = self.update_launches(policy_is_due, first);
-        self.gpu.run(&launches)
+        // SAFETY: they are this learner's own.
+        unsafe { self.run(&launches) }
     }
 
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {
         self.mirror(replay)?;
         let stored = replay.len() as u64;
         let halves = |x: u64| [x as u32, (x >> 32) as u32];
-        self.gpu.upload(self.draws, [halves(update), halves(stored)].as_flattened())?;
+        // SAFETY: the buffer was made for four words.
+        unsafe { self.gpu.upload(self.draws, [halves(update), halves(stored)].as_flattened()) }?;
         let (policy_is_due, first) = self.next_update();
         let recording = match self.recordings.get(&(policy_is_due, first)) {
             Some(&recording) => recording,
             None => {
                 let mut launches = self.draw();
                 launches.extend(self.update_launches(policy_is_due, first));
-                let recording = self.gpu.record(launches)?;
+                // SAFETY: they are this learner's own.
+                let recording = unsafe { self.gpu.record(launches) }?;
                 self.recordings.insert((policy_is_due, first), recording);
                 recording
             }
@@ -791,51 +869,60 @@ impl Learner for CudaLearner {
     }
 
     fn metrics(&mut self) -> Result<Metrics, Error> {
-        let alpha = self.alpha(self.updates == 0);
-        let alpha = if alpha.is_fixed > 0 { alpha.fixed } else { self.read(self.log_alpha.values, 1)?[0].exp() };
         let status = self.download_status()?;
-        let quantity = |code: u64| QUANTITIES[code as usize - 1];
-        Ok(Metrics {
-            updates: status.updates,
-            critic_loss: status.critic_loss,
-            value_loss: status.value_loss,
-            policy_updates: status.policy_updates,
-            policy_loss: status.policy_loss,
-            temperature_loss: status.temperature_loss,
-            q: status.q,
-            entropy: status.entropy,
-            alpha: alpha.into(),
-            failure: (status.failure > 0).then(|| (status.failure_update, quantity(status.failure))),
-        })
+        let alpha = self.alpha(self.updates == 0);
+        let alpha = if alpha.is_fixed > 0 { alpha.fixed } else { (status.log_alpha as f32).exp() };
+        Ok(Metrics { alpha: alpha.into(), ..status.metrics() })
     }
 
     fn snapshot(&mut self) -> Result<Snapshot<f32>, Error> {
         let (vectors, places) = self.state();
         let status = self.download_status()?;
-        let mut counts = vec![("updates".to_string(), status.updates)];
+        let sums = status.metrics().sums().map(|(name, sum)| (name.to_string(), sum)).into();
+        let mut counts =
+            vec![("updates".to_string(), status.updates), ("policy_updates".to_string(), status.policy_updates)];
         counts.extend(places.into_iter().map(|(name, place)| (name, status.steps[place])));
-        let vectors = vectors.into_iter().map(|(name, buffer, length)| Ok((name, self.read(buffer, length)?)));
-        Ok(Snapshot { vectors: vectors.collect::<Result<_, Error>>()?, counts })
+        let vectors = vectors.into_iter().map(|(name, buffer, length)| {
+            // SAFETY: the state is told by its own lengths.
+            Ok((name, unsafe { self.read_buffer(buffer, length) }?))
+        });
+        Ok(Snapshot { vectors: vectors.collect::<Result<_, Error>>()?, counts, sums })
     }
 
     fn restore(&mut self, snapshot: &Snapshot<f32>) -> Result<(), Error> {
         let (vectors, places) = self.state();
-        let names = places.iter().map(|(name, _)| name.as_str()).chain(["updates"]);
+        let names = places.iter().map(|(name, _)| name.as_str()).chain(["updates", "policy_updates"]);
         snapshot.check(vectors.iter().map(|(name, _, length)| (name.as_str(), *length)), names)?;
         for (name, buffer, _) in &vectors {
-            self.gpu.upload(*buffer, words(snapshot.get(name).expect("its length has been checked")))?;
+            // SAFETY: the vector has the length of the buffer, as has been checked.
+            unsafe { self.gpu.upload(*buffer, words(snapshot.get(name).expect("it has been checked"))) }?;
         }
-        // The sums begin anew, and a failure is behind it.
-        self.updates = snapshot.count("updates").expect("it has been checked");
-        let mut status = Status { updates: self.updates, ..Status::default() };
-        let learning_rates = self.learning_rates();
+        // A failure is behind it.
+        let metrics = Metrics::of(snapshot);
+        self.updates = metrics.updates;
+        let mut status = Status {
+            updates: metrics.updates,
+            policy_updates: metrics.policy_updates,
+            critic_loss: metrics.critic_loss,
+            value_loss: metrics.value_loss,
+            policy_loss: metrics.policy_loss,
+            temperature_loss: metrics.temperature_loss,
+            q: metrics.q,
+            entropy: metrics.entropy,
+            learning_rate: self.learning_rates(),
+            ..Status::default()
+        };
         for (name, place) in places {
             status.steps[place] = snapshot.count(&name).expect("it has been checked");
-            let factors = Adam::<f32>::factors(learning_rates[place], status.steps[place] + 1);
-            (status.step[place], status.inverse_root[place]) = factors;
         }
         // SAFETY: a `Status` is so many words of plain numbers, without padding.
         let words = unsafe { std::mem::transmute::<Status, [u32; STATUS_WORDS]>(status) };
-        self.gpu.upload(self.status, &words)
+        // The device works out what the next steps take, as it does while it trains.
+        let prepare = kernels::PrepareSteps { status: self.status, log_alpha: self.log_alpha.values }.launch([1; 3]);
+        // SAFETY: the buffer was made for a `Status`.
+        unsafe {
+            self.gpu.upload(self.status, &words)?;
+            self.gpu.run(&[prepare])
+        }
     }
 }

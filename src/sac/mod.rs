@@ -64,7 +64,7 @@ pub trait Learner<T: Real = f32>: Send {
     /// [`Error::Device`]
     fn snapshot(&mut self) -> Result<Snapshot<T>, Error>;
 
-    /// Goes back to a snapshot. The sums of [`Self::metrics`] begin anew, and a failure is forgotten.
+    /// Goes back to a snapshot, with the sums of [`Self::metrics`] as they were then. A failure is forgotten.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if a vector is missing, unknown or of another length; nothing is changed then. [`Error::Device`]
@@ -121,6 +121,38 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The sums by name.
+    pub fn sums(&self) -> [(&'static str, f64); 6] {
+        [
+            ("critic_loss", self.critic_loss),
+            ("value_loss", self.value_loss),
+            ("policy_loss", self.policy_loss),
+            ("temperature_loss", self.temperature_loss),
+            ("q", self.q),
+            ("entropy", self.entropy),
+        ]
+    }
+
+    /// Metrics whose sums and counts are those of a snapshot, without a failure; α is not among them.
+    ///
+    /// # Panics
+    /// If the snapshot has not been checked to have them.
+    pub fn of<T>(snapshot: &Snapshot<T>) -> Self {
+        let count = |name| snapshot.count(name).expect("the snapshot has been checked");
+        let sum = |name| snapshot.sum(name).expect("the snapshot has been checked");
+        Self {
+            updates: count("updates"),
+            policy_updates: count("policy_updates"),
+            critic_loss: sum("critic_loss"),
+            value_loss: sum("value_loss"),
+            policy_loss: sum("policy_loss"),
+            temperature_loss: sum("temperature_loss"),
+            q: sum("q"),
+            entropy: sum("entropy"),
+            ..Self::default()
+        }
+    }
+
     /// Means over the updates since `earlier`; none if there were none. `alpha` is the present one.
     pub fn means_since(&self, earlier: &Self) -> Option<Self> {
         let updates = self.updates.saturating_sub(earlier.updates);
@@ -148,6 +180,8 @@ pub struct Snapshot<T> {
     pub vectors: Vec<(String, Vec<T>)>,
     /// Numbers of updates and of optimizer steps.
     pub counts: Vec<(String, u64)>,
+    /// The sums of [`Metrics`].
+    pub sums: Vec<(String, f64)>,
 }
 
 impl<T> Snapshot<T> {
@@ -161,7 +195,13 @@ impl<T> Snapshot<T> {
         self.vectors.iter_mut().find(|(known, _)| known == name).map(|(_, values)| values)
     }
 
-    /// Whether this holds vectors of these names and lengths, counts of these names, and nothing else.
+    /// The sum called `name`.
+    pub fn sum(&self, name: &str) -> Option<f64> {
+        self.sums.iter().find(|(known, _)| known == name).map(|&(_, sum)| sum)
+    }
+
+    /// Whether this holds vectors of these names and lengths, counts of these names, the sums of [`Metrics`], and nothing
+    /// else.
     ///
     /// # Errors
     /// [`Error::Snapshot`] names the first that does not fit.
@@ -185,7 +225,15 @@ impl<T> Snapshot<T> {
             }
             known_counts += 1;
         }
-        if (self.vectors.len(), self.counts.len()) != (known_vectors, known_counts) {
+        let mut known_sums = 0;
+        for (name, _) in Metrics::default().sums() {
+            if self.sum(name).is_none() {
+                return Err(Error::Snapshot(format!("the sum {name} is missing")));
+            }
+            known_sums += 1;
+        }
+        let found = (self.vectors.len(), self.counts.len(), self.sums.len());
+        if found != (known_vectors, known_counts, known_sums) {
             return Err(Error::Snapshot("it holds more than a learner of this configuration does".into()));
         }
         Ok(())

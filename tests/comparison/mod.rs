@@ -5,9 +5,10 @@ use rand::Rng;
 use rand_distr::StandardNormal;
 use soft_actor_critic::config::{Alpha, Config, Heads};
 use soft_actor_critic::gpu::Gpu;
+use soft_actor_critic::gpu::kernels::Launch;
 use soft_actor_critic::nn::{Activation, Mlp};
 use soft_actor_critic::presets::PRESETS;
-use soft_actor_critic::replay::Batch;
+use soft_actor_critic::replay::{Batch, Replay, Transition};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::run::config_file;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Noise};
@@ -81,6 +82,12 @@ pub fn batch_and_noise(config: &Config, o: usize, a: usize, number: u64) -> (Bat
     (batch, Noise { current: matrix(b, a), next: matrix(b, a) })
 }
 
+/// Does launches that `cuda` has given.
+fn run(cuda: &mut CudaLearner, launches: &[Launch]) {
+    // SAFETY: they are its own, unchanged.
+    unsafe { cuda.run(launches) }.expect("it works");
+}
+
 /// ‖x − y‖ / ‖y‖; NaN if either has one.
 fn error(x: &[f32], y: &[f32]) -> f64 {
     assert_eq!(x.len(), y.len());
@@ -108,11 +115,7 @@ fn worst(networks: &[&Mlp], x: &[f32], y: &[f32]) -> f64 {
 
 /// What the learner on the GPU has in the place of an intermediate of the CPU's, by that one's name.
 fn intermediate(cuda: &mut CudaLearner, config: &Config, o: usize, a: usize, name: &str) -> Vec<f32> {
-    let list = cuda.intermediates();
-    let mut read = |name: &str| {
-        let (_, buffer, length) = list.iter().find(|(known, ..)| known == name).unwrap_or_else(|| panic!("no {name}"));
-        cuda.read(*buffer, *length).expect("it works")
-    };
+    let mut read = |name: &str| cuda.read(name).expect("it works");
     let b = config.batch_size;
     let matrix = |values: Vec<f32>, columns: usize| {
         let rows = values.len() / columns;
@@ -159,8 +162,8 @@ pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
         }
         cuda.restore(&cpu.snapshot()).expect("it fits");
         let (batch, noise) = batch_and_noise(&config, o, a, 0);
-        for (_, buffer, length) in cuda.intermediates() {
-            cuda.write(buffer, &vec![f32::NAN; length]).expect("it works");
+        for (quantity, _, length) in cuda.intermediates() {
+            cuda.write(&quantity, &vec![f32::NAN; length]).expect("it works");
         }
         cuda.load(&batch, &noise).expect("it works");
         let has_value = cpu.value().is_some();
@@ -184,9 +187,9 @@ pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
             }
         };
         let poison = |cuda: &mut CudaLearner, prefixes: &[&str]| {
-            for (quantity, buffer, length) in cuda.intermediates() {
+            for (quantity, _, length) in cuda.intermediates() {
                 if prefixes.iter().any(|prefix| is_of(&quantity, prefix)) {
-                    cuda.write(buffer, &vec![f32::NAN; length]).expect("it works");
+                    cuda.write(&quantity, &vec![f32::NAN; length]).expect("it works");
                 }
             }
         };
@@ -209,29 +212,34 @@ pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
         let alpha = (cpu.alpha(), cuda.alpha(false));
 
         cpu.sample_actions(&batch, &noise);
-        cuda.run(&cuda.sample_actions()).expect("it works");
+        let launches = cuda.sample_actions();
+        run(&mut cuda, &launches);
         compare(&cpu, &mut cuda, "sample_actions", &["action", "log_prob", "policy0.hidden", "policy1.hidden"]);
         compare(&cpu, &mut cuda, "sample_actions", &["policy0.output", "policy1.output"]);
 
         cpu.critic_loss(alpha.0, &batch);
-        cuda.run(&cuda.critic_loss(alpha.1)).expect("it works");
+        let launches = cuda.critic_loss(alpha.1);
+        run(&mut cuda, &launches);
         compare(&cpu, &mut cuda, "critic_loss", &["q", "target_q", "target", "d_q", "critic", "v"]);
         gradients_agree(gradient(&cpu, &mut cuda, "q", &[&critic, &critic]), "q");
 
         poison(&mut cuda, &["q", "critic", "d_q", "v", "value"]);
         cpu.evaluate_actions(&batch);
-        cuda.run(&cuda.evaluate_actions()).expect("it works");
+        let launches = cuda.evaluate_actions();
+        run(&mut cuda, &launches);
         compare(&cpu, &mut cuda, "evaluate_actions", &["q", "critic.hidden"]);
 
         if let Some(value) = &value {
             cpu.value_loss(alpha.0, &batch);
-            cuda.run(&cuda.value_loss(alpha.1)).expect("it works");
+            let launches = cuda.value_loss(alpha.1);
+            run(&mut cuda, &launches);
             compare(&cpu, &mut cuda, "value_loss", &["v", "d_v", "value"]);
             gradients_agree(gradient(&cpu, &mut cuda, "value", &[value]), "value");
         }
 
         cpu.policy_loss(alpha.0, &batch, &noise);
-        cuda.run(&cuda.policy_loss(alpha.1)).expect("it works");
+        let launches = cuda.policy_loss(alpha.1);
+        run(&mut cuda, &launches);
         let outputs = ["d_action", "policy0.d_output", "policy1.d_output", "policy0.d_hidden", "policy1.d_hidden"];
         compare(&cpu, &mut cuda, "policy_loss", &outputs);
         let networks: Vec<&Mlp> = policy.networks.iter().collect();
@@ -239,7 +247,7 @@ pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
 
         if let Some(step) = cuda.temperature_step() {
             cpu.temperature_loss();
-            cuda.run(&[step]).expect("it works");
+            run(&mut cuda, &[step]);
             let expected =
                 cpu.gradients().iter().find(|(name, _)| *name == "log_alpha").expect("it is there").1.to_vec();
             let found = intermediate(&mut cuda, &config, o, a, "log_alpha.gradient");
@@ -403,7 +411,7 @@ pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
             cuda.load(&fine, &noise).expect("it works");
             let alpha = cuda.alpha(false);
             for launches in [cuda.sample_actions(), cuda.evaluate_actions(), cuda.policy_loss(alpha)] {
-                cuda.run(&launches).expect("it works");
+                run(&mut cuda, &launches);
             }
             assert_eq!(cuda.metrics().expect("it works").failure, Some((1, "policy loss")), "{name}, {vector}");
             cuda.restore(&good).expect("it fits");
@@ -412,5 +420,66 @@ pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
         cpu.update(&batch, &noise);
         cuda.update(&batch, &noise).expect("it works");
         agree(&mut cpu, &mut cuda);
+    }
+}
+
+/// A replay memory that has wrapped around, with ends of episodes of both kinds.
+pub fn replay(capacity: usize, steps: usize, o: usize, a: usize) -> Replay {
+    let mut replay = Replay::new(capacity, o, a).expect("it is small");
+    push(&mut replay, 0..steps, o, a);
+    replay
+}
+
+fn push(replay: &mut Replay, steps: std::ops::Range<usize>, o: usize, a: usize) {
+    for t in steps {
+        let observation = |t: usize| (0..o).map(|i| ((t * o + i) as f32 * 0.7).sin()).collect::<Vec<_>>();
+        let action: Vec<_> = (0..a).map(|i| ((t * a + i) as f32 * 0.3).cos()).collect();
+        replay.push(Transition {
+            observation: &observation(t),
+            action: &action,
+            reward: (t as f32).cos(),
+            next_observation: &observation(t + 1),
+            terminated: t % 7 == 6,
+            truncated: t % 11 == 10,
+        });
+    }
+}
+
+/// What is drawn is what the counter says, and learning is an update with it; also after the memory has wrapped around
+/// between two updates.
+pub fn learning(gpu: fn() -> Option<Box<dyn Gpu>>) {
+    for Case { name, config, observation_size: o, half_range } in cases(9) {
+        let Some(gpu) = gpu() else { return };
+        let a = half_range.len();
+        let config = Config { steps: 23, replay_capacity: 1000, seed: 3, ..config };
+        let mut replay = replay(23, 10, o, a);
+        let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
+        let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
+        for update in 0..4 {
+            cuda.learn(&replay, update).expect("it works");
+            let (rows, noise) = cuda.drawn().expect("it works");
+            let mut words = Philox::new(3, Stream::Replay, update);
+            for &row in &rows {
+                let word = u64::from(rand::RngCore::next_u32(&mut words));
+                assert_eq!(u64::from(row), (word * replay.len() as u64) >> 32, "{name}");
+            }
+            let mut words = Philox::new(3, Stream::Update, update);
+            let mut uniform = || (f64::from(rand::RngCore::next_u32(&mut words) >> 8) + 0.5) / f64::from(1 << 24);
+            for pair in noise.chunks(2) {
+                let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f64::consts::TAU * uniform());
+                for (&x, y) in pair.iter().zip([radius * angle.cos(), radius * angle.sin()]) {
+                    assert!((f64::from(x) - y).abs() < 3e-6, "{name}: {x} must be {y}");
+                }
+            }
+            let rows: Vec<usize> = rows.into_iter().map(|row| row as usize).collect();
+            let mut batch = Batch::zeros(rows.len(), o, a);
+            replay.gather(&rows, config.gamma as f32, &mut batch);
+            let half = |from: usize| noise[from * rows.len() * a..][..rows.len() * a].to_vec();
+            let half = |from| Array2::from_shape_vec((rows.len(), a), half(from)).expect("it has the shape");
+            cpu.update(&batch, &Noise { next: half(0), current: half(1) });
+            parameters_agree(&name, &mut cpu, &mut cuda, 1e-4);
+            let steps = replay.pushed()..replay.pushed() + [3, 40, 1, 0][update as usize];
+            push(&mut replay, steps, o, a);
+        }
     }
 }

@@ -9,6 +9,7 @@
 typedef int CUresult;
 enum {
     SUCCESS = 0,
+    INVALID_VALUE = 1,
     OUT_OF_MEMORY = 2,
     NOT_INITIALIZED = 3,
     NO_DEVICE = 100,
@@ -98,7 +99,7 @@ CUresult cuModuleLoadData(void** module, const void* image) {
     const char* text = static_cast<const char*>(image);
     const bool cubin = memcmp(text, "\x7f" "ELF", 4) == 0;
     if (cubin && fault("old-cubin")) return INVALID_IMAGE;
-    if (!cubin && !strstr(text, ".version 8.1")) return INVALID_IMAGE;
+    if (!cubin && !strstr(text, ".version 8.0")) return INVALID_IMAGE;
     *module = &initialized;
     return SUCCESS;
 }
@@ -117,6 +118,14 @@ CUresult cuMemAlloc_v2(void** at, size_t bytes) {
     *at = malloc(bytes);
     if (!*at) return OUT_OF_MEMORY;
     memset(*at, 0xFF, bytes);
+    return SUCCESS;
+}
+CUresult cuMemHostAlloc(void** at, size_t bytes, unsigned) {
+    *at = malloc(bytes);
+    return *at ? SUCCESS : OUT_OF_MEMORY;
+}
+CUresult cuMemFreeHost(void* at) {
+    free(at);
     return SUCCESS;
 }
 CUresult cuMemFree_v2(void* at) {
@@ -141,7 +150,7 @@ CUresult cuLaunchKernel(
     const Registration* kernel, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned, void*,
     void** parameters, void**
 ) {
-    if (threads != THREADS) return ILLEGAL_ADDRESS;
+    if (threads != THREADS || y > 65535 || z > 65535) return INVALID_VALUE;
     const char* arguments = static_cast<const char*>(parameters[0]);
     const Launched launched{kernel, {x, y, z}, std::vector<char>(arguments, arguments + kernel->size)};
     if (captured) {

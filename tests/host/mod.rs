@@ -162,19 +162,19 @@ impl Gpu for Host {
         Ok(buffer)
     }
 
-    fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
+    unsafe fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
         // SAFETY: buffers are memory of this process, and callers copy within them.
         unsafe { (to.0 as *mut u32).copy_from_nonoverlapping(words.as_ptr(), words.len()) };
         Ok(())
     }
 
-    fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
+    unsafe fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
         // SAFETY: as for `upload`.
         unsafe { words.as_mut_ptr().copy_from_nonoverlapping(from.0 as *const u32, words.len()) };
         Ok(())
     }
 
-    fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
+    unsafe fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for Launch { kernel, grid, arguments } in launches {
             self.launches += 1;
@@ -190,14 +190,15 @@ impl Gpu for Host {
         Ok(())
     }
 
-    fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
+    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
         self.recordings.push(launches);
         Ok(Recording(self.recordings.len() - 1))
     }
 
     fn replay(&mut self, Recording(number): Recording) -> Result<(), Error> {
         let launches = std::mem::take(&mut self.recordings[number]);
-        let outcome = self.run(&launches);
+        // SAFETY: they were recorded under that promise.
+        let outcome = unsafe { self.run(&launches) };
         self.recordings[number] = launches;
         outcome
     }

@@ -1,0 +1,45 @@
+//! Files that are known by their length and a checksum.
+
+use anyhow::{Context, Result, ensure};
+use crc32fast::Hasher;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// What is known of the first bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// How many.
+    pub bytes: u64,
+    /// Their CRC-32.
+    pub crc32: u32,
+}
+
+impl Checked {
+    /// What is known of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, crc32: crc32fast::hash(bytes) }
+    }
+
+    /// The same, with `more` after them.
+    #[must_use]
+    pub fn and(self, more: &[u8]) -> Self {
+        let mut hasher = Hasher::new_with_initial_len(self.crc32, self.bytes);
+        hasher.update(more);
+        Self { bytes: self.bytes + more.len() as u64, crc32: hasher.finalize() }
+    }
+
+    /// The first bytes of a file, if they are the ones.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is shorter, or begins otherwise.
+    pub fn read(self, path: &Path) -> Result<Vec<u8>> {
+        let shown = path.display();
+        let mut bytes = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
+        let length = usize::try_from(self.bytes)?;
+        ensure!(bytes.len() >= length, "{shown} has {} bytes instead of {length}", bytes.len());
+        bytes.truncate(length);
+        ensure!(Self::of(&bytes) == self, "{shown} is damaged");
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,465 @@
+//! Checkpoints: everything that a run depends on, so that it goes on after any interruption as if there had been none.
+//!
+//! The folder `checkpoint` of a run holds
+//!
+//! | file | content |
+//! |---|---|
+//! | `manifest` | one line of JSON that names the files of the last checkpoint and of the one before, with lengths and checksums, and a line with its own checksum; replaced whole |
+//! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, the environment, the episode |
+//! | `replay-N.bin` | transitions N·65 536 and on, as [`Replay::write_transition`] writes them, in little-endian `f32`; only ever added to |
+//! | `lock` | held by the process that trains |
+//!
+//! A checkpoint first adds to the replay files, then writes a new state file, and then replaces the manifest: whenever the
+//! process dies, the manifest names files that are whole. Random numbers need no place in it, because they depend on
+//! the seed and on counters alone.
+
+use super::checked::Checked;
+use super::metrics::{MetricsFiles, Position};
+use super::tensors_file::{self, Tensor};
+use super::{RunDirectory, config_file, whole_file};
+use crate::replay::Replay;
+use crate::sac::{Metrics, Snapshot};
+use crate::train::{Episode, Trainer, TrainerState};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const FOLDER: &str = "checkpoint";
+const MANIFEST: &str = "manifest";
+const LOCK: &str = "lock";
+const FORMAT: &str = "soft-actor-critic checkpoint 1";
+/// Transitions in a replay file.
+const SEGMENT: usize = 1 << 16;
+
+/// The files of one checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    step: u64,
+    state: Checked,
+    /// By the numbers of the replay files.
+    replay: BTreeMap<usize, Checked>,
+    /// `metrics.csv` at that step.
+    metrics: Checked,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Manifest {
+    format: String,
+    current: Entry,
+    previous: Option<Entry>,
+}
+
+/// The checkpoints of a run, one after another.
+pub struct Checkpoints {
+    folder: PathBuf,
+    /// What the run was started with, for the state files.
+    environment: String,
+    device: String,
+    every: u64,
+    manifest: Option<Manifest>,
+    /// Transitions in the replay files, and those files.
+    logged: usize,
+    replay: BTreeMap<usize, Checked>,
+    _lock: File,
+}
+
+/// What a checkpoint holds.
+pub struct Loaded {
+    /// For [`Trainer::restore`].
+    pub state: TrainerState,
+    /// For [`Trainer::restore`], too.
+    pub replay: Replay,
+    /// For [`MetricsFiles::reopen`].
+    pub metrics: Position,
+    /// Where the run was trained.
+    pub device: String,
+    /// What is to be told: why it is not the last checkpoint.
+    pub warning: Option<String>,
+}
+
+impl Checkpoints {
+    /// For a new run, which is trained on `device`.
+    ///
+    /// # Errors
+    /// If the folder cannot be made, or another process trains this run.
+    pub fn create(run: &RunDirectory, device: &str, every: u64) -> Result<Self> {
+        let folder = run.file(FOLDER);
+        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        Ok(Self {
+            _lock: lock(&folder)?,
+            folder,
+            environment: run.environment().to_string(),
+            device: device.to_string(),
+            every,
+            manifest: None,
+            logged: 0,
+            replay: BTreeMap::new(),
+        })
+    }
+
+    /// The last good checkpoint of a run, for a replay memory of `capacity` transitions; and what is to follow it, with all
+    /// taken away that was written after it.
+    ///
+    /// # Errors
+    /// If there is none, if nothing of it is whole, if it is of another configuration than `config` of the run, or if
+    /// another process trains this run.
+    pub fn open(run: &RunDirectory, config: &crate::config::Config) -> Result<(Self, Loaded)> {
+        let folder = run.file(FOLDER);
+        let path = folder.join(MANIFEST);
+        let shown = run.path().display();
+        ensure!(
+            path.exists(),
+            "{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere"
+        );
+        let lock = lock(&folder)?;
+        let manifest = read_manifest(&path)?;
+        let mut problems = Vec::new();
+        let entries = [Some(&manifest.current), manifest.previous.as_ref()];
+        for entry in entries.into_iter().flatten() {
+            match load(run, &folder, entry, config) {
+                Ok((mut loaded, pushed)) => {
+                    let checkpoints = Self {
+                        _lock: lock,
+                        folder,
+                        environment: run.environment().to_string(),
+                        device: loaded.device.clone(),
+                        every: config.checkpoint_every,
+                        manifest: Some(Manifest {
+                            current: entry.clone(),
+                            previous: manifest.previous.clone().filter(|previous| previous != entry),
+                            format: FORMAT.into(),
+                        }),
+                        logged: pushed,
+                        replay: entry.replay.clone(),
+                    };
+                    loaded.warning = problems.pop().map(|problem: anyhow::Error| {
+                        format!("the last checkpoint is damaged ({problem:#}); going on from step {}", entry.step)
+                    });
+                    checkpoints.write_manifest()?;
+                    checkpoints.remove_the_rest()?;
+                    return Ok((checkpoints, loaded));
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let problem = problems.swap_remove(0);
+        Err(problem.context(format!("{shown} has no checkpoint that can be resumed")))
+    }
+
+    /// Whether one is to be made after this step of training.
+    pub fn is_due(&self, trainer: &Trainer) -> bool {
+        let step = trainer.steps();
+        // Every transition goes from the replay memory to the files before it is overwritten.
+        let added = trainer.replay().pushed() - self.logged;
+        self.every > 0 && step.is_multiple_of(self.every) || added == trainer.replay().capacity()
+    }
+
+    /// Makes one, between two steps of training.
+    ///
+    /// # Errors
+    /// If a file cannot be written; the checkpoint before stays. If the learner's device fails.
+    pub fn save(&mut self, trainer: &mut Trainer, metrics: &mut MetricsFiles) -> Result<()> {
+        let step = trainer.steps();
+        if self.manifest.as_ref().is_some_and(|manifest| manifest.current.step == step) {
+            return Ok(());
+        }
+        self.save_anew(trainer, metrics)
+            .with_context(|| format!("the checkpoint in {} cannot be written", self.folder.display()))
+    }
+
+    fn save_anew(&mut self, trainer: &mut Trainer, metrics: &mut MetricsFiles) -> Result<()> {
+        let state = trainer.save()?;
+        let actions = trainer.replay().transition_size() - 2 - 2 * state.observation.len();
+        let position = metrics.position();
+        metrics.sync()?;
+        self.add_transitions(trainer.replay())?;
+        // Those of which the replay memory still holds something.
+        let capacity = trainer.replay().capacity();
+        self.replay.retain(|number, _| (number + 1) * SEGMENT + capacity > self.logged);
+
+        let config = config_file::to_toml(&self.environment, trainer.config())?;
+        let bytes = state_to_bytes(&state, &position, actions, &config, &self.device)?;
+        let mut file = File::create(self.state_file(state.steps))?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+
+        let entry = Entry {
+            step: state.steps,
+            state: Checked::of(&bytes),
+            replay: self.replay.clone(),
+            metrics: position.metrics,
+        };
+        let previous = self.manifest.take().map(|manifest| manifest.current);
+        // What has just been made must be on the disk before it is named.
+        whole_file::sync_directory(&self.folder)?;
+        self.manifest = Some(Manifest { current: entry, previous, format: FORMAT.into() });
+        self.write_manifest()?;
+        self.remove_the_rest()?;
+        Ok(())
+    }
+
+    /// After the last one: only that stays.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn finish(&mut self) -> Result<()> {
+        if let Some(manifest) = &mut self.manifest {
+            manifest.previous = None;
+        }
+        self.write_manifest()?;
+        self.remove_the_rest()
+    }
+
+    /// Adds to the files what the replay memory has got since the last time.
+    fn add_transitions(&mut self, replay: &Replay) -> Result<()> {
+        let width = replay.transition_size();
+        let mut transition = vec![0.0; width];
+        while self.logged < replay.pushed() {
+            let number = self.logged / SEGMENT;
+            let end = replay.pushed().min((number + 1) * SEGMENT);
+            let mut bytes = Vec::with_capacity((end - self.logged) * width * 4);
+            for t in self.logged..end {
+                replay.write_transition(t % replay.capacity(), &mut transition);
+                bytes.extend(transition.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            let known = self.replay.get(&number).copied().unwrap_or(Checked::of(&[]));
+            let mut file = OpenOptions::new().create(true).append(true).open(self.replay_file(number))?;
+            // What a failure has left behind the end is not part of it.
+            if file.metadata()?.len() != known.bytes {
+                file.set_len(known.bytes)?;
+            }
+            file.write_all(&bytes)?;
+            file.sync_data()?;
+            self.replay.insert(number, known.and(&bytes));
+            self.logged = end;
+        }
+        Ok(())
+    }
+
+    fn write_manifest(&self) -> Result<()> {
+        let line = serde_json::to_string(&self.manifest)?;
+        let text = format!("{line}\n{:08x}\n", crc32fast::hash(line.as_bytes()));
+        Ok(whole_file::write(&self.folder.join(MANIFEST), text.as_bytes())?)
+    }
+
+    /// Takes away every file, and every end of one, that the manifest does not name.
+    fn remove_the_rest(&self) -> Result<()> {
+        let entries = self.manifest.iter().flat_map(|manifest| [Some(&manifest.current), manifest.previous.as_ref()]);
+        let mut named = BTreeSet::from([self.folder.join(MANIFEST), self.folder.join(LOCK)]);
+        for entry in entries.flatten() {
+            named.insert(self.state_file(entry.step));
+            named.extend(entry.replay.keys().map(|&number| self.replay_file(number)));
+        }
+        for file in fs::read_dir(&self.folder)? {
+            let path = file?.path();
+            if !named.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn state_file(&self, step: u64) -> PathBuf {
+        state_file(&self.folder, step)
+    }
+
+    fn replay_file(&self, number: usize) -> PathBuf {
+        replay_file(&self.folder, number)
+    }
+}
+
+fn state_file(folder: &Path, step: u64) -> PathBuf {
+    folder.join(format!("state-{step}.safetensors"))
+}
+
+fn replay_file(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("replay-{number}.bin"))
+}
+
+/// Makes this process the only one that trains the run.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("{} cannot be written", path.display()))?;
+    match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => bail!("another process trains this run; wait for its end, or stop it"),
+        // Not every file system has locks.
+        Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest> {
+    let shown = path.display();
+    let text = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
+    let damaged = || anyhow!("{shown} is damaged; train anew, or put back a copy of it");
+    let text = String::from_utf8(text).map_err(|_| damaged())?;
+    let (line, checksum) = text.split_once('\n').ok_or_else(damaged)?;
+    ensure!(checksum == format!("{:08x}\n", crc32fast::hash(line.as_bytes())), damaged());
+    let manifest: Manifest = serde_json::from_str(line)
+        .map_err(|_| anyhow!("{shown} is that of another version; resume with the version that wrote it"))?;
+    ensure!(
+        manifest.format == FORMAT,
+        "{shown} is of the format {:?}, not {FORMAT:?}; resume with the version that wrote it",
+        manifest.format
+    );
+    Ok(manifest)
+}
+
+/// Loads what an entry of the manifest names, and says how many transitions were ever stored.
+fn load(run: &RunDirectory, folder: &Path, entry: &Entry, config: &crate::config::Config) -> Result<(Loaded, usize)> {
+    let path = state_file(folder, entry.step);
+    let bytes = entry.state.read(&path)?;
+    let State { state, position, config: written, device, sizes: [o, a] } =
+        state_from_bytes(&bytes).with_context(|| format!("{} is no checkpoint of this version", path.display()))?;
+    let written = config_file::parse(&written, run.environment())
+        .context("its configuration cannot be read; resume with the version that wrote it")?;
+    // More steps, and other pauses, are what a run may be resumed for.
+    let same = crate::config::Config { steps: config.steps, checkpoint_every: config.checkpoint_every, ..written };
+    ensure!(same == *config, "it is of another configuration than config.toml; put back what was changed there");
+    ensure!(state.steps == entry.step, "{} is of another step", path.display());
+    let position = Position { metrics: entry.metrics, ..position };
+    let metrics = run.file(MetricsFiles::METRICS);
+    entry.metrics.read(&metrics).context("it goes on from another metrics.csv")?;
+
+    let capacity = config.replay_rows();
+    let pushed = usize::try_from(state.steps)?;
+    let first = pushed - pushed.min(capacity);
+    let width = 2 * o + a + 2;
+    let mut floats: Vec<f32> = Vec::new();
+    let numbers = first / SEGMENT..pushed.div_ceil(SEGMENT);
+    for number in numbers {
+        let path = replay_file(folder, number);
+        let checked = entry.replay.get(&number).with_context(|| format!("{} is missing", path.display()))?;
+        let bytes = checked.read(&path)?;
+        let range = first.max(number * SEGMENT)..pushed.min((number + 1) * SEGMENT);
+        ensure!(bytes.len() == (range.end - number * SEGMENT) * width * 4, "{} has another length", path.display());
+        let bytes = &bytes[(range.start - number * SEGMENT) * width * 4..];
+        floats.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+    }
+    let replay = Replay::restore(capacity, o, a, pushed, floats.chunks_exact(width))?;
+    Ok((Loaded { state, replay, metrics: position, device, warning: None }, pushed))
+}
+
+/// What a state file holds.
+struct State {
+    state: TrainerState,
+    /// Without the length and the checksum of the file, which the manifest has.
+    position: Position,
+    config: String,
+    device: String,
+    /// O and A.
+    sizes: [usize; 2],
+}
+
+fn state_to_bytes(
+    state: &TrainerState,
+    position: &Position,
+    actions: usize,
+    config: &str,
+    device: &str,
+) -> Result<Vec<u8>> {
+    let TrainerState { learner, env, env_steps, observation, steps, updates, episode } = state;
+    let mut tensors = Vec::new();
+    for (name, values) in &learner.vectors {
+        tensors.push(Tensor::f32(format!("learner.{name}"), vec![values.len()], values));
+    }
+    for (name, count) in &learner.counts {
+        tensors.push(Tensor::u64(format!("learner.count.{name}"), &[*count]));
+    }
+    for (name, sum) in &learner.sums {
+        tensors.push(Tensor::f64(format!("learner.sum.{name}"), &[*sum]));
+    }
+    tensors.push(Tensor::f32("observation".into(), vec![observation.len()], observation));
+    tensors.extend(env.iter().map(|env| Tensor::u8("env".into(), env.clone())));
+    tensors.push(Tensor::u64("steps".into(), &[*steps, *env_steps, *updates]));
+    tensors.push(Tensor::u64("episode".into(), &[episode.number, episode.length]));
+    tensors.push(Tensor::f64("episode.total_reward".into(), &[episode.total_reward]));
+    let Metrics { updates, policy_updates, alpha, .. } = position.last;
+    tensors.push(Tensor::u64("metrics.last".into(), &[position.last_step, updates, policy_updates]));
+    let sums = position.last.sums().map(|(_, sum)| sum);
+    tensors.push(Tensor::f64("metrics.last.sums".into(), &[&sums[..], &[alpha]].concat()));
+    let metadata = BTreeMap::from([
+        ("format", FORMAT.to_string()),
+        ("config", config.to_string()),
+        ("device", device.to_string()),
+        ("actions", actions.to_string()),
+    ]);
+    tensors_file::to_bytes(&tensors, &metadata)
+}
+
+fn state_from_bytes(bytes: &[u8]) -> Result<State> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    let metadata = header.metadata().as_ref().context("it has no metadata")?;
+    let text = |key: &str| metadata.get(key).cloned().with_context(|| format!("its metadata lack {key}"));
+    ensure!(text("format")? == FORMAT, "its format is {:?}, not {FORMAT:?}", text("format")?);
+
+    let data = |name: &str, dtype: Dtype| -> Result<Vec<u8>> {
+        let tensor = file.tensor(name).map_err(|_| anyhow!("it lacks {name}"))?;
+        ensure!(tensor.dtype() == dtype, "its {name} is of another type");
+        Ok(tensor.data().to_vec())
+    };
+    let f32s = |name: &str| -> Result<Vec<f32>> {
+        let data = data(name, Dtype::F32)?;
+        Ok(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    };
+    fn eights<const N: usize>(name: &str, data: &[u8]) -> Result<[[u8; 8]; N]> {
+        let (chunks, _) = data.as_chunks::<8>();
+        chunks.try_into().map_err(|_| anyhow!("its {name} has another length"))
+    }
+    fn u64s<const N: usize>(name: &str, data: &[u8]) -> Result<[u64; N]> {
+        Ok(eights(name, data)?.map(u64::from_le_bytes))
+    }
+    fn f64s<const N: usize>(name: &str, data: &[u8]) -> Result<[f64; N]> {
+        Ok(eights(name, data)?.map(f64::from_le_bytes))
+    }
+
+    let mut learner = Snapshot { vectors: Vec::new(), counts: Vec::new(), sums: Vec::new() };
+    let mut names: Vec<&str> = file.names().into_iter().collect();
+    names.sort_unstable();
+    for name in names {
+        if let Some(count) = name.strip_prefix("learner.count.") {
+            let [value] = u64s(name, &data(name, Dtype::U64)?)?;
+            learner.counts.push((count.to_string(), value));
+        } else if let Some(sum) = name.strip_prefix("learner.sum.") {
+            let [value] = f64s(name, &data(name, Dtype::F64)?)?;
+            learner.sums.push((sum.to_string(), value));
+        } else if let Some(vector) = name.strip_prefix("learner.") {
+            learner.vectors.push((vector.to_string(), f32s(name)?));
+        }
+    }
+    let [steps, env_steps, updates] = u64s("steps", &data("steps", Dtype::U64)?)?;
+    let [number, length] = u64s("episode", &data("episode", Dtype::U64)?)?;
+    let [total_reward] = f64s("episode.total_reward", &data("episode.total_reward", Dtype::F64)?)?;
+    let [last_step, last_updates, policy_updates] = u64s("metrics.last", &data("metrics.last", Dtype::U64)?)?;
+    let [critic_loss, value_loss, policy_loss, temperature_loss, q, entropy, alpha] =
+        f64s("metrics.last.sums", &data("metrics.last.sums", Dtype::F64)?)?;
+    let last = Metrics {
+        updates: last_updates,
+        critic_loss,
+        value_loss,
+        policy_updates,
+        policy_loss,
+        temperature_loss,
+        q,
+        entropy,
+        alpha,
+        failure: None,
+    };
+    let observation = f32s("observation")?;
+    let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
+    let sizes = [observation.len(), actions];
+    let env = file.tensor("env").is_ok().then(|| data("env", Dtype::U8)).transpose()?;
+    let episode = Episode { number, length, total_reward };
+    Ok(State {
+        state: TrainerState { learner, env, env_steps, observation, steps, updates, episode },
+        position: Position { metrics: Checked::of(&[]), last, last_step },
+        config: text("config")?,
+        device: text("device")?,
+        sizes,
+    })
+}

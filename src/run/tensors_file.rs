@@ -1,0 +1,64 @@
+//! Named tensors and metadata as safetensors: the same bytes for the same content.
+
+use anyhow::{Context, Result};
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::BTreeMap;
+
+/// A tensor to be written.
+pub struct Tensor {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Tensor {
+    /// One of `f32`, in row-major order.
+    pub fn f32(name: String, shape: Vec<usize>, values: &[f32]) -> Self {
+        Self { name, dtype: Dtype::F32, shape, bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
+    }
+
+    /// A vector of `f64`.
+    pub fn f64(name: String, values: &[f64]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { name, dtype: Dtype::F64, shape: vec![values.len()], bytes }
+    }
+
+    /// A vector of `u64`.
+    pub fn u64(name: String, values: &[u64]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { name, dtype: Dtype::U64, shape: vec![values.len()], bytes }
+    }
+
+    /// Bytes.
+    pub fn u8(name: String, bytes: Vec<u8>) -> Self {
+        Self { name, dtype: Dtype::U8, shape: vec![bytes.len()], bytes }
+    }
+}
+
+/// The file.
+///
+/// # Errors
+/// If a name comes twice.
+pub fn to_bytes(tensors: &[Tensor], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>> {
+    let views = tensors
+        .iter()
+        .map(|tensor| Ok((&tensor.name, TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    with_metadata(&safetensors::serialize(views, None)?, metadata)
+}
+
+/// Puts metadata into a serialized file in a fixed order; the library itself writes them in a random one.
+///
+/// # Errors
+/// If the file is none.
+pub fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>> {
+    let (length, rest) = file.split_first_chunk().context("a file begins with the length of its header")?;
+    let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(*length))?);
+    let mut header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header)?;
+    header.insert("__metadata__".to_string(), serde_json::to_value(metadata)?);
+    let mut header = serde_json::to_vec(&header)?;
+    // The data stay aligned to eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
+}
