@@ -243,7 +243,8 @@ impl Session<'_> {
             Ok(End::Evaluated(evaluation)) => Some(evaluation),
             Ok(End::NotEvaluated) => None,
             Ok(End::Interrupted) => {
-                self.progress.say(&format!("interrupted at step {steps}; go on with: sac resume {path}"));
+                self.progress
+                    .say(&format!("interrupted at step {steps}; the run is saved, go on with: sac resume {path}"));
                 return Err(Failure::Interrupted);
             }
             Err(error) => {

@@ -15,7 +15,7 @@ use std::{
 };
 
 const TINY: &str = "pendulum --hidden 8,8 --batch 16 --steps 300 --eval-every 100";
-const RUN_FILES: [&str; 4] = ["config.toml", "metrics.csv", "policy.safetensors", "timings.csv"];
+const RUN_FILES: [&str; 5] = ["checkpoint", "config.toml", "metrics.csv", "policy.safetensors", "timings.csv"];
 
 /// A directory of one test, where its programs run; it goes when the test ends.
 struct Scratch(PathBuf);
@@ -214,7 +214,7 @@ fn an_unknown_kernel_is_refused() {
 }
 
 #[test]
-fn a_run_leaves_its_four_files_and_their_rows_agree() {
+fn a_run_leaves_its_files_and_their_rows_agree() {
     let scratch = Scratch::new("files");
     let output = scratch.sac(&format!("{TINY} --out run"));
     assert_eq!(output.status.code(), Some(0));
@@ -436,7 +436,7 @@ fn ctrl_c_saves_the_run() {
     let lines: Vec<_> = said.lines().collect();
     assert!(lines.len() == 2 && lines[0].starts_with("training on pendulum"), "{said}");
     let last = scratch.column("run/metrics.csv", "step").pop().expect("there was a row");
-    assert_eq!(lines[1], format!("interrupted at step {last}; the run is saved: sac eval run"));
+    assert_eq!(lines[1], format!("interrupted at step {last}; the run is saved, go on with: sac resume run"));
     assert_eq!(scratch.files("run"), RUN_FILES);
     scratch.evaluate("run --episodes 2");
 }

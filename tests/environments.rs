@@ -286,7 +286,9 @@ fn a_trainer_is_restored_with_its_episode_or_with_a_new_one() {
     let replay_of = |trainer: &Trainer| trainer.replay().clone();
     let pendulum = || Trainer::new(|| Box::new(Pendulum::new()), config.clone()).expect("it begins well");
     let (mut first, mut second) = (pendulum(), pendulum());
-    (0..250).for_each(|_| drop(first.step().expect("it goes well")));
+    for _ in 0..250 {
+        first.step().expect("it goes well");
+    }
     let state = first.save().expect("it runs on the CPU");
     assert!(second.restore(state.clone(), replay_of(&first)).expect("it fits"));
     for _ in 0..150 {
@@ -300,7 +302,9 @@ fn a_trainer_is_restored_with_its_episode_or_with_a_new_one() {
     };
     for (steps, goes_on, number) in [(40, true, 5), (43, false, 6)] {
         let (mut first, mut second) = (scripted(), scripted());
-        (0..steps).for_each(|_| drop(first.step().expect("it goes well")));
+        for _ in 0..steps {
+            first.step().expect("it goes well");
+        }
         let state = first.save().expect("it runs on the CPU");
         assert_eq!(state.env, None);
         assert_eq!(second.restore(state.clone(), replay_of(&first)).expect("it fits"), goes_on);
