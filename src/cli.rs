@@ -1,6 +1,6 @@
 //! Arguments: parsed to plain values, and nothing done with them here.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, TargetEntropy};
 use soft_actor_critic::device::Device;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(
-    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac presets [NAME]"
+    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac presets [NAME]"
 )]
 #[command(after_help = "Environments: pendulum, mountain-car")]
 pub struct Cli {
@@ -28,6 +28,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Go on with a run that was interrupted, as if it had not been
     Resume(ResumeArgs),
+    /// Write the policy of a run in a form that runs elsewhere
+    Export(ExportArgs),
     /// List the presets, or print one as TOML
     Presets(PresetsArgs),
 }
@@ -166,6 +168,36 @@ pub struct ResumeArgs {
     /// Print errors only
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// What `sac export` writes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// A model for onnxruntime and the like
+    Onnx,
+    /// The file that a run holds: weights and what they mean
+    Safetensors,
+    /// A module of Rust, no_std, without dependencies
+    Rust,
+    /// A file of C99, without headers
+    C,
+}
+
+/// `sac export`
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// The run directory, or a policy file
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// The form
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: Format,
+    /// The file to write, which must not be there [default: policy.onnx, .safetensors, .rs or .c]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// The policy that samples, with its standard normal noise as an input, instead of the deterministic one
+    #[arg(long)]
+    pub stochastic: bool,
 }
 
 /// `sac presets`

@@ -50,6 +50,8 @@ pub mod config;
 pub mod device;
 pub mod env;
 pub mod error;
+#[cfg(feature = "program")]
+pub mod export;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod nn;

@@ -8,17 +8,21 @@ mod progress;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use cli::{Cli, Command, EvalArgs, PresetsArgs, ResumeArgs, TrainArgs};
+use cli::{Cli, Command, EvalArgs, ExportArgs, Format, PresetsArgs, ResumeArgs, TrainArgs};
 use progress::{Progress, print};
 use soft_actor_critic::actor::{Evaluation, evaluate};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Placed};
 use soft_actor_critic::env::{self, MakeEnv};
+use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, policy_file};
 use soft_actor_critic::train::{Trainer, with_threads};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,6 +65,7 @@ fn run() -> Outcome {
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
         (Some(Command::Resume(args)), _) => resume(&args),
+        (Some(Command::Export(args)), _) => export(&args).map_err(Failure::Input),
         (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => train(&args),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
@@ -325,8 +330,7 @@ fn find_preset(name: &str) -> Result<&'static str> {
 /// `sac eval`
 fn eval(args: &EvalArgs) -> Outcome {
     let prepare = || -> Result<_> {
-        let path = if args.path.is_dir() { args.path.join(policy_file::NAME) } else { args.path.clone() };
-        let (environment, actor) = policy_file::load(&path)?;
+        let (environment, actor) = policy_file::load(&policy_path(&args.path))?;
         let env = make_environment(&environment)?();
         actor.fits(&*env)?;
         Ok((actor, env))
@@ -349,6 +353,34 @@ fn eval(args: &EvalArgs) -> Outcome {
         }
     };
     work().map_err(Failure::Work)
+}
+
+/// `sac export`
+fn export(args: &ExportArgs) -> Result<()> {
+    let path = policy_path(&args.path);
+    let (environment, actor) = policy_file::load(&path)?;
+    let (extension, bytes) = match args.format {
+        Format::Onnx => ("onnx", export::to_onnx(&actor, &environment, args.stochastic)),
+        Format::Safetensors => ("safetensors", std::fs::read(&path)?),
+        Format::Rust => ("rs", export::to_rust(&actor, &environment, args.stochastic).into_bytes()),
+        Format::C => ("c", export::to_c(&actor, &environment, args.stochastic).into_bytes()),
+    };
+    let out = args.out.clone().unwrap_or_else(|| Path::new("policy").with_extension(extension));
+    let shown = out.display();
+    let write = |mut file: File| {
+        // Half a policy is none.
+        file.write_all(&bytes).inspect_err(|_| drop(std::fs::remove_file(&out)))
+    };
+    File::create_new(&out).and_then(write).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => anyhow!("{shown} is there already; choose another file with --out"),
+        _ => anyhow!("{shown} cannot be written ({error}); choose another file with --out"),
+    })?;
+    print(&format!("{shown}\n"))
+}
+
+/// The policy file of a run directory, or the file itself.
+fn policy_path(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(policy_file::NAME) } else { path.to_path_buf() }
 }
 
 fn make_environment(name: &str) -> Result<MakeEnv> {

@@ -25,10 +25,10 @@ pub const NAME: &str = "policy.safetensors";
 const FORMAT: &str = "soft-actor-critic policy 1";
 
 /// A layer as it stands in the file: weight `[out, in]` and bias `[out]`.
-struct Tensors {
-    name: String,
-    weight: Array2<f32>,
-    bias: Vec<f32>,
+pub(crate) struct Tensors {
+    pub name: String,
+    pub weight: Array2<f32>,
+    pub bias: Vec<f32>,
 }
 
 /// Writes the file, whole or not at all.
@@ -124,7 +124,7 @@ fn split(list: &str) -> Result<Vec<f32>> {
 }
 
 /// The layers by their names in the file. The last layer of a network with both heads becomes two.
-fn to_tensors(actor: &Actor) -> Vec<Tensors> {
+pub(crate) fn to_tensors(actor: &Actor) -> Vec<Tensors> {
     let (policy, mut rest) = (actor.policy(), actor.theta());
     let actions = policy.action_size();
     let mut all = Vec::new();
