@@ -420,6 +420,12 @@ pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
         cpu.update(&batch, &noise);
         cuda.update(&batch, &noise).expect("it works");
         agree(&mut cpu, &mut cuda);
+        // What a snapshot brings back shows at once.
+        let moved = cpu.snapshot();
+        for learner in [&mut cpu as &mut dyn Learner, &mut cuda] {
+            learner.restore(&moved).expect("it fits");
+        }
+        agree(&mut cpu, &mut cuda);
     }
 }
 
