@@ -4,46 +4,26 @@
 //! `cargo bench --bench devices`, or with `-- quick` for batch 256 alone, with `-- cpu` or `-- cuda` for one side.
 //! `SAC_BENCH_THREADS` sets the number of threads, one a core, up to four, if it is not set.
 
+mod common;
+
+use common::STORED;
 use ndarray::Array2;
-use rand::Rng;
 use soft_actor_critic::config::Config;
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
-use soft_actor_critic::replay::{Replay, Transition};
-use soft_actor_critic::rng::{Philox, Stream};
+use soft_actor_critic::replay::Replay;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
 use soft_actor_critic::train::with_threads;
 use std::time::{Duration, Instant};
 
-const STORED: usize = 100_000;
 const OBSERVATIONS: usize = 17;
 const ACTIONS: usize = 6;
 /// How long a measurement takes, at least, and how many parts it has, of which the median counts.
 const LASTING: Duration = Duration::from_millis(600);
 const PARTS: usize = 5;
 
-fn replay() -> Result<Replay, Error> {
-    let mut rng = Philox::new(0, Stream::Environment, 0);
-    let mut random = |length: usize| -> Vec<f32> { (0..length).map(|_| rng.random_range(-1.0..1.0)).collect() };
-    let mut replay = Replay::new(STORED, OBSERVATIONS, ACTIONS)?;
-    let mut observation = random(OBSERVATIONS);
-    for step in 1..=STORED {
-        let (action, reward, next_observation) = (random(ACTIONS), random(1)[0], random(OBSERVATIONS));
-        replay.push(Transition {
-            observation: &observation,
-            action: &action,
-            reward,
-            next_observation: &next_observation,
-            terminated: false,
-            truncated: step % 1000 == 0,
-        });
-        observation = next_observation;
-    }
-    Ok(replay)
-}
-
-/// Seconds for `repeat` calls of `work`, as the median of several measurements of growing numbers of calls.
+/// Seconds for one call of `work`, which makes as many as it is told: the median of several measurements.
 fn seconds(mut work: impl FnMut(usize) -> Result<(), Error>) -> Result<f64, Error> {
     work(2)?;
     let mut calls = 1;
@@ -104,7 +84,7 @@ fn main() -> Result<(), Error> {
         println!("One update and one action, obs {OBSERVATIONS}, act {ACTIONS}, two hidden layers:\n");
         println!("| batch | width | CPU, update | CUDA, update | CPU / CUDA | CPU, action | CUDA, action |");
         println!("|---|---|---|---|---|---|---|");
-        let replay = replay()?;
+        let replay = common::replay(OBSERVATIONS, ACTIONS);
         let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
         for &batch_size in batches {
             for width in [64, 256, 1024] {

@@ -4,17 +4,14 @@
 //! `cargo bench` runs everything; `cargo bench --bench update -- update/cpu` only some. `SAC_BENCH_THREADS` sets the
 //! number of threads, 2 if it is not set.
 
+mod common;
+
 use criterion::{BenchmarkId, Criterion};
 use ndarray::Array2;
-use rand::Rng;
 use soft_actor_critic::config::Config;
-use soft_actor_critic::replay::{Replay, Transition};
-use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::{CpuLearner, Learner};
 use soft_actor_critic::train::with_threads;
 use std::time::Duration;
-
-const STORED: usize = 100_000;
 
 /// What is measured: dimensions of observation and action, batch size, width of both hidden layers.
 #[derive(Clone, Copy)]
@@ -36,27 +33,6 @@ impl Size {
         };
         CpuLearner::new(&config, self.obs, &vec![1.0; self.act])
     }
-
-    /// Transitions of random values, in episodes of a thousand steps.
-    fn replay(self) -> Replay {
-        let mut rng = Philox::new(0, Stream::Environment, 0);
-        let mut random = |length: usize| -> Vec<f32> { (0..length).map(|_| rng.random_range(-1.0..1.0)).collect() };
-        let mut replay = Replay::new(STORED, self.obs, self.act).expect("it fits");
-        let mut observation = random(self.obs);
-        for step in 1..=STORED {
-            let (action, reward, next_observation) = (random(self.act), random(1)[0], random(self.obs));
-            replay.push(Transition {
-                observation: &observation,
-                action: &action,
-                reward,
-                next_observation: &next_observation,
-                terminated: false,
-                truncated: step % 1000 == 0,
-            });
-            observation = next_observation;
-        }
-        replay
-    }
 }
 
 fn update(criterion: &mut Criterion) {
@@ -67,7 +43,7 @@ fn update(criterion: &mut Criterion) {
         Size { obs: 3, act: 1, batch: 100, hidden: 64 },
     ] {
         let Size { obs, act, batch: batch_size, hidden } = size;
-        let (mut learner, replay) = (size.learner(), size.replay());
+        let (mut learner, replay) = (size.learner(), common::replay(obs, act));
         let mut updates = 0;
         let id = BenchmarkId::new("cpu", format!("obs{obs}-act{act}-b{batch_size}-h{hidden}"));
         group.bench_function(id, |bencher| {
