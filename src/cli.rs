@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(
-    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac presets [NAME]"
+    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac presets [NAME]"
 )]
 #[command(after_help = "Environments: pendulum, mountain-car")]
 pub struct Cli {
@@ -30,6 +30,8 @@ pub enum Command {
     Resume(ResumeArgs),
     /// Write the policy of a run in a form that runs elsewhere
     Export(ExportArgs),
+    /// List runs: steps, best and last return, and whether they are finished
+    Runs(RunsArgs),
     /// List the presets, or print one as TOML
     Presets(PresetsArgs),
 }
@@ -168,6 +170,14 @@ pub struct ResumeArgs {
     /// Print errors only
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// `sac runs`
+#[derive(Args, Debug)]
+pub struct RunsArgs {
+    /// The directory that holds them
+    #[arg(value_name = "DIR", default_value = "runs")]
+    pub path: PathBuf,
 }
 
 /// What `sac export` writes.

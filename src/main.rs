@@ -8,7 +8,7 @@ mod progress;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use cli::{Cli, Command, EvalArgs, ExportArgs, Format, PresetsArgs, ResumeArgs, TrainArgs};
+use cli::{Cli, Command, EvalArgs, ExportArgs, Format, PresetsArgs, ResumeArgs, RunsArgs, TrainArgs};
 use progress::{Progress, print};
 use soft_actor_critic::actor::{Evaluation, evaluate};
 use soft_actor_critic::config::Config;
@@ -18,7 +18,7 @@ use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
-use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, policy_file};
+use soft_actor_critic::run::{self, MetricsFiles, RunDirectory, config_file, policy_file};
 use soft_actor_critic::train::{Trainer, with_threads};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -66,6 +66,7 @@ fn run() -> Outcome {
         (Some(Command::Eval(args)), _) => eval(&args),
         (Some(Command::Resume(args)), _) => resume(&args),
         (Some(Command::Export(args)), _) => export(&args).map_err(Failure::Input),
+        (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::Input),
         (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => train(&args),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
@@ -376,6 +377,28 @@ fn export(args: &ExportArgs) -> Result<()> {
         _ => anyhow!("{shown} cannot be written ({error}); choose another file with --out"),
     })?;
     print(&format!("{shown}\n"))
+}
+
+/// `sac runs`
+fn list_runs(args: &RunsArgs) -> Result<()> {
+    let runs = run::list(&args.path)?;
+    anyhow::ensure!(!runs.is_empty(), "{} holds no runs; train one, or name another directory", args.path.display());
+    let width = runs.iter().map(|run| run.path.display().to_string().chars().count()).max().unwrap_or(0);
+    let mut text = format!(
+        "{:width$}  {:14} {:>6} {:>10} {:>10} {:>9} {:>9}  state\n",
+        "run", "environment", "seed", "steps", "of", "best", "last"
+    );
+    for run in &runs {
+        let cell = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
+        let (best, last) = (cell(run.best_and_last.map(|both| both.0)), cell(run.best_and_last.map(|both| both.1)));
+        let state = if run.is_finished() { "finished" } else { "unfinished" };
+        let (path, (steps, of)) = (run.path.display().to_string(), run.steps);
+        text += &format!(
+            "{path:width$}  {:14} {:>6} {steps:>10} {of:>10} {best:>9} {last:>9}  {state}\n",
+            run.environment, run.seed
+        );
+    }
+    print(&text)
 }
 
 /// The policy file of a run directory, or the file itself.

@@ -260,6 +260,39 @@ fn the_configuration_of_a_run_repeats_it_and_options_come_before_it() {
 }
 
 #[test]
+fn runs_are_listed_with_their_returns_and_whether_they_are_finished() {
+    let scratch = Scratch::new("runs-listed");
+    let training = "pendulum --hidden 8 --batch 8 --random-steps 8 --steps 250 --eval-every 100 --eval-episodes 1";
+    for number in [2, 10] {
+        let options = format!("{training} --seed {number} --out runs/p-{number}");
+        assert!(scratch.command(&options).output().expect("the program starts").status.success());
+    }
+    fs::create_dir_all(scratch.path("runs/no-run")).expect("it can be made");
+    let config = fs::read_to_string(scratch.path("runs/p-10/config.toml")).expect("it is there");
+    fs::write(scratch.path("runs/p-10/config.toml"), config.replace("steps = 250", "steps = 900"))
+        .expect("it is there");
+    let output = scratch.command("runs").output().expect("the program starts");
+    let listed = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rows: Vec<Vec<_>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 3, "{listed}");
+    assert_eq!(rows[1][..5], ["runs/p-2", "pendulum", "2", "250", "250"]);
+    assert_eq!(rows[2][..5], ["runs/p-10", "pendulum", "10", "250", "900"]);
+    assert_eq!((rows[1][7], rows[2][7]), ("finished", "unfinished"));
+    let evaluations = scratch.column("runs/p-2/metrics.csv", "evaluation_return");
+    let evaluations: Vec<f64> = evaluations.iter().filter_map(|cell| cell.parse().ok()).collect();
+    let best = evaluations.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let last = evaluations.last().expect("there was one");
+    assert_eq!((rows[1][5], rows[1][6]), (format!("{best:.1}").as_str(), format!("{last:.1}").as_str()));
+
+    for (arguments, mend) in [("runs nowhere", "name a directory of runs"), ("runs runs/no-run", "holds no runs")] {
+        let output = scratch.command(arguments).output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(mend), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn quiet_prints_nothing() {
     let scratch = Scratch::new("quiet");
     let output = scratch.sac(&format!("{TINY} --quiet --out run"));

@@ -280,6 +280,11 @@ fn replay_file(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("replay-{number}.bin"))
 }
 
+/// The step of the last checkpoint of a run, if there is one that can be read.
+pub fn last_step(run: &RunDirectory) -> Option<u64> {
+    Some(read_manifest(&run.file(FOLDER).join(MANIFEST)).ok()?.current.step)
+}
+
 /// Makes this process the only one that trains the run.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);

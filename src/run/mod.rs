@@ -13,6 +13,7 @@
 mod checked;
 pub mod checkpoint;
 pub mod config_file;
+mod list;
 mod metrics;
 pub mod policy_file;
 mod tensors_file;
@@ -20,6 +21,7 @@ mod whole_file;
 
 pub use checked::Checked;
 pub use checkpoint::Checkpoints;
+pub use list::{Summary, list};
 pub use metrics::{MetricsFiles, Position};
 
 use crate::actor::Actor;

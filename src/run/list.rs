@@ -1,0 +1,100 @@
+//! What runs there are, and how they do.
+
+use super::{MetricsFiles, RunDirectory, checkpoint};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A run, as its files tell of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The environment.
+    pub environment: String,
+    /// The seed.
+    pub seed: u64,
+    /// Steps made, of those that were asked for.
+    pub steps: (u64, u64),
+    /// The best mean return of an evaluation, and the last.
+    pub best_and_last: Option<(f64, f64)>,
+}
+
+impl Summary {
+    /// Whether nothing is left to be done.
+    pub fn is_finished(&self) -> bool {
+        self.steps.0 >= self.steps.1
+    }
+}
+
+/// The runs right inside a directory, or that one run itself, by name.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn list(directory: &Path) -> Result<Vec<Summary>> {
+    if let Some(run) = summarize(directory) {
+        return Ok(vec![run]);
+    }
+    let shown = directory.display();
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("{shown} cannot be read; name a directory of runs"))?;
+    let mut runs: Vec<_> = entries.filter_map(|entry| summarize(&entry.ok()?.path())).collect();
+    runs.sort_by_key(|run| natural(&run.path));
+    Ok(runs)
+}
+
+/// A name with its numbers as numbers, so that run 10 comes after run 9.
+fn natural(path: &Path) -> Vec<(String, u64)> {
+    let name = path.to_string_lossy();
+    let mut parts = vec![(String::new(), String::new())];
+    for character in name.chars() {
+        let (text, digits) = parts.last_mut().expect("there is always one");
+        match (character.is_ascii_digit(), digits.is_empty()) {
+            (true, _) => digits.push(character),
+            (false, true) => text.push(character),
+            (false, false) => parts.push((character.into(), String::new())),
+        }
+    }
+    parts.into_iter().map(|(text, digits)| (text, digits.parse().unwrap_or(u64::MAX))).collect()
+}
+
+/// What a directory tells of a run; none if it is not one.
+fn summarize(path: &Path) -> Option<Summary> {
+    let (run, config) = RunDirectory::open(path).ok()?;
+    let table = fs::read_to_string(run.file(MetricsFiles::METRICS)).unwrap_or_default();
+    let mut rows = table.lines();
+    let header = rows.next().unwrap_or_default();
+    let column = |name: &str| header.split(',').position(|column| column == name);
+    let (step, evaluation) = (column("step"), column("evaluation_return"));
+    let (mut last_step, mut best_and_last) = (0, None::<(f64, f64)>);
+    for row in rows {
+        let cells: Vec<_> = row.split(',').collect();
+        let cell = |column: Option<usize>| cells.get(column?).copied();
+        last_step = cell(step).and_then(|cell| cell.parse().ok()).unwrap_or(last_step);
+        if let Some(value) = cell(evaluation).and_then(|cell| cell.parse::<f64>().ok()) {
+            let best = best_and_last.map_or(value, |(best, _)| best.max(value));
+            best_and_last = Some((best, value));
+        }
+    }
+    // What is not in the last checkpoint will be made again.
+    let steps = checkpoint::last_step(&run).unwrap_or(last_step);
+    Some(Summary {
+        environment: run.environment().to_string(),
+        path: path.to_path_buf(),
+        seed: config.seed,
+        steps: (steps, config.steps),
+        best_and_last,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = ["runs/a-10", "runs/a-9", "runs/b-1", "runs/a-9-2", "runs/a"].map(PathBuf::from);
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["runs/a", "runs/a-9", "runs/a-9-2", "runs/a-10", "runs/b-1"].map(PathBuf::from));
+    }
+}
