@@ -66,7 +66,7 @@ pub struct TrainArgs {
     /// Environment steps from one evaluation to the next; 0 for never
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_every: Option<u64>,
-    /// Environment steps from one checkpoint to the next; 0 for none but at the ends
+    /// Environment steps from one checkpoint to the next; 0 for as few as can be
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub checkpoint_every: Option<u64>,
     /// Episodes of an evaluation during training

@@ -100,6 +100,7 @@ fn train(args: &TrainArgs) -> Outcome {
             let mut files = MetricsFiles::create(&run)?;
             let mut checkpoints = Checkpoints::create(&run, &device.to_string(), trainer.config().checkpoint_every)?;
             checkpoints.save(trainer, &mut files)?;
+            run.sync()?;
             Ok((files, checkpoints))
         };
         let (files, checkpoints) = open(&mut trainer).map_err(Failure::Work)?;
@@ -128,13 +129,17 @@ fn resume(args: &ResumeArgs) -> Outcome {
         check_target(args.until_return, &config)?;
         let (checkpoints, loaded) = Checkpoints::open(&run, &config)?;
         let step = loaded.state.steps;
-        anyhow::ensure!(step <= config.steps, "--steps is {}, and the run is at step {step} already", config.steps);
-        if begun_with != config.steps {
-            run.replace_config(&config)?;
-        }
-        Ok((run, config, make_env, checkpoints, loaded, catch_interruptions()?))
+        // At the end that it was begun with it is finished; anywhere else there must be something left to do.
+        let left = step < config.steps || step == begun_with && step == config.steps;
+        anyhow::ensure!(
+            left,
+            "the run is at step {step} already, and is to have {} steps; give it more --steps",
+            config.steps
+        );
+        Ok((run, config, begun_with, make_env, checkpoints, loaded, catch_interruptions()?))
     };
-    let (run, config, make_env, checkpoints, loaded, interrupted) = prepare().map_err(Failure::Input)?;
+    let (run, config, begun_with, make_env, mut checkpoints, loaded, interrupted) =
+        prepare().map_err(Failure::Input)?;
     let place = run.path().display().to_string();
     let work = || {
         let begin = || -> Result<_> {
@@ -154,9 +159,13 @@ fn resume(args: &ResumeArgs) -> Outcome {
             if !episode_goes_on {
                 notes.push("the environment cannot be restored; a new episode begins".into());
             }
-            Ok((trainer, MetricsFiles::reopen(&run, metrics)?, notes))
+            checkpoints.set_device(&device.to_string());
+            let files = MetricsFiles::reopen(&run, metrics)?;
+            if begun_with != trainer.config().steps {
+                run.replace_config(trainer.config())?;
+            }
+            Ok((trainer, files, notes))
         };
-        let mut checkpoints = checkpoints;
         let (trainer, files, notes) = begin().map_err(Failure::Input)?;
         let progress = Progress::new(args.quiet, trainer.config(), trainer.steps(), &notes);
         if trainer.is_finished() {
@@ -236,12 +245,12 @@ impl Session<'_> {
         if !matches!(ended, Ok(End::Evaluated(_))) {
             // Cut short: what was learned and measured since the last evaluation is kept as well, unless what failed is
             // the device that has it.
-            let saved = if matches!(ended, Ok(End::Interrupted)) { self.checkpoint() } else { Ok(()) };
-            let saved = saved.and_then(|()| self.save_policy());
-            self.files.write_rest(steps, elapsed, self.trainer.last_metrics()).map_err(Failure::Work)?;
+            let saved = self.save_policy();
             policy_is_lost = saved.is_err();
+            let checkpointed = if matches!(ended, Ok(End::Interrupted)) { self.checkpoint() } else { Ok(()) };
+            let written = self.files.write_rest(steps, elapsed, self.trainer.last_metrics());
             if ended.is_ok() {
-                saved.map_err(Failure::Work)?;
+                saved.and(checkpointed).and(written).map_err(Failure::Work)?;
             }
         }
         let path = self.run.path().display();
@@ -259,8 +268,11 @@ impl Session<'_> {
                 return Err(Failure::Work(error.context(context)));
             }
         };
+        let seconds = self.files.since_the_beginning(elapsed).as_secs_f64();
+        let path = path.to_string();
+        self.checkpoint().and_then(|()| self.checkpoints.finish()).map_err(Failure::Work)?;
         let progress = &self.progress;
-        progress.say(&format!("{steps} steps in {:.1} s", elapsed.as_secs_f64()));
+        progress.say(&format!("{steps} steps in {seconds:.1} s"));
         if let Some(evaluation) = evaluation {
             progress.say(&format!("deterministic policy: {}", progress::describe(&evaluation)));
             if let Some(target) = self.until_return {
@@ -270,7 +282,7 @@ impl Session<'_> {
             }
         }
         progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
-        self.checkpoint().and_then(|()| self.checkpoints.finish()).map_err(Failure::Work)
+        Ok(())
     }
 
     fn train(&mut self, started: Instant) -> Result<End> {
@@ -360,6 +372,8 @@ fn eval(args: &EvalArgs) -> Outcome {
 fn export(args: &ExportArgs) -> Result<()> {
     let path = policy_path(&args.path);
     let (environment, actor) = policy_file::load(&path)?;
+    let is_copy = matches!(args.format, Format::Safetensors);
+    anyhow::ensure!(!(is_copy && args.stochastic), "a safetensors file has both policies; leave out --stochastic");
     let (extension, bytes) = match args.format {
         Format::Onnx => ("onnx", export::to_onnx(&actor, &environment, args.stochastic)),
         Format::Safetensors => ("safetensors", std::fs::read(&path)?),

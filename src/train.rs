@@ -136,10 +136,13 @@ impl Trainer {
             let (found, size) = (state.observation.len(), self.observation.len());
             return Err(Error::Snapshot(format!("its observation has {found} elements instead of {size}")));
         }
-        if replay.capacity() != self.replay.capacity() || replay.pushed() as u64 != state.steps {
+        let same =
+            (replay.capacity(), replay.transition_size()) == (self.replay.capacity(), self.replay.transition_size());
+        if !same || replay.pushed() as u64 != state.steps {
             return Err(Error::Snapshot("its replay memory is that of another run".into()));
         }
         self.learner.restore(&state.learner)?;
+        self.last_metrics = self.learner.metrics()?;
         self.replay = replay;
         (self.steps, self.updates, self.episode) = (state.steps, state.updates, state.episode);
         match state.env {

@@ -43,11 +43,15 @@ fn small_run(number: usize) -> Vec<String> {
         "mountain-car --hidden 8,8 --replay 900 --random-steps 300 --random-hold 7",
         "pendulum --preset split-policy --hidden 6 --eval-every 0",
         "pendulum --hidden 32 --replay 250 --checkpoint-every 1000",
+        // Several files of transitions, of which the first are taken away.
+        "pendulum --hidden 2 --batch 1 --replay 70000 --eval-every 0 --checkpoint-every 9000 --steps 150000",
     ];
     let kind = kinds[number % kinds.len()];
     let mut arguments: Vec<String> = kind.split(' ').map(Into::into).collect();
-    arguments.extend(["--steps", "2500", "--batch", "16", "--eval-episodes", "2", "--threads", "1"].map(String::from));
-    for (option, value) in [("--eval-every", "600"), ("--checkpoint-every", "130")] {
+    arguments.extend(["--eval-episodes", "2", "--threads", "1"].map(String::from));
+    for (option, value) in
+        [("--batch", "16"), ("--steps", "2500"), ("--eval-every", "600"), ("--checkpoint-every", "130")]
+    {
         if !kind.contains(option) {
             arguments.extend([option.into(), value.into()]);
         }
@@ -252,7 +256,7 @@ fn what_cannot_be_resumed_is_told() {
         ("has no checkpoint; train anew", &|place| fs::remove_dir_all(place.join("checkpoint")).expect("it is there")),
         ("replay-0.bin", &|place| fs::remove_file(place.join("checkpoint/replay-0.bin")).expect("it is there")),
         ("it is of another configuration", &|place| edit(place, "config.toml", "gamma = 0.99", "gamma = 0.9")),
-        ("it goes on from another metrics.csv", &|place| edit(place, "metrics.csv", "step", "stop")),
+        ("the checkpoint goes on from another metrics.csv", &|place| edit(place, "metrics.csv", "step", "stop")),
         ("there is no environment \"cart\"", &|place| edit(place, "config.toml", "pendulum", "cart")),
         ("is damaged", &|place| edit(place, "checkpoint/manifest", "\"step\":9", "\"step\":8")),
     ];
@@ -267,6 +271,18 @@ fn what_cannot_be_resumed_is_told() {
         let before: Vec<_> = before.into_iter().filter(|(name, _)| !name.ends_with("lock")).collect();
         assert!(before == after, "{expected}: something has changed");
     }
+    // Nor does a resume that fails late change anything, and what is not ours stays.
+    let place = place(&|place| fs::create_dir_all(place.join("checkpoint/backup")).expect("it can be made"));
+    fs::write(place.join("checkpoint/manifest.bak"), "mine").expect("it can be written");
+    let before = content(&place);
+    let place = place.to_str().expect("it is text");
+    let output = run(&["resume", place, "--steps", "20", "--device", "cuda:99"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(before == content(Path::new(place)), "something has changed");
+    let output = run(&["resume", place, "--steps", "20"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let kept = ["checkpoint/backup", "checkpoint/manifest.bak"].map(|name| Path::new(place).join(name).exists());
+    assert_eq!(kept, [true, true]);
     let done = run(&["resume", whole.to_str().expect("it is text")]);
     assert!(done.status.success() && text(&done.stderr).contains("it is finished"), "{}", text(&done.stderr));
 }

@@ -54,6 +54,9 @@ impl Language {
 /// What stands at the head of both files.
 fn head(program: &Program, environment: &str, language: &Language, usage: &str) -> String {
     let (o, a) = (program.observation_size, program.actions());
+    // A name must not end the comment that it stands in.
+    let allowed = |c: char| if c.is_alphanumeric() || " -_.:".contains(c) { c } else { '?' };
+    let environment: String = environment.chars().map(allowed).collect();
     let lines = format!(
         "A policy trained by soft-actor-critic on {environment}: {o} observation and {a} action dimensions, both in the\n\
          environment's own units. It needs no library and no heap.\n\n{usage}"

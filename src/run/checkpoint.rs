@@ -101,8 +101,7 @@ impl Checkpoints {
         })
     }
 
-    /// The last good checkpoint of a run, for a replay memory of `capacity` transitions; and what is to follow it, with all
-    /// taken away that was written after it.
+    /// The last good checkpoint of a run, and what is to follow it. Nothing is changed on the disk but the lock.
     ///
     /// # Errors
     /// If there is none, if nothing of it is whole, if it is of another configuration than `config` of the run, or if
@@ -122,12 +121,19 @@ impl Checkpoints {
         for entry in entries.into_iter().flatten() {
             match load(run, &folder, entry, config) {
                 Ok((mut loaded, pushed)) => {
+                    // A table that does not fit is no damage to the checkpoint, and can be put back.
+                    let metrics = entry.metrics.read(&run.file(MetricsFiles::METRICS));
+                    metrics.context("the checkpoint goes on from another metrics.csv; put that back")?;
+                    loaded.warning = problems.pop().map(|problem: anyhow::Error| {
+                        format!("the last checkpoint is damaged ({problem:#}); going on from step {}", entry.step)
+                    });
                     let checkpoints = Self {
                         _lock: lock,
                         folder,
                         environment: run.environment().to_string(),
                         device: loaded.device.clone(),
                         every: config.checkpoint_every,
+                        // On the disk all stays as it is until the next one is written.
                         manifest: Some(Manifest {
                             current: entry.clone(),
                             previous: manifest.previous.clone().filter(|previous| previous != entry),
@@ -136,11 +142,6 @@ impl Checkpoints {
                         logged: pushed,
                         replay: entry.replay.clone(),
                     };
-                    loaded.warning = problems.pop().map(|problem: anyhow::Error| {
-                        format!("the last checkpoint is damaged ({problem:#}); going on from step {}", entry.step)
-                    });
-                    checkpoints.write_manifest()?;
-                    checkpoints.remove_the_rest()?;
                     return Ok((checkpoints, loaded));
                 }
                 Err(problem) => problems.push(problem),
@@ -148,6 +149,11 @@ impl Checkpoints {
         }
         let problem = problems.swap_remove(0);
         Err(problem.context(format!("{shown} has no checkpoint that can be resumed")))
+    }
+
+    /// Notes that training goes on there.
+    pub fn set_device(&mut self, device: &str) {
+        self.device = device.to_string();
     }
 
     /// Whether one is to be made after this step of training.
@@ -179,7 +185,9 @@ impl Checkpoints {
         self.add_transitions(trainer.replay())?;
         // Those of which the replay memory still holds something.
         let capacity = trainer.replay().capacity();
-        self.replay.retain(|number, _| (number + 1) * SEGMENT + capacity > self.logged);
+        self.replay.retain(|&number, _| {
+            number.saturating_add(1).saturating_mul(SEGMENT) > self.logged.saturating_sub(capacity)
+        });
 
         let config = config_file::to_toml(&self.environment, trainer.config())?;
         let bytes = state_to_bytes(&state, &position, actions, &config, &self.device)?;
@@ -198,7 +206,7 @@ impl Checkpoints {
         whole_file::sync_directory(&self.folder)?;
         self.manifest = Some(Manifest { current: entry, previous, format: FORMAT.into() });
         self.write_manifest()?;
-        self.remove_the_rest()?;
+        self.remove_the_rest();
         Ok(())
     }
 
@@ -210,8 +218,10 @@ impl Checkpoints {
         if let Some(manifest) = &mut self.manifest {
             manifest.previous = None;
         }
-        self.write_manifest()?;
-        self.remove_the_rest()
+        let shown = self.folder.display();
+        self.write_manifest().with_context(|| format!("the checkpoint in {shown} cannot be written"))?;
+        self.remove_the_rest();
+        Ok(())
     }
 
     /// Adds to the files what the replay memory has got since the last time.
@@ -246,21 +256,23 @@ impl Checkpoints {
         Ok(whole_file::write(&self.folder.join(MANIFEST), text.as_bytes())?)
     }
 
-    /// Takes away every file, and every end of one, that the manifest does not name.
-    fn remove_the_rest(&self) -> Result<()> {
+    /// Takes away the state and replay files that the manifest does not name. One that cannot be taken away does no harm.
+    fn remove_the_rest(&self) {
         let entries = self.manifest.iter().flat_map(|manifest| [Some(&manifest.current), manifest.previous.as_ref()]);
-        let mut named = BTreeSet::from([self.folder.join(MANIFEST), self.folder.join(LOCK)]);
+        let mut named = BTreeSet::new();
         for entry in entries.flatten() {
             named.insert(self.state_file(entry.step));
             named.extend(entry.replay.keys().map(|&number| self.replay_file(number)));
         }
-        for file in fs::read_dir(&self.folder)? {
-            let path = file?.path();
-            if !named.contains(&path) {
-                fs::remove_file(path)?;
+        for path in fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|file| file.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let between = |start: &str, end: &str| name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+            let number = between("state-", ".safetensors").or_else(|| between("replay-", ".bin"));
+            let ours = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+            if ours && !named.contains(&path) {
+                let _ = fs::remove_file(path);
             }
         }
-        Ok(())
     }
 
     fn state_file(&self, step: u64) -> PathBuf {
@@ -327,12 +339,11 @@ fn load(run: &RunDirectory, folder: &Path, entry: &Entry, config: &crate::config
     ensure!(same == *config, "it is of another configuration than config.toml; put back what was changed there");
     ensure!(state.steps == entry.step, "{} is of another step", path.display());
     let position = Position { metrics: entry.metrics, ..position };
-    let metrics = run.file(MetricsFiles::METRICS);
-    entry.metrics.read(&metrics).context("it goes on from another metrics.csv")?;
 
     let capacity = config.replay_rows();
     let pushed = usize::try_from(state.steps)?;
     let first = pushed - pushed.min(capacity);
+    ensure!((1..1 << 32).contains(&o) && (1..1 << 32).contains(&a), "it has {o} observation and {a} action dimensions");
     let width = 2 * o + a + 2;
     let mut floats: Vec<f32> = Vec::new();
     let numbers = first / SEGMENT..pushed.div_ceil(SEGMENT);
@@ -455,6 +466,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         alpha,
         failure: None,
     };
+    ensure!(total_reward.is_finite() && number < u64::MAX / 2, "its episode is none");
     let observation = f32s("observation")?;
     let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
     let sizes = [observation.len(), actions];

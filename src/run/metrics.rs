@@ -2,12 +2,13 @@
 
 use super::RunDirectory;
 use super::checked::Checked;
+use super::whole_file;
 use crate::actor::Evaluation;
 use crate::sac::Metrics;
 use crate::train::Episode;
 use anyhow::{Context, Result};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,7 +99,12 @@ impl MetricsFiles {
         let Position { metrics, last, last_step } = position;
         let path = run.file(Self::TIMINGS);
         // Times are never the same again, so whatever is left of them is taken.
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        let unreadable = || format!("{} cannot be read", path.display());
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            bytes => bytes.with_context(unreadable)?,
+        };
+        let text = String::from_utf8_lossy(&bytes);
         let rows = text.lines().skip(1).map_while(|row| {
             let mut cells = row.split(',');
             let (step, seconds) = (cells.next()?.parse::<u64>().ok()?, cells.next()?.parse::<f64>().ok()?);
@@ -107,7 +113,7 @@ impl MetricsFiles {
         let rows: Vec<_> = rows.collect();
         let seconds = rows.last().map_or(0.0, |&(_, seconds)| seconds);
         let text = TIMINGS_HEADER.to_string() + &rows.iter().map(|(row, _)| format!("{row}\n")).collect::<String>();
-        fs::write(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
+        whole_file::write(&path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(Self {
             metrics: Table::reopen(run.file(Self::METRICS), metrics)?,
             timings: Table::reopen(path, Checked::of(text.as_bytes()))?,
@@ -115,6 +121,11 @@ impl MetricsFiles {
             last_step,
             before: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
         })
+    }
+
+    /// How long the run has taken, after `elapsed` in this process.
+    pub fn since_the_beginning(&self, elapsed: Duration) -> Duration {
+        self.before + elapsed
     }
 
     /// Where they stand.
@@ -173,7 +184,7 @@ impl MetricsFiles {
         ];
         let row = cells.map(Option::unwrap_or_default).join(",");
         self.metrics.write(&format!("{row}\n"))?;
-        let seconds = (self.before + elapsed).as_secs_f64();
+        let seconds = self.since_the_beginning(elapsed).as_secs_f64();
         self.timings.write(&format!("{step},{seconds:.3},{:.1}\n", step as f64 / seconds.max(1e-9)))?;
         Ok(means)
     }

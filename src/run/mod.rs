@@ -8,7 +8,8 @@
 //! | `policy.safetensors` | the policy, replaced at each evaluation and at the end |
 //! | `checkpoint/` | everything that `sac resume` needs; see [`checkpoint`] |
 //!
-//! But for the times, all of it is the same however often a run was interrupted and resumed.
+//! But for the times, all of it is the same however often a run was interrupted and resumed. A run that was given more steps
+//! after its end keeps the rows of that end in `metrics.csv`.
 
 mod checked;
 pub mod checkpoint;
@@ -90,6 +91,19 @@ impl RunDirectory {
         let text = config_file::to_toml(&self.environment, config)?;
         let file = self.file(CONFIG);
         whole_file::write(&file, text.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))
+    }
+
+    /// Sees to it that the directory, and the names in it, are on the disk.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn sync(&self) -> Result<()> {
+        let sync = || {
+            File::open(self.file(CONFIG))?.sync_all()?;
+            whole_file::sync_directory(&self.path)?;
+            self.path.parent().map_or(Ok(()), whole_file::sync_directory)
+        };
+        sync().with_context(|| format!("{} cannot be written", self.path.display()))
     }
 
     /// The name of the environment.

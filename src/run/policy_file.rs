@@ -71,7 +71,7 @@ fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
         other => bail!("its activation {other:?} is unknown"),
     };
     let (min, max): (f64, f64) = (text("log_std_min")?.parse()?, text("log_std_max")?.parse()?);
-    ensure!(min.is_finite() && max.is_finite() && min < max, "its bounds of log_std, {min} and {max}, are none");
+    ensure!(min.abs() <= 1e30 && max.abs() <= 1e30 && min < max, "its bounds of log_std, {min} and {max}, are none");
     let log_std = match text("log_std")? {
         "clamp" => LogStd::Clamp { min, max },
         "tanh" => LogStd::Tanh { min, max },
