@@ -18,7 +18,7 @@ use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
-use soft_actor_critic::run::{self, MetricsFiles, RunDirectory, config_file, policy_file};
+use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, list, policy_file};
 use soft_actor_critic::train::{Trainer, with_threads};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -395,7 +395,7 @@ fn export(args: &ExportArgs) -> Result<()> {
 
 /// `sac runs`
 fn list_runs(args: &RunsArgs) -> Result<()> {
-    let runs = run::list(&args.path)?;
+    let runs = list(&args.path)?;
     anyhow::ensure!(!runs.is_empty(), "{} holds no runs; train one, or name another directory", args.path.display());
     let width = runs.iter().map(|run| run.path.display().to_string().chars().count()).max().unwrap_or(0);
     let mut text = format!(
