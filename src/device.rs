@@ -131,16 +131,17 @@ fn seconds_per_step(
         });
     }
     let mut update = 0;
+    // As many as it takes until the policy has had its turn, unless that is nearly never.
+    let cycle_length = config.policy_delay.min(10);
     let mut cycle = || {
         let began = Instant::now();
-        // As many as it takes until the policy has had its turn.
-        for _ in 0..config.policy_delay {
+        for _ in 0..cycle_length {
             learner.act(observation.view(), None, action.view_mut())?;
             learner.learn(&replay, update)?;
             learner.metrics()?;
             update += 1;
         }
-        Ok(began.elapsed().as_secs_f64() / config.policy_delay as f64)
+        Ok(began.elapsed().as_secs_f64() / cycle_length as f64)
     };
     // The first ones compile, record and warm up.
     cycle()?;

@@ -277,8 +277,7 @@ impl Session<'_> {
             progress.say(&format!("deterministic policy: {}", progress::describe(&evaluation)));
             if let Some(target) = self.until_return {
                 let verdict = if evaluation.mean() >= target { "reached" } else { "not reached" };
-                progress
-                    .say(&format!("return {target} {verdict} after {steps} steps and {:.1} s", elapsed.as_secs_f64()));
+                progress.say(&format!("return {target} {verdict} after {steps} steps and {seconds:.1} s"));
             }
         }
         progress.say(&format!("saved; evaluate it further with: sac eval {path}"));

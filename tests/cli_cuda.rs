@@ -82,6 +82,24 @@ fn a_run_on_a_gpu_is_resumed_exactly() {
     }
 }
 
+/// A run that moves to a GPU says so, and stays there.
+#[test]
+fn a_run_that_moves_to_another_device_stays_there() {
+    let out = new_folder("moving");
+    let run = out.to_str().expect("it is text");
+    let Some(output) = sac("", "cache-run", &small(run, "cpu")) else { return };
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let resume = |options: &[&str]| {
+        let output = sac("", "cache-run", &[&["resume", run], options].concat()).expect("there is a driver");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let moved = resume(&["--steps", "430", "--device", "cuda:1"]);
+    assert!(moved.contains("the run was trained on cpu until here") && moved.contains("Fake GPU 1"), "{moved}");
+    let stayed = resume(&["--steps", "440"]);
+    assert!(stayed.contains("Fake GPU 1") && !stayed.contains("until here"), "{stayed}");
+}
+
 /// What is wrong before training: exit code 2, one line that names the mend, and nothing written.
 #[test]
 fn a_gpu_that_cannot_be_used_is_told_before_anything_is_written() {

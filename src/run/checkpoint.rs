@@ -56,8 +56,8 @@ struct Manifest {
 /// The checkpoints of a run, one after another.
 pub struct Checkpoints {
     folder: PathBuf,
-    /// What the run was started with, for the state files.
     environment: String,
+    /// Where it is trained.
     device: String,
     every: u64,
     manifest: Option<Manifest>,
@@ -75,7 +75,7 @@ pub struct Loaded {
     pub replay: Replay,
     /// For [`MetricsFiles::reopen`].
     pub metrics: Position,
-    /// Where the run was trained.
+    /// Where the run was trained last.
     pub device: String,
     /// What is to be told: why it is not the last checkpoint.
     pub warning: Option<String>,
@@ -201,13 +201,10 @@ impl Checkpoints {
             replay: self.replay.clone(),
             metrics: position.metrics,
         };
-        let previous = self.manifest.take().map(|manifest| manifest.current);
+        let previous = self.manifest.as_ref().map(|manifest| manifest.current.clone());
         // What has just been made must be on the disk before it is named.
         whole_file::sync_directory(&self.folder)?;
-        self.manifest = Some(Manifest { current: entry, previous, format: FORMAT.into() });
-        self.write_manifest()?;
-        self.remove_the_rest();
-        Ok(())
+        self.put(Manifest { current: entry, previous, format: FORMAT.into() })
     }
 
     /// After the last one: only that stays.
@@ -215,13 +212,9 @@ impl Checkpoints {
     /// # Errors
     /// If a file cannot be written.
     pub fn finish(&mut self) -> Result<()> {
-        if let Some(manifest) = &mut self.manifest {
-            manifest.previous = None;
-        }
-        let shown = self.folder.display();
-        self.write_manifest().with_context(|| format!("the checkpoint in {shown} cannot be written"))?;
-        self.remove_the_rest();
-        Ok(())
+        let Some(manifest) = self.manifest.clone() else { return Ok(()) };
+        self.put(Manifest { previous: None, ..manifest })
+            .with_context(|| format!("the checkpoint in {} cannot be written", self.folder.display()))
     }
 
     /// Adds to the files what the replay memory has got since the last time.
@@ -250,10 +243,14 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn write_manifest(&self) -> Result<()> {
-        let line = serde_json::to_string(&self.manifest)?;
+    /// Puts a manifest in place of the last, and takes away what it no longer names.
+    fn put(&mut self, manifest: Manifest) -> Result<()> {
+        let line = serde_json::to_string(&manifest)?;
         let text = format!("{line}\n{:08x}\n", crc32fast::hash(line.as_bytes()));
-        Ok(whole_file::write(&self.folder.join(MANIFEST), text.as_bytes())?)
+        whole_file::write(&self.folder.join(MANIFEST), text.as_bytes())?;
+        self.manifest = Some(manifest);
+        self.remove_the_rest();
+        Ok(())
     }
 
     /// Takes away the state and replay files that the manifest does not name. One that cannot be taken away does no harm.
@@ -354,7 +351,7 @@ fn load(run: &RunDirectory, folder: &Path, entry: &Entry, config: &crate::config
         let range = first.max(number * SEGMENT)..pushed.min((number + 1) * SEGMENT);
         ensure!(bytes.len() == (range.end - number * SEGMENT) * width * 4, "{} has another length", path.display());
         let bytes = &bytes[(range.start - number * SEGMENT) * width * 4..];
-        floats.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+        floats.extend(tensors_file::f32s(bytes));
     }
     let replay = Replay::restore(capacity, o, a, pushed, floats.chunks_exact(width))?;
     Ok((Loaded { state, replay, metrics: position, device, warning: None }, pushed))
@@ -419,10 +416,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         ensure!(tensor.dtype() == dtype, "its {name} is of another type");
         Ok(tensor.data().to_vec())
     };
-    let f32s = |name: &str| -> Result<Vec<f32>> {
-        let data = data(name, Dtype::F32)?;
-        Ok(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-    };
+    let f32s = |name: &str| -> Result<Vec<f32>> { Ok(tensors_file::f32s(&data(name, Dtype::F32)?).collect()) };
     fn eights<const N: usize>(name: &str, data: &[u8]) -> Result<[[u8; 8]; N]> {
         let (chunks, _) = data.as_chunks::<8>();
         chunks.try_into().map_err(|_| anyhow!("its {name} has another length"))

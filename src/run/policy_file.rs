@@ -157,7 +157,7 @@ fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Mlp>,
             tensor.dtype() == Dtype::F32 && shape.len() == dimensions,
             "its tensor {name} has another type or rank"
         );
-        Ok((shape, tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
+        Ok((shape, tensors_file::f32s(tensor.data()).collect()))
     };
     let layer = |name: &str| -> Result<(Array2<f32>, Vec<f32>)> {
         let (shape, weight) = tensor(&format!("{name}.weight"), 2)?;

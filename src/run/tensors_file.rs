@@ -36,6 +36,11 @@ impl Tensor {
     }
 }
 
+/// The numbers of a tensor of `f32`.
+pub fn f32s(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
+}
+
 /// The file.
 ///
 /// # Errors
