@@ -27,10 +27,26 @@ struct Launched {
 
 typedef std::vector<Launched> Graph;
 
+// The shim has one set of fibers, and copies are made in order.
+static std::mutex one_at_a_time;
+
+// A copy to the device that has been asked for: it reads its source late, as a real one may.
+struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+};
+
+static std::vector<Copy> copies;
+
+static void make_copies() {
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    for (const Copy& copy : copies) memcpy(copy.to, copy.from, copy.bytes);
+    copies.clear();
+}
+
 static bool initialized;
 static thread_local Graph* captured;
-// The shim has one set of fibers.
-static std::mutex one_at_a_time;
 static size_t launches, allocated;
 static bool broken;
 
@@ -43,6 +59,7 @@ static size_t fault(const char* name) {
 }
 
 static CUresult launch(const Launched& l) {
+    make_copies();
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (broken || ++launches == fault("launch")) {
         broken = true;
@@ -92,7 +109,10 @@ CUresult cuStreamCreate(void** stream, unsigned) {
     return SUCCESS;
 }
 CUresult cuStreamDestroy_v2(void*) { return SUCCESS; }
-CUresult cuStreamSynchronize(void*) { return broken ? ILLEGAL_ADDRESS : SUCCESS; }
+CUresult cuStreamSynchronize(void*) {
+    make_copies();
+    return broken ? ILLEGAL_ADDRESS : SUCCESS;
+}
 CUresult cuModuleLoadData(void** module, const void* image) {
     if (fault("refuse")) return INVALID_IMAGE;
     // A cubin is an ELF file; all else must be our PTX, ending with a zero byte.
@@ -138,11 +158,13 @@ CUresult cuMemsetD8Async(void* at, unsigned char value, size_t bytes, void*) {
 }
 CUresult cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) {
     if (broken) return ILLEGAL_ADDRESS;
-    memcpy(to, from, bytes);
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    copies.push_back({to, from, bytes});
     return SUCCESS;
 }
 CUresult cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void*) {
     if (broken) return ILLEGAL_ADDRESS;
+    make_copies();
     memcpy(to, from, bytes);
     return SUCCESS;
 }
