@@ -1,5 +1,6 @@
 //! Arguments: parsed to plain values, and nothing done with them here.
 
+use crate::progress::Log;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, TargetEntropy};
 use soft_actor_critic::device::Device;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(
-    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac presets [NAME]"
+    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac plot DIR... [OPTIONS]\n       sac presets [NAME]"
 )]
 #[command(after_help = "Environments: pendulum, mountain-car")]
 pub struct Cli {
@@ -32,6 +33,8 @@ pub enum Command {
     Export(ExportArgs),
     /// List runs: steps, best and last return, and whether they are finished
     Runs(RunsArgs),
+    /// Draw the learning curve and the losses of a run, or several runs in one picture
+    Plot(PlotArgs),
     /// List the presets, or print one as TOML
     Presets(PresetsArgs),
 }
@@ -76,8 +79,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "RETURN", allow_negative_numbers = true, help_heading = "Run")]
     pub until_return: Option<f64>,
     /// Print errors only
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, conflicts_with = "log", help_heading = "Run")]
     pub quiet: bool,
+    /// How to tell of progress
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Log::Text, help_heading = "Run")]
+    pub log: Log,
 
     /// Widths of the hidden layers of policy, critics and value network, as in 256,256
     #[arg(long, value_name = "WIDTHS", value_delimiter = ',', help_heading = "Algorithm")]
@@ -168,8 +174,11 @@ pub struct ResumeArgs {
     #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
     pub until_return: Option<f64>,
     /// Print errors only
-    #[arg(long)]
+    #[arg(long, conflicts_with = "log")]
     pub quiet: bool,
+    /// How to tell of progress
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Log::Text)]
+    pub log: Log,
 }
 
 /// `sac runs`
@@ -178,6 +187,17 @@ pub struct RunsArgs {
     /// The directory that holds them
     #[arg(value_name = "DIR", default_value = "runs")]
     pub path: PathBuf,
+}
+
+/// `sac plot`
+#[derive(Args, Debug)]
+pub struct PlotArgs {
+    /// Run directories, or directories that hold them; runs that differ in their seeds alone become one curve
+    #[arg(value_name = "DIR", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// The file to write, which must not be there; its extension says whether it becomes an SVG or a PNG
+    #[arg(short, long, value_name = "FILE", default_value = "plot.svg")]
+    pub out: PathBuf,
 }
 
 /// What `sac export` writes.

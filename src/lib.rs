@@ -56,6 +56,8 @@ pub mod export;
 pub mod gpu;
 pub mod nn;
 #[cfg(feature = "program")]
+pub mod picture;
+#[cfg(feature = "program")]
 pub mod presets;
 pub mod replay;
 pub mod rng;

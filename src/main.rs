@@ -8,14 +8,16 @@ mod progress;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use cli::{Cli, Command, EvalArgs, ExportArgs, Format, PresetsArgs, ResumeArgs, RunsArgs, TrainArgs};
+use cli::{Cli, Command, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, ResumeArgs, RunsArgs, TrainArgs};
 use progress::{Progress, print};
+use serde_json::json;
 use soft_actor_critic::actor::{Evaluation, evaluate};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Placed};
 use soft_actor_critic::env::{self, MakeEnv};
 use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
+use soft_actor_critic::picture::plot;
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, list, policy_file};
@@ -67,6 +69,7 @@ fn run() -> Outcome {
         (Some(Command::Resume(args)), _) => resume(&args),
         (Some(Command::Export(args)), _) => export(&args).map_err(Failure::Input),
         (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::Input),
+        (Some(Command::Plot(args)), _) => plot(&args).map_err(Failure::Input),
         (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => train(&args),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
@@ -97,7 +100,7 @@ fn train(args: &TrainArgs) -> Outcome {
         let (mut trainer, (device, note), run) = begin().map_err(Failure::Input)?;
         let open = |trainer: &mut Trainer| -> Result<_> {
             run.save_policy(&trainer.actor()?)?;
-            let mut files = MetricsFiles::create(&run)?;
+            let mut files = MetricsFiles::create(&run, trainer.config())?;
             let mut checkpoints = Checkpoints::create(&run, &device.to_string(), trainer.config().checkpoint_every)?;
             checkpoints.save(trainer, &mut files)?;
             run.sync()?;
@@ -111,7 +114,7 @@ fn train(args: &TrainArgs) -> Outcome {
             args.environment, config.steps, config.seed
         )];
         notes.extend(note);
-        let progress = Progress::new(args.quiet, config, 0, &notes);
+        let progress = Progress::new(args.quiet, args.log, config, 0, &notes);
         let until_return = args.until_return;
         Session { trainer, run, files, checkpoints, progress, until_return, interrupted: &interrupted }.go_on()
     };
@@ -160,14 +163,14 @@ fn resume(args: &ResumeArgs) -> Outcome {
                 notes.push("the environment cannot be restored; a new episode begins".into());
             }
             checkpoints.set_device(&device.to_string());
-            let files = MetricsFiles::reopen(&run, metrics)?;
+            let files = MetricsFiles::reopen(&run, trainer.config(), metrics)?;
             if begun_with != trainer.config().steps {
                 run.replace_config(trainer.config())?;
             }
             Ok((trainer, files, notes))
         };
         let (trainer, files, notes) = begin().map_err(Failure::Input)?;
-        let progress = Progress::new(args.quiet, trainer.config(), trainer.steps(), &notes);
+        let progress = Progress::new(args.quiet, args.log, trainer.config(), trainer.steps(), &notes);
         if trainer.is_finished() {
             // It may have been killed while it took away what the last checkpoint leaves behind.
             checkpoints.finish().map_err(Failure::Work)?;
@@ -237,6 +240,11 @@ impl Session<'_> {
     /// Trains to the end, and leaves the run as it then is.
     fn go_on(mut self) -> Outcome {
         let started = Instant::now();
+        let Config { steps, seed, .. } = *self.trainer.config();
+        let (run, environment, step) = (self.run.path(), self.run.environment(), self.trainer.steps());
+        self.progress.event(&json!({
+            "event": "begin", "run": run, "environment": environment, "seed": seed, "step": step, "steps": steps,
+        }));
         let ended = self.train(started);
         self.progress.close();
 
@@ -253,6 +261,7 @@ impl Session<'_> {
                 saved.and(checkpointed).and(written).map_err(Failure::Work)?;
             }
         }
+        let drawn = plot::save_curve(&self.run, self.trainer.config());
         let path = self.run.path().display();
         let evaluation = match ended {
             Ok(End::Evaluated(evaluation)) => Some(evaluation),
@@ -270,8 +279,11 @@ impl Session<'_> {
         };
         let seconds = self.files.since_the_beginning(elapsed).as_secs_f64();
         let path = path.to_string();
-        self.checkpoint().and_then(|()| self.checkpoints.finish()).map_err(Failure::Work)?;
+        drawn.and_then(|()| self.checkpoint()).and_then(|()| self.checkpoints.finish()).map_err(Failure::Work)?;
         let progress = &self.progress;
+        progress.event(&json!({
+            "event": "end", "run": path, "step": steps, "seconds": seconds, "evaluation": evaluation.as_ref().map(to_json),
+        }));
         progress.say(&format!("{steps} steps in {seconds:.1} s"));
         if let Some(evaluation) = evaluation {
             progress.say(&format!("deterministic policy: {}", progress::describe(&evaluation)));
@@ -301,8 +313,8 @@ impl Session<'_> {
             let step = self.trainer.steps();
             if episode.is_some() || evaluation.is_some() {
                 let metrics = self.trainer.metrics()?;
-                let means = self.files.write(step, started.elapsed(), episode, evaluation.as_ref(), metrics)?;
-                self.progress.row(step, episode, evaluation.as_ref(), means);
+                let row = self.files.write(step, started.elapsed(), episode, evaluation.as_ref(), metrics)?;
+                self.progress.row(&row);
             }
             self.progress.step(step);
             let reached = |evaluation: &Evaluation| self.until_return.is_some_and(|target| evaluation.mean() >= target);
@@ -351,20 +363,23 @@ fn eval(args: &EvalArgs) -> Outcome {
     let mut work = || -> Result<()> {
         let evaluation = evaluate(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic)?;
         if args.json {
-            let json = serde_json::json!({
-                "episodes": args.episodes,
-                "mean_return": evaluation.mean(),
-                "std_return": evaluation.std(),
-                "min_return": evaluation.min(),
-                "max_return": evaluation.max(),
-                "returns": evaluation.returns,
-            });
-            print(&format!("{json}\n"))
+            print(&format!("{}\n", to_json(&evaluation)))
         } else {
             print(&format!("{}\n", progress::describe(&evaluation)))
         }
     };
     work().map_err(Failure::Work)
+}
+
+fn to_json(evaluation: &Evaluation) -> serde_json::Value {
+    json!({
+        "episodes": evaluation.returns.len(),
+        "mean_return": evaluation.mean(),
+        "std_return": evaluation.std(),
+        "min_return": evaluation.min(),
+        "max_return": evaluation.max(),
+        "returns": evaluation.returns,
+    })
 }
 
 /// `sac export`
@@ -380,12 +395,14 @@ fn export(args: &ExportArgs) -> Result<()> {
         Format::C => ("c", export::to_c(&actor, &environment, args.stochastic).into_bytes()),
     };
     let out = args.out.clone().unwrap_or_else(|| Path::new("policy").with_extension(extension));
+    write_new(&out, &bytes)
+}
+
+/// Writes a result to a file that must not be there yet, whole or not at all, and says so.
+fn write_new(out: &Path, bytes: &[u8]) -> Result<()> {
     let shown = out.display();
-    let write = |mut file: File| {
-        // Half a policy is none.
-        file.write_all(&bytes).inspect_err(|_| drop(std::fs::remove_file(&out)))
-    };
-    File::create_new(&out).and_then(write).map_err(|error| match error.kind() {
+    let write = |mut file: File| file.write_all(bytes).inspect_err(|_| drop(std::fs::remove_file(out)));
+    File::create_new(out).and_then(write).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => anyhow!("{shown} is there already; choose another file with --out"),
         _ => anyhow!("{shown} cannot be written ({error}); choose another file with --out"),
     })?;
@@ -412,6 +429,23 @@ fn list_runs(args: &RunsArgs) -> Result<()> {
         );
     }
     print(&text)
+}
+
+/// `sac plot`
+fn plot(args: &PlotArgs) -> Result<()> {
+    let mut runs = Vec::new();
+    for path in &args.paths {
+        let listed = list(path)?;
+        anyhow::ensure!(!listed.is_empty(), "{} holds no runs; name a run, or a directory of runs", path.display());
+        for summary in listed {
+            runs.push(plot::Run::open(&summary.path)?);
+        }
+    }
+    let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
+    match args.out.extension().and_then(|extension| extension.to_str()) {
+        Some("svg") => write_new(&args.out, svg.as_bytes()),
+        _ => anyhow::bail!("{} is no name of a picture; let it end in .svg or .png", args.out.display()),
+    }
 }
 
 /// The policy file of a run directory, or the file itself.

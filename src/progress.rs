@@ -1,20 +1,35 @@
-//! What the user sees: a bar on a terminal, plain lines elsewhere, nothing when quiet.
+//! What the user sees: a bar and a small curve on a terminal, plain lines elsewhere, JSON for scripts, nothing when quiet.
 
 use anyhow::Result;
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
 use soft_actor_critic::actor::Evaluation;
 use soft_actor_critic::config::Config;
+use soft_actor_critic::run::Row;
 use soft_actor_critic::sac::Metrics;
 use soft_actor_critic::train::Episode;
+use std::collections::VecDeque;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::Instant;
 
-/// The progress of one training run, on standard error.
+/// How progress is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// For people: on standard error, a bar on a terminal and plain lines elsewhere
+    Text,
+    /// For scripts: on standard output, an object of JSON on each line
+    Json,
+}
+
+/// The progress of one training run.
 pub struct Progress {
+    log: Log,
     quiet: bool,
     bar: Option<ProgressBar>,
-    /// The last episode's return, and the last means of the losses.
-    episode_return: Option<f64>,
+    /// The last returns of episodes, for the small curve.
+    returns: VecDeque<f64>,
+    /// The last means of the losses.
     means: Option<Metrics>,
     /// When a plain line was last written, and at which step.
     last_line: (Instant, u64),
@@ -22,16 +37,20 @@ pub struct Progress {
     line_every: u64,
 }
 
+/// How many episodes the small curve shows.
+const CURVE: usize = 32;
+
 impl Progress {
     /// Announces the run, which stands at `step`, with a line for each of `notes`.
-    pub fn new(quiet: bool, config: &Config, step: u64, notes: &[String]) -> Self {
-        let bar = (!quiet && stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template("{bar:20} {pos}/{len} steps, {per_sec:.0} {msg}");
-            ProgressBar::new(config.steps).with_style(style.expect("the template is valid")).with_position(step)
+    pub fn new(quiet: bool, log: Log, config: &Config, step: u64, notes: &[String]) -> Self {
+        let bar = (!quiet && log == Log::Text && stderr().is_terminal()).then(|| {
+            let template = "{bar:20} {pos}/{len} steps, {per_sec:.0}, {eta} left  {prefix}\n{wide_msg}";
+            let style = ProgressStyle::with_template(template).expect("the template is valid");
+            ProgressBar::new(config.steps).with_style(style).with_position(step)
         });
         let line_every = if config.eval_every > 0 { u64::MAX } else { config.steps.div_ceil(10) };
-        let progress =
-            Self { quiet, bar, episode_return: None, means: None, last_line: (Instant::now(), step), line_every };
+        let (returns, last_line) = (VecDeque::new(), (Instant::now(), step));
+        let progress = Self { log, quiet, bar, returns, means: None, last_line, line_every };
         notes.iter().for_each(|note| progress.say(note));
         progress
     }
@@ -44,30 +63,38 @@ impl Progress {
     }
 
     /// After every row of the metrics.
-    pub fn row(
-        &mut self,
-        step: u64,
-        episode: Option<Episode>,
-        evaluation: Option<&Evaluation>,
-        means: Option<Metrics>,
-    ) {
-        self.episode_return = episode.map(|e| e.total_reward).or(self.episode_return);
-        self.means = means.or(self.means);
+    pub fn row(&mut self, row: &Row) {
+        if self.log == Log::Json {
+            let cells = row.cells().into_iter().chain(row.timing().map(|(name, value)| (name, Some(value))));
+            let known = cells.filter_map(|(name, value)| Some((name.to_string(), json!(value?))));
+            let mut object: Map<_, _> = known.collect();
+            object.extend([("event".into(), json!("row")), ("step".into(), json!(row.step))]);
+            if let Some(Episode { number, length, .. }) = row.episode {
+                object.extend([("episode".into(), json!(number)), ("episode_length".into(), json!(length))]);
+            }
+            return self.event(&Value::Object(object));
+        }
+        if let Some(episode) = row.episode {
+            self.returns.truncate(CURVE - 1);
+            self.returns.push_front(episode.total_reward);
+        }
+        self.means = row.means.or(self.means);
         if let Some(bar) = &self.bar {
+            bar.set_prefix(curve(self.returns.iter().rev()));
             bar.set_message(self.state());
         }
         let (since, at) = self.last_line;
-        if evaluation.is_none() && step - at < self.line_every {
+        if row.evaluation.is_none() && row.step - at < self.line_every {
             return;
         }
-        let speed = (step - at) as f64 / since.elapsed().as_secs_f64().max(1e-9);
-        let evaluation = evaluation.map_or(String::new(), |e| format!("evaluation {:8.1}  ", e.mean()));
-        self.say(&format!("step {step:7}  {evaluation}{}  {speed:.0} steps/s", self.state()));
-        self.last_line = (Instant::now(), step);
+        let speed = (row.step - at) as f64 / since.elapsed().as_secs_f64().max(1e-9);
+        let evaluation = row.evaluation.map_or(String::new(), |(mean, _)| format!("evaluation {mean:8.1}  "));
+        self.say(&format!("step {:7}  {evaluation}{}  {speed:.0} steps/s", row.step, self.state()));
+        self.last_line = (Instant::now(), row.step);
     }
 
     fn state(&self) -> String {
-        let mut state = self.episode_return.map_or(String::new(), |r| format!("episode {r:8.1}"));
+        let mut state = self.returns.front().map_or(String::new(), |r| format!("episode {r:8.1}"));
         if let Some(m) = &self.means {
             state += &format!(
                 "  α {:.3}  entropy {:6.2}  Q {:8.2}  losses: critic {:.3}",
@@ -97,11 +124,29 @@ impl Progress {
     /// One line for the user, above the bar if there is one.
     pub fn say(&self, line: &str) {
         match &self.bar {
+            _ if self.log == Log::Json => self.event(&json!({ "event": "note", "text": line })),
             _ if self.quiet => {}
             Some(bar) => bar.println(line),
             None => write_line(line),
         }
     }
+
+    /// One event for a script, which is told nothing else.
+    pub fn event(&self, event: &Value) {
+        if self.log == Log::Json && !self.quiet {
+            // Nobody is left to be told if standard output is gone.
+            let _ = writeln!(stdout(), "{event}");
+        }
+    }
+}
+
+/// A curve as high as a line of text, between the least and the largest of its values.
+fn curve<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> String {
+    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let low = values.clone().copied().fold(f64::INFINITY, f64::min);
+    let high = values.clone().copied().fold(f64::NEG_INFINITY, f64::max);
+    let height = |value: &f64| ((value - low) / (high - low).max(f64::MIN_POSITIVE) * 7.0).round();
+    values.map(|value| HEIGHTS[height(value) as usize]).collect()
 }
 
 /// An evaluation in words.
@@ -132,4 +177,17 @@ pub fn print_error(message: &str) {
 fn write_line(line: &str) {
     // Nobody is left to be told if standard error is gone.
     let _ = writeln!(stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_curve_goes_from_the_lowest_to_the_highest() {
+        assert_eq!(curve([-2.0, -1.5, 1.5, 0.0, 5.0].iter()), "▁▂▅▃█");
+        assert_eq!(curve([3.0, 3.0].iter()), "▁▁");
+        assert_eq!(curve([].iter()), "");
+        assert_eq!(curve([f64::MIN, 0.0, f64::MAX].iter()).chars().count(), 3);
+    }
 }

@@ -15,7 +15,15 @@ use std::{
 };
 
 const TINY: &str = "pendulum --hidden 8,8 --batch 16 --steps 300 --eval-every 100";
-const RUN_FILES: [&str; 5] = ["checkpoint", "config.toml", "metrics.csv", "policy.safetensors", "timings.csv"];
+const RUN_FILES: [&str; 7] = [
+    "checkpoint",
+    "config.toml",
+    "curve.svg",
+    "events.out.tfevents.sac",
+    "metrics.csv",
+    "policy.safetensors",
+    "timings.csv",
+];
 
 /// A directory of one test, where its programs run; it goes when the test ends.
 struct Scratch(PathBuf);
@@ -425,7 +433,8 @@ fn a_failed_training_is_told_in_one_line_and_leaves_a_run_that_evaluates() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
     assert!(error.contains("no longer finite at step") && error.contains("lower the learning rates"), "{error}");
-    assert_eq!(scratch.files("run"), RUN_FILES);
+    // It has not come to the end of an episode, so there is no curve to draw.
+    assert!(scratch.files("run").iter().eq(RUN_FILES.iter().filter(|&&name| name != "curve.svg")));
     scratch.evaluate("run --episodes 2");
 }
 
@@ -472,4 +481,77 @@ fn ctrl_c_saves_the_run() {
     assert_eq!(lines[1], format!("interrupted at step {last}; the run is saved, go on with: sac resume run"));
     assert_eq!(scratch.files("run"), RUN_FILES);
     scratch.evaluate("run --episodes 2");
+}
+
+/// Progress for scripts says what `metrics.csv` says, and nothing else is on standard output.
+#[test]
+fn progress_is_told_to_scripts() {
+    let scratch = Scratch::new("json");
+    let output = scratch.sac(&format!("{TINY} --log json --out run"));
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    let events = text(&output.stdout);
+    let events = events.lines().map(|line| serde_json::from_str(line).expect("it is JSON"));
+    let of_kind = |kind| events.clone().filter(move |event: &Value| event["event"] == kind).collect::<Vec<_>>();
+    let [begin, end] = ["begin", "end"].map(|kind| of_kind(kind)[0].clone());
+    assert_eq!(
+        (&begin["environment"], &begin["run"], &begin["steps"]),
+        (&"pendulum".into(), &"run".into(), &300.into())
+    );
+    assert_eq!((&end["step"], &end["evaluation"]["episodes"]), (&300.into(), &100.into()));
+    assert!(!of_kind("note").is_empty());
+    for heading in ["step", "episode", "episode_return", "evaluation_return", "critic_loss", "entropy", "alpha"] {
+        let told: Vec<_> = of_kind("row").iter().map(|row| row[heading].as_f64().unwrap_or(f64::NAN)).collect();
+        let written = scratch.column("run/metrics.csv", heading);
+        let written: Vec<f64> = written.iter().map(|cell| cell.parse().unwrap_or(f64::NAN)).collect();
+        // Only the numbers themselves are parsed in two ways.
+        let close = |(a, b): (&f64, &f64)| a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-14 * b.abs();
+        assert!(
+            told.len() == written.len() && told.iter().zip(&written).all(close),
+            "{heading}: {told:?}, {written:?}"
+        );
+    }
+    let resumed = scratch.succeed("resume run --steps 400 --log json");
+    assert!(resumed.lines().any(|line| line.contains("\"begin\"") && line.contains("\"step\":300")), "{resumed}");
+}
+
+#[test]
+fn runs_are_drawn() {
+    let scratch = Scratch::new("plot");
+    for seed in [1, 2] {
+        scratch.succeed(&format!("{TINY} --quiet --seed {seed} --out runs/a-{seed}"));
+    }
+    scratch.succeed(&format!("{TINY} --quiet --gamma 0.9 --out runs/b<&"));
+    assert_eq!(scratch.succeed("plot runs/a-1"), "plot.svg\n");
+    let one = text(&scratch.read("plot.svg"));
+    assert_eq!(one, text(&scratch.read("runs/a-1/curve.svg")), "the picture of a run is the one it leaves behind");
+    assert!(one.contains("pendulum, seed 1") && one.contains("entropy (nats)") && !one.contains("value loss"), "{one}");
+    assert!(!one.contains("NaN") && !one.contains("inf"), "{one}");
+
+    scratch.succeed("plot runs --out all.svg");
+    let all = text(&scratch.read("all.svg"));
+    assert!(all.contains("a (2 runs)") && all.contains("b&lt;&amp;") && all.contains("95 % bootstrap"), "{all}");
+
+    scratch.succeed("pendulum --hidden 8 --batch 16 --steps 300 --eval-every 0 --quiet --out without");
+    scratch.succeed("plot without --out without.svg");
+    for (arguments, problem) in [
+        ("plot runs/a-1", "plot.svg is there already"),
+        ("plot runs/a-1 --out picture.gif", "let it end in .svg"),
+        ("plot runs/a-1 --out nowhere/picture.svg", "cannot be written"),
+        ("plot nothing", "cannot be read"),
+        ("plot runs/a-1/checkpoint", "holds no runs"),
+        ("plot runs/a-1 without --out both.svg", ""),
+    ] {
+        let output = scratch.sac(arguments);
+        let message = text(&output.stderr);
+        let code = if problem.is_empty() { 0 } else { 2 };
+        assert_eq!(
+            (output.status.code(), message.lines().count()),
+            (Some(code), code as usize / 2),
+            "{arguments}: {message}"
+        );
+        assert!(message.contains(problem), "{arguments}: {message}");
+    }
+    scratch.write("runs/b<&/metrics.csv", "step,episode_return\n");
+    let output = scratch.sac("plot runs --out again.svg");
+    assert!(output.status.code() == Some(2) && text(&output.stderr).contains("no return to draw yet"));
 }

@@ -67,7 +67,7 @@ fn begin(number: usize, out: &Path) -> Command {
     command
 }
 
-/// Every file of a run but the times.
+/// Every file of a run but those with times.
 fn content(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     let mut folders = vec![run.to_path_buf()];
@@ -76,7 +76,7 @@ fn content(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
             let path = entry.expect("it is there").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("timings.csv") {
+            } else if !path.ends_with("timings.csv") && !path.ends_with("events.out.tfevents.sac") {
                 let name = path.strip_prefix(run).expect("it is inside").to_path_buf();
                 files.push((name, fs::read(&path).expect("it is there")));
             }

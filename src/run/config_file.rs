@@ -7,13 +7,17 @@ use std::fs;
 use std::path::Path;
 
 const ENVIRONMENT: &str = "environment";
+/// The layout of a run directory, of which this file is a part.
+const FORMAT: (&str, i64) = ("format", 1);
 
 /// The complete configuration of a run.
 ///
 /// # Errors
 /// If a value has no TOML form.
 pub fn to_toml(environment: &str, config: &Config) -> Result<String> {
-    Ok(format!("{ENVIRONMENT} = {}\n{}", toml::Value::from(environment), toml::to_string(config)?))
+    let (format, version) = FORMAT;
+    let environment = toml::Value::from(environment);
+    Ok(format!("{format} = {version}\n{ENVIRONMENT} = {environment}\n{}", toml::to_string(config)?))
 }
 
 /// Reads what [`to_toml`] or a person has written; what is left out keeps its default.
@@ -55,6 +59,12 @@ pub fn parse(text: &str, environment: &str) -> Result<Config> {
         anyhow!("{place}{}", error.message().replace('\n', " "))
     };
     let mut table: toml::Table = text.parse().map_err(explain)?;
+    let (format, version) = FORMAT;
+    if let Some(other) = table.remove(format)
+        && other.as_integer() != Some(version)
+    {
+        bail!("it is of format {other}, not {version}; use the version of `sac` that wrote it");
+    }
     if let Some(written_for) = table.remove(ENVIRONMENT)
         && written_for.as_str() != Some(environment)
     {
@@ -101,6 +111,7 @@ mod tests {
             ("gamma = \"high\"", "gamma"),
             ("alpha = \"high\"", "neither auto nor a number"),
             ("alpha = []", "expected a number or the word"),
+            ("format = 2", "it is of format 2, not 1"),
             ("environment = \"cart\"", "written for the environment \"cart\""),
         ] {
             let message = format!("{:#}", parse(text, "pendulum").expect_err("it is wrong"));

@@ -1,6 +1,6 @@
 //! What runs there are, and how they do.
 
-use super::{MetricsFiles, RunDirectory, checkpoint};
+use super::{Measurements, RunDirectory, checkpoint};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,23 +61,12 @@ fn natural(path: &Path) -> Vec<(String, u64)> {
 /// What a directory tells of a run; none if it is not one.
 fn summarize(path: &Path) -> Option<Summary> {
     let (run, config) = RunDirectory::open(path).ok()?;
-    let table = fs::read_to_string(run.file(MetricsFiles::METRICS)).unwrap_or_default();
-    let mut rows = table.lines();
-    let header = rows.next().unwrap_or_default();
-    let column = |name: &str| header.split(',').position(|column| column == name);
-    let (step, evaluation) = (column("step"), column("evaluation_return"));
-    let (mut last_step, mut best_and_last) = (0, None::<(f64, f64)>);
-    for row in rows {
-        let cells: Vec<_> = row.split(',').collect();
-        let cell = |column: Option<usize>| cells.get(column?).copied();
-        last_step = cell(step).and_then(|cell| cell.parse().ok()).unwrap_or(last_step);
-        if let Some(value) = cell(evaluation).and_then(|cell| cell.parse::<f64>().ok()) {
-            let best = best_and_last.map_or(value, |(best, _)| best.max(value));
-            best_and_last = Some((best, value));
-        }
-    }
+    let measured = Measurements::read(&run).unwrap_or_default();
+    let returns = measured.points("evaluation_return").into_iter().map(|(_, value)| value);
+    let best_and_last = returns
+        .fold(None, |known: Option<(f64, f64)>, value| Some((known.map_or(value, |(best, _)| best.max(value)), value)));
     // What is not in the last checkpoint will be made again.
-    let steps = checkpoint::last_step(&run).unwrap_or(last_step);
+    let steps = checkpoint::last_step(&run).unwrap_or(measured.last_step() as u64);
     Some(Summary {
         environment: run.environment().to_string(),
         path: path.to_path_buf(),

@@ -1,9 +1,11 @@
-//! `metrics.csv`, which is the same for the same configuration, and `timings.csv`, which never is.
+//! `metrics.csv`, which is the same for the same configuration, `timings.csv`, which never is, and both for TensorBoard.
 
 use super::RunDirectory;
 use super::checked::Checked;
+use super::events::EventsFile;
 use super::whole_file;
 use crate::actor::Evaluation;
+use crate::config::Config;
 use crate::sac::Metrics;
 use crate::train::Episode;
 use anyhow::{Context, Result};
@@ -12,15 +14,60 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-const METRICS_HEADER: &str = "step,episode,episode_length,episode_return,evaluation_return,evaluation_std,\
-    critic_loss,value_loss,policy_loss,temperature_loss,alpha,entropy,q\n";
-const TIMINGS_HEADER: &str = "step,seconds,steps_per_second\n";
+/// What there is to tell at a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Environment steps taken.
+    pub step: u64,
+    /// The episode that ended there.
+    pub episode: Option<Episode>,
+    /// Mean and standard deviation of the returns of the evaluation made there.
+    pub evaluation: Option<(f64, f64)>,
+    /// Means over the updates since the row before.
+    pub means: Option<Metrics>,
+    /// What the run has taken until then.
+    pub seconds: f64,
+}
 
-/// The two files of measurements. Each row reaches the system when it is written, so an interrupted run loses none.
+impl Row {
+    /// The columns of `metrics.csv` after the step, by name; a cell for which there is nothing is none.
+    pub fn cells(&self) -> [(&'static str, Option<f64>); 12] {
+        let Self { episode, evaluation, means, .. } = self;
+        [
+            ("episode", episode.map(|e| e.number as f64)),
+            ("episode_length", episode.map(|e| e.length as f64)),
+            ("episode_return", episode.map(|e| e.total_reward)),
+            ("evaluation_return", evaluation.map(|e| e.0)),
+            ("evaluation_std", evaluation.map(|e| e.1)),
+            ("critic_loss", means.map(|m| m.critic_loss)),
+            ("value_loss", means.map(|m| m.value_loss)),
+            ("policy_loss", means.filter(|m| m.policy_updates > 0).map(|m| m.policy_loss)),
+            ("temperature_loss", means.map(|m| m.temperature_loss)),
+            ("alpha", means.map(|m| m.alpha)),
+            ("entropy", means.map(|m| m.entropy)),
+            ("q", means.map(|m| m.q)),
+        ]
+    }
+
+    /// The columns of `timings.csv` after the step, by name.
+    pub fn timing(&self) -> [(&'static str, f64); 2] {
+        [("seconds", self.seconds), ("steps_per_second", self.step as f64 / self.seconds.max(1e-9))]
+    }
+
+    fn header<T>(columns: impl IntoIterator<Item = (&'static str, T)>) -> String {
+        columns.into_iter().fold("step".to_string(), |header, (name, _)| header + "," + name) + "\n"
+    }
+
+    /// The row without anything in it.
+    const EMPTY: Self = Self { step: 0, episode: None, evaluation: None, means: None, seconds: 0.0 };
+}
+
+/// The files of measurements. Each row reaches the system when it is written, so an interrupted run loses none.
 #[derive(Debug)]
 pub struct MetricsFiles {
     metrics: Table,
     timings: Table,
+    events: EventsFile,
     /// What the last row was told.
     last: Metrics,
     last_step: u64,
@@ -77,14 +124,15 @@ impl MetricsFiles {
     pub const METRICS: &str = "metrics.csv";
     const TIMINGS: &str = "timings.csv";
 
-    /// Two empty tables in a run directory.
+    /// Empty tables in the directory of a run with this configuration.
     ///
     /// # Errors
     /// If they exist or cannot be written.
-    pub fn create(run: &RunDirectory) -> Result<Self> {
+    pub fn create(run: &RunDirectory, config: &Config) -> Result<Self> {
         Ok(Self {
-            metrics: Table::create(run.file(Self::METRICS), METRICS_HEADER)?,
-            timings: Table::create(run.file(Self::TIMINGS), TIMINGS_HEADER)?,
+            metrics: Table::create(run.file(Self::METRICS), &Row::header(Row::EMPTY.cells()))?,
+            timings: Table::create(run.file(Self::TIMINGS), &Row::header(Row::EMPTY.timing()))?,
+            events: EventsFile::open(run, config, 0)?,
             last: Metrics::default(),
             last_step: 0,
             before: Duration::ZERO,
@@ -95,7 +143,7 @@ impl MetricsFiles {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn reopen(run: &RunDirectory, position: Position) -> Result<Self> {
+    pub fn reopen(run: &RunDirectory, config: &Config, position: Position) -> Result<Self> {
         let Position { metrics, last, last_step } = position;
         let path = run.file(Self::TIMINGS);
         // Times are never the same again, so whatever is left of them is taken.
@@ -112,11 +160,13 @@ impl MetricsFiles {
         });
         let rows: Vec<_> = rows.collect();
         let seconds = rows.last().map_or(0.0, |&(_, seconds)| seconds);
-        let text = TIMINGS_HEADER.to_string() + &rows.iter().map(|(row, _)| format!("{row}\n")).collect::<String>();
+        let header = Row::header(Row::EMPTY.timing());
+        let text = header + &rows.iter().map(|(row, _)| format!("{row}\n")).collect::<String>();
         whole_file::write(&path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(Self {
             metrics: Table::reopen(run.file(Self::METRICS), metrics)?,
             timings: Table::reopen(path, Checked::of(text.as_bytes()))?,
+            events: EventsFile::open(run, config, last_step)?,
             last,
             last_step,
             before: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
@@ -146,14 +196,11 @@ impl MetricsFiles {
     /// # Errors
     /// If a file cannot be written.
     pub fn write_rest(&mut self, step: u64, elapsed: Duration, metrics: Metrics) -> Result<()> {
-        if step > self.last_step {
-            self.write(step, elapsed, None, None, metrics)?;
-        }
-        Ok(())
+        if step > self.last_step { self.write(step, elapsed, None, None, metrics).map(drop) } else { Ok(()) }
     }
 
     /// Adds a row to each table: at `step`, after `elapsed`, with the episode that ended there, the evaluation made
-    /// there, and means of the losses since the row before, which it returns. A cell for which there is nothing is empty.
+    /// there, and means of the losses since the row before. Returns the row.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -164,28 +211,17 @@ impl MetricsFiles {
         episode: Option<Episode>,
         evaluation: Option<&Evaluation>,
         metrics: Metrics,
-    ) -> Result<Option<Metrics>> {
+    ) -> Result<Row> {
         let means = metrics.means_since(&self.last);
         (self.last, self.last_step) = (metrics, step);
-        let cells = [
-            Some(step.to_string()),
-            episode.map(|e| e.number.to_string()),
-            episode.map(|e| e.length.to_string()),
-            episode.map(|e| e.total_reward.to_string()),
-            evaluation.map(|e| e.mean().to_string()),
-            evaluation.map(|e| e.std().to_string()),
-            means.map(|m| m.critic_loss.to_string()),
-            means.map(|m| m.value_loss.to_string()),
-            means.filter(|m| m.policy_updates > 0).map(|m| m.policy_loss.to_string()),
-            means.map(|m| m.temperature_loss.to_string()),
-            means.map(|m| m.alpha.to_string()),
-            means.map(|m| m.entropy.to_string()),
-            means.map(|m| m.q.to_string()),
-        ];
-        let row = cells.map(Option::unwrap_or_default).join(",");
-        self.metrics.write(&format!("{row}\n"))?;
+        let evaluation = evaluation.map(|e| (e.mean(), e.std()));
         let seconds = self.since_the_beginning(elapsed).as_secs_f64();
-        self.timings.write(&format!("{step},{seconds:.3},{:.1}\n", step as f64 / seconds.max(1e-9)))?;
-        Ok(means)
+        let row = Row { step, episode, evaluation, means, seconds };
+        let cells = row.cells().map(|(_, value)| value.map_or(String::new(), |value| value.to_string()));
+        self.metrics.write(&format!("{step},{}\n", cells.join(",")))?;
+        let [(_, seconds), (_, per_second)] = row.timing();
+        self.timings.write(&format!("{step},{seconds:.3},{per_second:.1}\n"))?;
+        self.events.write(&row)?;
+        Ok(row)
     }
 }

@@ -5,6 +5,8 @@
 //! | `config.toml` | everything that decided the run; `--config` takes it back |
 //! | `metrics.csv` | a row for each finished episode and each evaluation; the same bytes for the same configuration |
 //! | `timings.csv` | the wall-clock time of the same rows |
+//! | `events.out.tfevents.sac` | the same rows and times for TensorBoard, and the configuration as text |
+//! | `curve.svg` | its learning curve and losses, drawn when training stops |
 //! | `policy.safetensors` | the policy, replaced at each evaluation and at the end |
 //! | `checkpoint/` | everything that `sac resume` needs; see [`checkpoint`] |
 //!
@@ -14,16 +16,19 @@
 mod checked;
 pub mod checkpoint;
 pub mod config_file;
+mod events;
 mod list;
+mod measurements;
 mod metrics;
 pub mod policy_file;
 mod tensors_file;
-mod whole_file;
+pub(crate) mod whole_file;
 
 pub use checked::Checked;
 pub use checkpoint::Checkpoints;
 pub use list::{Summary, list};
-pub use metrics::{MetricsFiles, Position};
+pub use measurements::Measurements;
+pub use metrics::{MetricsFiles, Position, Row};
 
 use crate::actor::Actor;
 use crate::config::Config;
@@ -36,7 +41,7 @@ use std::path::{Path, PathBuf};
 const CONFIG: &str = "config.toml";
 
 /// A directory that belongs to one run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RunDirectory {
     path: PathBuf,
     environment: String,

@@ -1,0 +1,3 @@
+//! Pictures of runs.
+
+pub mod plot;

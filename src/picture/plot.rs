@@ -1,0 +1,313 @@
+//! Learning curves, as SVG.
+
+use crate::config::Config;
+use crate::rng::{Philox, Stream};
+use crate::run::{Measurements, RunDirectory, config_file, whole_file};
+use anyhow::{Context, Result, anyhow, ensure};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use rand::Rng;
+use std::path::Path;
+
+type Point = (f64, f64);
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// The most points of a curve; beyond them neighbours are averaged.
+const POINTS: usize = 400;
+/// Colours that stay apart for those who do not see all of them (Okabe and Ito).
+const COLORS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+];
+const EVALUATION: &str = "evaluation_return";
+const EPISODE: &str = "episode_return";
+/// What is drawn below the learning curve, if there is any of it.
+const DETAILS: [(&str, &str); 7] = [
+    ("q", "Q"),
+    ("critic_loss", "critic loss"),
+    ("value_loss", "value loss"),
+    ("policy_loss", "policy loss"),
+    ("alpha", "temperature α"),
+    ("entropy", "entropy (nats)"),
+    ("temperature_loss", "temperature loss"),
+];
+
+/// A run that is to be drawn.
+#[derive(Debug)]
+pub struct Run {
+    directory: RunDirectory,
+    config: Config,
+    measured: Measurements,
+}
+
+impl Run {
+    /// The run in a directory; it may be training at this moment.
+    ///
+    /// # Errors
+    /// If there is none, if it cannot be read, or if it has not measured a return yet.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (directory, config) = RunDirectory::open(path)?;
+        let measured = Measurements::read(&directory)?;
+        let run = Self { directory, config, measured };
+        let shown = path.display();
+        ensure!(run.has_returns(), "{shown} has no return to draw yet; wait for the end of its first episode");
+        Ok(run)
+    }
+
+    fn has_returns(&self) -> bool {
+        [EVALUATION, EPISODE].iter().any(|column| !self.measured.points(column).is_empty())
+    }
+
+    /// What runs of one group have in common: everything but the seed, and how long and safely they are trained.
+    fn group(&self) -> Result<String> {
+        let common = Config { seed: 0, steps: 1, checkpoint_every: 0, ..self.config.clone() };
+        config_file::to_toml(self.directory.environment(), &common)
+    }
+
+    fn name(&self) -> String {
+        let path = std::path::absolute(self.directory.path()).unwrap_or_default();
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// The name of its own picture in a run directory.
+pub const CURVE: &str = "curve.svg";
+
+/// Leaves a picture of the run in its directory, if there is something to draw.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<()> {
+    let measured = Measurements::read(directory)?;
+    let drawn = Run { directory: directory.clone(), config: config.clone(), measured };
+    let path = directory.file(CURVE);
+    if drawn.has_returns() {
+        whole_file::write(&path, run(&drawn)?.as_bytes())
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The returns of one run, and below them its losses and whatever else it has measured. The same measurements give the
+/// same bytes.
+///
+/// # Errors
+/// If it cannot be drawn.
+pub fn run(run: &Run) -> Result<String> {
+    let details = DETAILS.map(|(column, title)| (run.measured.points(column), title));
+    let there = |points: &[Point]| points.iter().any(|point| point.1 != 0.0);
+    let details: Vec<_> = details.into_iter().filter(|(points, _)| there(points)).collect();
+    let rows = details.len().div_ceil(3) as u32;
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, (900, 400 + 190 * rows)).into_drawing_area();
+        area.fill(&WHITE)?;
+        let (top, bottom) = area.split_vertically(400);
+        let (environment, seed) = (run.directory.environment(), run.config.seed);
+        let line = |column, name: &str, color| Line::new(name, run.measured.points(column), color);
+        let episodes = line(EPISODE, "episodes of training", RGBColor(176, 190, 197));
+        let evaluations = line(EVALUATION, "evaluations of the deterministic policy", COLORS[0]);
+        let lines: Vec<_> = [episodes, evaluations].into_iter().filter(|line| !line.points.is_empty()).collect();
+        panel(&top, &format!("{environment}, seed {seed}"), Some("return"), &lines, run.measured.last_step())?;
+        for ((points, title), place) in details.into_iter().zip(bottom.split_evenly((rows as usize, 3))) {
+            panel(&place, title, None, &[Line::new("", points, COLORS[0])], run.measured.last_step())?;
+        }
+        area.present()?;
+    }
+    Ok(svg)
+}
+
+/// Several runs: for each group of those that differ in their seeds alone, the mean return and its 95 % bootstrap interval.
+///
+/// # Errors
+/// If they cannot be drawn.
+pub fn groups(runs: &[Run]) -> Result<String> {
+    let mut groups: Vec<(String, Vec<&Run>)> = Vec::new();
+    for run in runs {
+        let key = run.group()?;
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(run),
+            None => groups.push((key, vec![run])),
+        }
+    }
+    let all_have = |column| runs.iter().all(|run| !run.measured.points(column).is_empty());
+    let (column, title) = match (all_have(EVALUATION), all_have(EPISODE)) {
+        (true, _) => (EVALUATION, "return of the deterministic policy"),
+        (false, true) => (EPISODE, "return of training episodes"),
+        (false, false) => {
+            return Err(anyhow!("some of these runs have evaluations only, others none; draw them apart"));
+        }
+    };
+    let lines = groups.iter().zip(COLORS.iter().cycle()).map(|((_, group), &color)| {
+        let curves: Vec<_> = group.iter().map(|run| run.measured.points(column)).collect();
+        let (points, band) = mean_and_band(&curves);
+        let runs = if group.len() == 1 { String::new() } else { format!(" ({} runs)", group.len()) };
+        Line { band, ..Line::new(&(common_name(group) + &runs), points, color) }
+    });
+    let lines: Vec<_> = lines.collect();
+    ensure!(lines.iter().all(|line| !line.points.is_empty()), "some runs of a group have no steps in common; train on");
+    let last_step = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(0.0, f64::max);
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, (900, 500)).into_drawing_area();
+        area.fill(&WHITE)?;
+        let note = if runs.len() > groups.len() { ": mean and its 95 % bootstrap interval" } else { "" };
+        panel(&area, &format!("{title}{note}"), Some("return"), &lines, last_step)?;
+        area.present()?;
+    }
+    Ok(svg)
+}
+
+/// What the names of these runs begin with, without the number at its end.
+fn common_name(runs: &[&Run]) -> String {
+    let names: Vec<_> = runs.iter().map(|run| run.name()).collect();
+    let [first, rest @ ..] = names.as_slice() else { return String::new() };
+    if rest.is_empty() {
+        return first.clone();
+    }
+    let shared = |end: usize| first.is_char_boundary(end) && rest.iter().all(|name| name.starts_with(&first[..end]));
+    let end = (0..=first.len()).rev().find(|&end| shared(end)).unwrap_or(0);
+    let name = first[..end].trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '_', '.', ' ']);
+    if name.is_empty() { runs[0].directory.environment().to_string() } else { name.to_string() }
+}
+
+/// The mean of several curves at the steps of any of them that all of them reach, and a band around it.
+fn mean_and_band(curves: &[Vec<Point>]) -> (Vec<Point>, Vec<(f64, f64, f64)>) {
+    let curves: Vec<_> = curves.iter().map(|points| thinned(points)).collect();
+    if let [only] = curves.as_slice() {
+        return (only.clone(), Vec::new());
+    }
+    let first = curves.iter().map(|curve| curve[0].0).fold(f64::MIN, f64::max);
+    let last = curves.iter().map(|curve| curve[curve.len() - 1].0).fold(f64::MAX, f64::min);
+    let mut steps: Vec<f64> = curves.iter().flatten().map(|point| point.0).collect();
+    steps.retain(|step| (first..=last).contains(step));
+    steps.sort_by(f64::total_cmp);
+    steps.dedup();
+    let at = |step: f64| curves.iter().map(|curve| value_at(curve, step)).collect::<Vec<_>>();
+    let points = steps.iter().map(|&step| (step, mean(&at(step)))).collect();
+    let band = steps.iter().map(|&step| {
+        let (low, high) = bootstrap_interval(&at(step));
+        (step, low, high)
+    });
+    (points, band.collect())
+}
+
+/// A curve at a step between its first and its last, on the line between its neighbours.
+fn value_at(curve: &[Point], step: f64) -> f64 {
+    let next = curve.partition_point(|point| point.0 < step);
+    match (next.checked_sub(1).map(|before| curve[before]), curve[next]) {
+        (Some((x0, y0)), (x1, y1)) => y0 + (y1 - y0) * (step - x0) / (x1 - x0),
+        (None, (_, y)) => y,
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The middle 95 % of the means of 1 000 samples, each as large as `values` and drawn from them with replacement.
+fn bootstrap_interval(values: &[f64]) -> (f64, f64) {
+    const SAMPLES: usize = 1000;
+    let mut rng = Philox::new(0, Stream::Evaluation, 0);
+    let mut sample = || mean(&values.iter().map(|_| values[rng.random_range(0..values.len())]).collect::<Vec<_>>());
+    let mut means: Vec<f64> = (0..SAMPLES).map(|_| sample()).collect();
+    means.sort_by(f64::total_cmp);
+    (means[SAMPLES / 40], means[SAMPLES - 1 - SAMPLES / 40])
+}
+
+/// At most [`POINTS`] points, each the mean of neighbours.
+fn thinned(points: &[Point]) -> Vec<Point> {
+    let size = points.len().div_ceil(POINTS);
+    let mean_of = |chunk: &[Point]| {
+        let n = chunk.len() as f64;
+        (chunk.iter().map(|point| point.0).sum::<f64>() / n, chunk.iter().map(|point| point.1).sum::<f64>() / n)
+    };
+    points.chunks(size.max(1)).map(mean_of).collect()
+}
+
+/// A line of a panel.
+struct Line {
+    name: String,
+    points: Vec<Point>,
+    /// Around it: steps, lower and upper ends.
+    band: Vec<(f64, f64, f64)>,
+    color: RGBColor,
+}
+
+impl Line {
+    fn new(name: &str, points: Vec<Point>, color: RGBColor) -> Self {
+        Self { name: name.to_string(), points: thinned(&points), band: Vec::new(), color }
+    }
+}
+
+/// Axes, and lines in them.
+fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_step: f64) -> Result<()> {
+    let large = y_title.is_some();
+    let values = || lines.iter().flat_map(|line| &line.points).map(|point| point.1);
+    let ends = || lines.iter().flat_map(|line| &line.band).flat_map(|&(_, low, high)| [low, high]);
+    let low = values().chain(ends()).fold(f64::INFINITY, f64::min);
+    let high = values().chain(ends()).fold(f64::NEG_INFINITY, f64::max);
+    // A flat line is drawn in the middle.
+    let margin = if high > low { 0.05 * (high - low) } else { 0.5 * high.abs().max(1e-3) };
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", if large { 18 } else { 14 }))
+        .margin(8)
+        .margin_right(24)
+        .x_label_area_size(if large { 40 } else { 22 })
+        .y_label_area_size(if large { 64 } else { 52 })
+        .build_cartesian_2d(0.0..last_step.max(1.0), low - margin..high + margin)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.label_style(("sans-serif", if large { 13 } else { 11 }))
+        .x_labels(if large { 10 } else { 4 })
+        .y_labels(if large { 8 } else { 4 })
+        .x_label_formatter(&|step| short(*step))
+        .y_label_formatter(&|value| short(*value))
+        .bold_line_style(BLACK.mix(0.1))
+        .light_line_style(TRANSPARENT);
+    if let Some(y_title) = y_title {
+        mesh.x_desc("environment steps").y_desc(y_title);
+    }
+    mesh.draw()?;
+    for Line { name, points, band, color } in lines {
+        let there = band.iter().map(|&(step, low, _)| (step, low));
+        let back = band.iter().rev().map(|&(step, _, high)| (step, high));
+        chart.draw_series([Polygon::new(there.chain(back).collect::<Vec<_>>(), color.mix(0.2))])?;
+        let style = color.stroke_width(if large { 2 } else { 1 });
+        // A single point is no line.
+        let dot = points.first().filter(|_| points.len() == 1).map(|&point| Circle::new(point, 3, color.filled()));
+        chart.draw_series(dot)?;
+        let series = chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+        if !name.is_empty() {
+            series.label(name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+        }
+    }
+    if large {
+        let labels = SeriesLabelPosition::LowerRight;
+        let style = WHITE.mix(0.8);
+        chart
+            .configure_series_labels()
+            .position(labels)
+            .background_style(style)
+            .label_font(("sans-serif", 13))
+            .draw()?;
+    }
+    Ok(())
+}
+
+/// A number in a few characters.
+fn short(value: f64) -> String {
+    let scaled = |by: f64, unit: &str| format!("{}{unit}", (value / by * 100.0).round() / 100.0);
+    match value.abs() {
+        // What is left of zero after the ticks are added up.
+        size if size < 1e-12 => "0".into(),
+        size if size >= 999_950.0 => scaled(1e6, "M"),
+        size if size >= 10_000.0 => scaled(1e3, "k"),
+        size if size >= 0.01 => scaled(1.0, ""),
+        _ => format!("{value:.0e}"),
+    }
+}

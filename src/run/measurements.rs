@@ -1,0 +1,61 @@
+//! `metrics.csv` as it is read back.
+
+use super::{MetricsFiles, RunDirectory};
+use anyhow::{Context, Result};
+use std::fs;
+
+/// The measurements of a run, column by column.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measurements {
+    names: Vec<String>,
+    /// Every row, with nothing where a cell is empty. The first cell is the step.
+    rows: Vec<Vec<Option<f64>>>,
+}
+
+impl Measurements {
+    /// What a run has measured so far; it may be training at this moment.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read(run: &RunDirectory) -> Result<Self> {
+        let path = run.file(MetricsFiles::METRICS);
+        let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        Ok(Self::parse(&text))
+    }
+
+    /// Rows of another length than the heading, as one that is just being written, are left out.
+    fn parse(text: &str) -> Self {
+        let mut lines = text.lines();
+        let names: Vec<_> = lines.next().unwrap_or_default().split(',').map(str::to_string).collect();
+        let number = |cell: &str| cell.parse().ok().filter(|value: &f64| value.is_finite());
+        let rows = lines.map(|line| line.split(',').map(number).collect::<Vec<_>>());
+        let rows = rows.filter(|row| row.len() == names.len() && row[0].is_some()).collect();
+        Self { names, rows }
+    }
+
+    /// The step of the last row; 0 without rows.
+    pub fn last_step(&self) -> f64 {
+        self.rows.last().and_then(|row| row[0]).unwrap_or(0.0)
+    }
+
+    /// The steps at which there is something in the column called `name`, and what it is.
+    pub fn points(&self, name: &str) -> Vec<(f64, f64)> {
+        let Some(column) = self.names.iter().position(|known| known == name) else { return Vec::new() };
+        self.rows.iter().filter_map(|row| Some((row[0]?, row[column]?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_cells_and_broken_rows_are_left_out() {
+        let table = Measurements::parse("step,a,b\n1,,2\n2,3,\n3,NaN,4\n,5,5\n4,5\n5,6,7\n6,8");
+        assert_eq!(table.points("a"), [(2.0, 3.0), (5.0, 6.0)]);
+        assert_eq!(table.points("b"), [(1.0, 2.0), (3.0, 4.0), (5.0, 7.0)]);
+        assert_eq!(table.points("c"), []);
+        assert_eq!(table.last_step(), 5.0);
+        assert_eq!(Measurements::parse("").last_step(), 0.0);
+    }
+}
