@@ -1,4 +1,5 @@
-//! An environment of one's own, trained to the end: `cargo run --release --example custom_env`.
+//! An environment of one's own, trained to the end, and its policy saved, loaded and asked for an action:
+//! `cargo run --release --example custom_env`.
 //!
 //! A cart on a rail starts somewhere and is to come to rest at the origin. It is pushed by a force from −1 to 3 newtons,
 //! so the agent has to find out that zero is not in the middle of its range.
@@ -7,7 +8,9 @@ use rand::Rng;
 use soft_actor_critic::config::Config;
 use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
 use soft_actor_critic::rng::{Philox, Stream};
-use soft_actor_critic::train::{Trainer, with_threads};
+use soft_actor_critic::run::policy_file;
+use soft_actor_critic::train::Trainer;
+use std::error::Error;
 
 #[derive(Default)]
 struct Cart {
@@ -46,24 +49,19 @@ impl Env for Cart {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let config = Config { steps: 5_000, policy_hidden: vec![64, 64], critic_hidden: vec![64, 64], ..Config::default() };
-    let evaluation = with_threads(1, || {
-        let mut trainer = Trainer::new(|| Box::<Cart>::default(), config)?;
-        while !trainer.is_finished() {
-            if let Some(episode) = trainer.step()?
-                && episode.number % 10 == 0
-            {
-                println!(
-                    "step {:5}, episode {:3}: return {:8.2}",
-                    trainer.steps(),
-                    episode.number,
-                    episode.total_reward
-                );
-            }
-        }
-        trainer.evaluate(100)
-    })??;
-    println!("mean return over 100 episodes: {:.2}", evaluation.mean());
+    let mut trainer = Trainer::new(|| Box::<Cart>::default(), config)?;
+    while !trainer.is_finished() {
+        trainer.step()?;
+    }
+    println!("mean return over 100 episodes: {:.2}", trainer.evaluate(100)?.mean());
+
+    let path = std::env::temp_dir().join("cart.safetensors");
+    policy_file::save(&path, "cart", &trainer.actor()?)?;
+    let (_, mut actor) = policy_file::load(&path)?;
+    let mut force = [0.0];
+    actor.act(&[0.5, 0.0], None, &mut force);
+    println!("at rest, half a metre off, it pushes with {:.2} N", force[0]);
     Ok(())
 }
