@@ -1,6 +1,6 @@
 //! A trained policy in the environment's own units, and how well it does.
 
-use crate::env::{Bounds, CheckedEnv, Env};
+use crate::env::{Bounds, CheckedEnv, Env, Step};
 use crate::error::Error;
 use crate::rng::{Philox, Stream};
 use crate::sac::{Policy, PolicyWorkspace};
@@ -126,29 +126,38 @@ pub fn evaluate(
     assert!(episodes > 0, "an evaluation has at least one episode");
     actor.fits(env)?;
     let mut env = CheckedEnv::new(env);
-    let mut steps = 0;
+    let returns =
+        (0..episodes).map(|episode| run_episode(actor, &mut env, seed, episode, stochastic, |_, _, _| Ok(())));
+    Ok(Evaluation { returns: returns.collect::<Result<_, Error>>()? })
+}
+
+/// Runs one of the episodes that `seed` tells, calls `after_step` with the environment, the action and what came of it,
+/// and returns the return.
+pub(crate) fn run_episode<E: From<Error>>(
+    actor: &mut Actor,
+    env: &mut CheckedEnv<&mut dyn Env>,
+    seed: u64,
+    episode: u64,
+    stochastic: bool,
+    mut after_step: impl FnMut(&CheckedEnv<&mut dyn Env>, &[f32], &Step) -> Result<(), E>,
+) -> Result<f64, E> {
     let mut action = vec![0.0; actor.bounds.dimensions()];
     let mut noise = vec![0.0; action.len()];
-    let mut returns = Vec::new();
-    for episode in 0..episodes {
-        let mut rng = Philox::new(seed, Stream::Evaluation, episode);
-        let mut observation = env.reset(rng.next_u64())?;
-        let mut total = 0.0;
-        loop {
-            noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
-            actor.act(&observation, stochastic.then_some(&noise), &mut action);
-            if action.iter().any(|action| !action.is_finite()) {
-                return Err(Error::NonFinite { step: steps, quantity: "action" });
-            }
-            let step = env.step(&action)?;
-            steps += 1;
-            total += step.reward;
-            if step.terminated || step.truncated {
-                break;
-            }
-            observation = step.observation;
+    let mut rng = Philox::new(seed, Stream::Evaluation, episode);
+    let mut observation = env.reset(rng.next_u64())?;
+    let mut total = 0.0;
+    loop {
+        noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
+        actor.act(&observation, stochastic.then_some(&noise), &mut action);
+        if action.iter().any(|action| !action.is_finite()) {
+            return Err(Error::NonFinite { step: env.steps(), quantity: "action" }.into());
         }
-        returns.push(total);
+        let step = env.step(&action)?;
+        total += step.reward;
+        after_step(env, &action, &step)?;
+        if step.terminated || step.truncated {
+            return Ok(total);
+        }
+        observation = step.observation;
     }
-    Ok(Evaluation { returns })
 }

@@ -44,6 +44,13 @@ pub trait Env: Send {
     /// Whatever the environment itself cannot do.
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError>;
 
+    /// The scene as it is now, `action` `[A]` in the environment's own units being the one that led to it: SVG elements in a
+    /// viewport of 400 × 400, y downwards, before a white background. None if it cannot be drawn.
+    fn render(&self, action: &[f32]) -> Option<String> {
+        let _ = action;
+        None
+    }
+
     /// Everything that the steps to come depend on, for [`Self::restore`]; none if it cannot be told, and then a run that is
     /// resumed begins a new episode.
     fn save(&self) -> Option<Vec<u8>> {
@@ -59,6 +66,9 @@ pub trait Env: Send {
         Err("this environment cannot be restored".into())
     }
 }
+
+/// What stands for the action in a picture: a red that those who do not see all colours can tell from the rest.
+pub(crate) const ACTION_COLOR: &str = "#D55E00";
 
 /// The numbers of a state that [`Env::save`] tells, as bytes.
 fn state_to_bytes(numbers: &[f64], steps: u32) -> Vec<u8> {
@@ -97,6 +107,11 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         self.observation_size
     }
 
+    /// Steps taken so far, in all episodes.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     pub(crate) fn reset(&mut self, seed: u64) -> Result<Vec<f32>, Error> {
         let observation = self.env.reset(seed).map_err(|e| self.error(format!("reset: {e}")))?;
         self.check_observation(&observation)?;
@@ -111,6 +126,11 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
             return Err(self.error(format!("its reward is {}, not a finite f32", step.reward)));
         }
         Ok(step)
+    }
+
+    #[cfg(feature = "program")]
+    pub(crate) fn render(&self, action: &[f32]) -> Option<String> {
+        self.env.render(action)
     }
 
     pub(crate) fn save(&self) -> (Option<Vec<u8>>, u64) {

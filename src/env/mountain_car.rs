@@ -8,7 +8,7 @@
 //! So the acceleration of an action within the bounds is rounded to f32 after each operation, and from the second step on
 //! so is the rest. Here they are computed in f64 and then rounded, which gives the same bits.
 
-use super::{Bounds, Env, EnvError, Step, state_from_bytes, state_to_bytes};
+use super::{ACTION_COLOR, Bounds, Env, EnvError, Step, state_from_bytes, state_to_bytes};
 use crate::rng::{Philox, Stream};
 use rand::Rng;
 
@@ -100,6 +100,32 @@ impl Env for MountainCar {
             terminated,
             truncated: self.steps >= STEP_LIMIT,
         })
+    }
+
+    fn render(&self, action: &[f32]) -> Option<String> {
+        // Gymnasium's hill, ⁹⁄₂₀ sin 3x, at 200 to a unit both ways; it goes on beyond the edges.
+        let at = |position: f64| (200.0 * (position + 1.3), 250.0 - 90.0 * (3.0 * position).sin());
+        let hill = (-1..=101).map(|i| at(f64::from(i) / 50.0 - 1.3));
+        let hill: String = hill.map(|(x, y)| format!("L{x:.1} {y:.1}")).collect();
+        let ((flag_x, flag_y), (x, y)) = (at(GOAL_POSITION), at(self.position));
+        let slope = 1.35 * (3.0 * self.position).cos();
+        let force = f64::from(action[0]).clamp(-MAX_ACTION, MAX_ACTION);
+        let head = 14.0 * force.signum() * force.abs().sqrt();
+        Some(format!(
+            r##"<path d="M-4 404{hill}V404Z" fill="#ECEFF1" stroke="#90A4AE" stroke-width="2"/>
+<g transform="translate({flag_x} {flag_y})"><path d="M0 -50L28 -41L0 -32Z" fill="#009E73"/>
+<path d="M0 0V-51" stroke="#37474F" stroke-width="3"/></g>
+<g transform="translate({x} {y}) rotate({angle})">
+<path d="M-22 -8L-18 -18H-9L-4 -27H9L14 -18H22V-8Z" fill="#0072B2" stroke="#0072B2" stroke-width="3" stroke-linejoin="round"/>
+<g fill="#37474F" stroke="white" stroke-width="2"><circle cx="-12" cy="-7" r="7"/><circle cx="12" cy="-7" r="7"/></g>
+<g fill="{ACTION_COLOR}"><path d="M0 -44h{shaft}" stroke="{ACTION_COLOR}" stroke-width="5"/>
+<path d="M{shaft} -{low}l{head} {half}l{back} {half}Z"/></g></g>"##,
+            angle = -slope.atan().to_degrees(),
+            back = -head,
+            shaft = 36.0 * force,
+            half = 0.6 * head.abs(),
+            low = 44.0 + 0.6 * head.abs(),
+        ))
     }
 
     fn save(&self) -> Option<Vec<u8>> {
