@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(
-    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac plot DIR... [OPTIONS]\n       sac presets [NAME]"
+    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac render DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac plot DIR... [OPTIONS]\n       sac presets [NAME]"
 )]
 #[command(after_help = "Environments: pendulum, mountain-car")]
 pub struct Cli {
@@ -29,6 +29,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Go on with a run that was interrupted, as if it had not been
     Resume(ResumeArgs),
+    /// Film an episode of the policy of a run, as an animated GIF
+    Render(RenderArgs),
     /// Write the policy of a run in a form that runs elsewhere
     Export(ExportArgs),
     /// List runs: steps, best and last return, and whether they are finished
@@ -255,4 +257,27 @@ pub struct EvalArgs {
     /// Print JSON, with the return of every episode
     #[arg(long)]
     pub json: bool,
+}
+
+/// `sac render`
+#[derive(Args, Debug)]
+pub struct RenderArgs {
+    /// The run directory, or a policy file
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// The file to write, which must not be there [default: ENVIRONMENT.gif]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Seed of the start state, and of the noise: that of the first episode of `sac eval`
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Sample actions instead of taking the deterministic ones
+    #[arg(long)]
+    pub stochastic: bool,
+    /// Steps of the environment shown in a second, from 1 to 50
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub fps: u16,
+    /// Width of the picture, from 64 to 2048; its height is larger by what the numbers and actions need
+    #[arg(long, value_name = "PIXELS", default_value_t = 400, value_parser = clap::value_parser!(u16).range(64..=2048))]
+    pub size: u16,
 }

@@ -8,16 +8,18 @@ mod progress;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use cli::{Cli, Command, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, ResumeArgs, RunsArgs, TrainArgs};
+use cli::{
+    Cli, Command, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, RenderArgs, ResumeArgs, RunsArgs, TrainArgs,
+};
 use progress::{Progress, print};
 use serde_json::json;
-use soft_actor_critic::actor::{Evaluation, evaluate};
+use soft_actor_critic::actor::{Actor, Evaluation, evaluate};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Placed};
-use soft_actor_critic::env::{self, MakeEnv};
+use soft_actor_critic::env::{self, Env, MakeEnv};
 use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
-use soft_actor_critic::picture::plot;
+use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, list, policy_file};
@@ -66,6 +68,7 @@ fn run() -> Outcome {
     }
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
+        (Some(Command::Render(args)), _) => render(&args),
         (Some(Command::Resume(args)), _) => resume(&args),
         (Some(Command::Export(args)), _) => export(&args).map_err(Failure::Input),
         (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::Input),
@@ -353,13 +356,7 @@ fn find_preset(name: &str) -> Result<&'static str> {
 
 /// `sac eval`
 fn eval(args: &EvalArgs) -> Outcome {
-    let prepare = || -> Result<_> {
-        let (environment, actor) = policy_file::load(&policy_path(&args.path))?;
-        let env = make_environment(&environment)?();
-        actor.fits(&*env)?;
-        Ok((actor, env))
-    };
-    let (mut actor, mut env) = prepare().map_err(Failure::Input)?;
+    let (_, mut actor, mut env) = load_agent(&args.path).map_err(Failure::Input)?;
     let mut work = || -> Result<()> {
         let evaluation = evaluate(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic)?;
         if args.json {
@@ -380,6 +377,15 @@ fn to_json(evaluation: &Evaluation) -> serde_json::Value {
         "max_return": evaluation.max(),
         "returns": evaluation.returns,
     })
+}
+
+/// `sac render`
+fn render(args: &RenderArgs) -> Outcome {
+    let (environment, mut actor, mut env) = load_agent(&args.path).map_err(Failure::Input)?;
+    let film = Film { seed: args.seed, stochastic: args.stochastic, fps: args.fps, width: args.size };
+    let gif = picture::record(&mut actor, &mut *env, film).map_err(Failure::Work)?;
+    let out = args.out.clone().unwrap_or_else(|| format!("{environment}.gif").into());
+    write_new(&out, &gif).map_err(Failure::Input)
 }
 
 /// `sac export`
@@ -444,8 +450,17 @@ fn plot(args: &PlotArgs) -> Result<()> {
     let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
     match args.out.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => write_new(&args.out, svg.as_bytes()),
+        Some("png") => write_new(&args.out, &picture::to_png(&svg)?),
         _ => anyhow::bail!("{} is no name of a picture; let it end in .svg or .png", args.out.display()),
     }
+}
+
+/// The policy of a run directory or a policy file, its environment and the name of that.
+fn load_agent(path: &Path) -> Result<(String, Actor, Box<dyn Env>)> {
+    let (environment, actor) = policy_file::load(&policy_path(path))?;
+    let env = make_environment(&environment)?();
+    actor.fits(&*env)?;
+    Ok((environment, actor, env))
 }
 
 /// The policy file of a run directory, or the file itself.
