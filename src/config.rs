@@ -328,7 +328,12 @@ impl Config {
 
     /// Transitions that the replay memory has room for: `replay_capacity`, or fewer if the run has fewer steps.
     pub fn replay_rows(&self) -> usize {
-        self.replay_capacity.min(usize::try_from(self.steps).unwrap_or(usize::MAX))
+        self.replay_rows_with(0)
+    }
+
+    /// [`Self::replay_rows`] of a memory that begins with `preloaded` transitions from before the first step.
+    pub fn replay_rows_with(&self, preloaded: u64) -> usize {
+        self.replay_capacity.min(usize::try_from(self.steps.saturating_add(preloaded)).unwrap_or(usize::MAX))
     }
 
     /// Refuses what makes no sense.

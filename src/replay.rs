@@ -160,15 +160,35 @@ impl Replay {
             replay.next.resize(capacity, Next::InRing);
             replay.pushed = first;
         }
-        for transition in transitions {
-            let (observation, rest) = transition.split_at(observation_size);
-            let (action, rest) = rest.split_at(action_size);
-            let [reward, not_terminated, next_observation @ ..] = rest else { panic!("a transition has its size") };
-            let (reward, terminated) = (*reward, *not_terminated == 0.0);
-            // A truncated one shows by the observation that follows it.
-            replay.push(Transition { observation, action, reward, next_observation, terminated, truncated: false });
+        transitions.for_each(|transition| replay.push_written(transition));
+        Ok(replay)
+    }
+
+    /// A memory for `capacity` transitions that begins with the newest of this one, as many as it has room for.
+    ///
+    /// # Errors
+    /// As from [`Self::new`].
+    ///
+    /// # Panics
+    /// As [`Self::new`] does.
+    pub fn resized(&self, capacity: usize) -> Result<Self, Error> {
+        let mut replay = Self::new(capacity, self.observation_size, self.action_size)?;
+        let mut transition = vec![0.0; self.transition_size()];
+        for t in self.pushed - self.len().min(capacity)..self.pushed {
+            self.write_transition(t % self.capacity, &mut transition);
+            replay.push_written(&transition);
         }
         Ok(replay)
+    }
+
+    /// [`Self::push`] of what [`Self::write_transition`] has written.
+    fn push_written(&mut self, transition: &[f32]) {
+        let (observation, rest) = transition.split_at(self.observation_size);
+        let (action, rest) = rest.split_at(self.action_size);
+        let [reward, not_terminated, next_observation @ ..] = rest else { panic!("a transition has its size") };
+        let (reward, terminated) = (*reward, *not_terminated == 0.0);
+        // A truncated one shows by the observation that follows it.
+        self.push(Transition { observation, action, reward, next_observation, terminated, truncated: false });
     }
 
     /// Number of transitions that can be drawn.
@@ -420,6 +440,37 @@ mod tests {
                 assert_eq!(one.next_observation, other.next_observation, "capacity {capacity}, until {until}");
                 assert_eq!((one.observation, one.action), (other.observation, other.action));
                 assert_eq!((one.reward, one.discount), (other.reward, other.discount));
+            }
+        }
+    }
+
+    /// Transitions from another memory are the newest of that one, also those after which another episode begins: the last
+    /// s′ of the old stays what it was.
+    #[test]
+    fn a_memory_begins_with_the_newest_of_another() {
+        let (o, a, width) = (2, 1, 2 * 2 + 1 + 2);
+        let (old, new) =
+            (steps(&[(5, 0), (4, 1), (6, 2), (3, 3), (4, 1), (2, 3)], o, a), steps(&[(7, 1), (3, 3)], o, a));
+        let row = |replay: &Replay, t: usize| {
+            let mut row = vec![0.0; width];
+            replay.write_transition(t % replay.capacity(), &mut row);
+            row
+        };
+        for (capacity, until, room) in
+            (1..30).flat_map(|c| (0..=old.len()).flat_map(move |u| [1, 4, 40].map(|r| (c, u, r))))
+        {
+            let mut first = Replay::new(capacity, o, a).expect("it is small");
+            old[..until].iter().for_each(|step| push(&mut first, step));
+            let mut second = first.resized(room).expect("it is small");
+            let kept = first.len().min(room);
+            assert_eq!((second.pushed(), second.len(), second.capacity()), (kept, kept, room));
+            let expected: Vec<_> = (until - kept..until).map(|t| row(&first, t)).collect();
+            for (n, step) in new.iter().enumerate() {
+                push(&mut second, step);
+                let still = (second.pushed() - second.len()).min(kept)..kept;
+                still.for_each(|t| assert_eq!(row(&second, t), expected[t], "{capacity}, {until}, {room}, {n}"));
+                let whole = row(&second, kept + n);
+                assert_eq!((&whole[..o], &whole[width - o..]), (&step.observation[..], &step.next_observation[..]));
             }
         }
     }

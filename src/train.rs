@@ -33,8 +33,10 @@ pub struct TrainerState {
     pub env_steps: u64,
     /// The observation to act upon, `[O]`.
     pub observation: Vec<f32>,
-    /// Environment steps, which are also the transitions ever stored.
+    /// Environment steps, each of which has stored a transition.
     pub steps: u64,
+    /// Transitions that the replay memory held before the first step.
+    pub preloaded: u64,
     /// Updates made.
     pub updates: u64,
     /// The episode so far.
@@ -59,6 +61,7 @@ pub struct Trainer {
 
     observation: Vec<f32>,
     steps: u64,
+    preloaded: u64,
     updates: u64,
     episode: Episode,
     last_metrics: Metrics,
@@ -100,6 +103,7 @@ impl Trainer {
             scaled_action: vec![0.0; a],
             observation,
             steps: 0,
+            preloaded: 0,
             updates: 0,
             episode: Episode { number: 1, length: 0, total_reward: 0.0 },
             last_metrics: Metrics::default(),
@@ -121,6 +125,7 @@ impl Trainer {
             env_steps,
             observation: self.observation.clone(),
             steps: self.steps,
+            preloaded: self.preloaded,
             updates: self.updates,
             episode: self.episode,
         })
@@ -129,6 +134,9 @@ impl Trainer {
     /// Goes on from where another run of the same configuration stood, with the memory that it had. Where the environment
     /// cannot be restored a new episode begins; says whether the one of then goes on.
     ///
+    /// Where the memory has begun with transitions from before the first step, it has the room of
+    /// [`Config::replay_rows_with`], and a learner on a device must have been made for as many.
+    ///
     /// # Errors
     /// [`Error::Snapshot`] if `state` or `replay` does not fit; [`Error::Environment`] if the environment fails.
     pub fn restore(&mut self, state: TrainerState, replay: Replay) -> Result<bool, Error> {
@@ -136,15 +144,16 @@ impl Trainer {
             let (found, size) = (state.observation.len(), self.observation.len());
             return Err(Error::Snapshot(format!("its observation has {found} elements instead of {size}")));
         }
-        let same =
-            (replay.capacity(), replay.transition_size()) == (self.replay.capacity(), self.replay.transition_size());
-        if !same || replay.pushed() as u64 != state.steps {
+        let room = (self.config.replay_rows_with(state.preloaded), self.replay.transition_size());
+        let same = (replay.capacity(), replay.transition_size()) == room;
+        if !same || Some(replay.pushed() as u64) != state.steps.checked_add(state.preloaded) {
             return Err(Error::Snapshot("its replay memory is that of another run".into()));
         }
         self.learner.restore(&state.learner)?;
         self.last_metrics = self.learner.metrics()?;
         self.replay = replay;
-        (self.steps, self.updates, self.episode) = (state.steps, state.updates, state.episode);
+        (self.steps, self.preloaded) = (state.steps, state.preloaded);
+        (self.updates, self.episode) = (state.updates, state.episode);
         match state.env {
             Some(env) => {
                 self.env.restore(&env, state.env_steps)?;

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `manifest` | one line of JSON that names the files of the last checkpoint and of the one before, with lengths and checksums, and a line with its own checksum; replaced whole |
 //! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, the environment, the episode |
-//! | `replay-N.bin` | transitions N·65 536 and on, as [`Replay::write_transition`] writes them, in little-endian `f32`; only ever added to |
+//! | `replay-N.bin` | transitions N·65 536 and on, as [`Replay::write_transition`] writes them, in little-endian `f32`; only ever added to. Those that the memory began with come first |
 //! | `lock` | held by the process that trains |
 //!
 //! A checkpoint first adds to the replay files, then writes a new state file, and then replaces the manifest: whenever the
@@ -17,6 +17,7 @@ use super::checked::Checked;
 use super::metrics::{MetricsFiles, Position};
 use super::tensors_file::{self, Tensor};
 use super::{RunDirectory, config_file, whole_file};
+use crate::config::Config;
 use crate::replay::Replay;
 use crate::sac::{Metrics, Snapshot};
 use crate::train::{Episode, Trainer, TrainerState};
@@ -106,7 +107,7 @@ impl Checkpoints {
     /// # Errors
     /// If there is none, if nothing of it is whole, if it is of another configuration than `config` of the run, or if
     /// another process trains this run.
-    pub fn open(run: &RunDirectory, config: &crate::config::Config) -> Result<(Self, Loaded)> {
+    pub fn open(run: &RunDirectory, config: &Config) -> Result<(Self, Loaded)> {
         let folder = run.file(FOLDER);
         let path = folder.join(MANIFEST);
         let shown = run.path().display();
@@ -116,39 +117,33 @@ impl Checkpoints {
         );
         let lock = lock(&folder)?;
         let manifest = read_manifest(&path)?;
-        let mut problems = Vec::new();
-        let entries = [Some(&manifest.current), manifest.previous.as_ref()];
-        for entry in entries.into_iter().flatten() {
-            match load(run, &folder, entry, config) {
-                Ok((mut loaded, pushed)) => {
-                    // A table that does not fit is no damage to the checkpoint, and can be put back.
-                    let metrics = entry.metrics.read(&run.file(MetricsFiles::METRICS));
-                    metrics.context("the checkpoint goes on from another metrics.csv; put that back")?;
-                    loaded.warning = problems.pop().map(|problem: anyhow::Error| {
-                        format!("the last checkpoint is damaged ({problem:#}); going on from step {}", entry.step)
-                    });
-                    let checkpoints = Self {
-                        _lock: lock,
-                        folder,
-                        environment: run.environment().to_string(),
-                        device: loaded.device.clone(),
-                        every: config.checkpoint_every,
-                        // On the disk all stays as it is until the next one is written.
-                        manifest: Some(Manifest {
-                            current: entry.clone(),
-                            previous: manifest.previous.clone().filter(|previous| previous != entry),
-                            format: FORMAT.into(),
-                        }),
-                        logged: pushed,
-                        replay: entry.replay.clone(),
-                    };
-                    return Ok((checkpoints, loaded));
-                }
-                Err(problem) => problems.push(problem),
-            }
-        }
-        let problem = problems.swap_remove(0);
-        Err(problem.context(format!("{shown} has no checkpoint that can be resumed")))
+        let load = |entry: &Entry| {
+            let state = load_state(run, entry, config)?;
+            let replay = load_replay(&folder, entry, &state, config)?;
+            Ok((state, replay))
+        };
+        let (entry, (State { state, position, device, .. }, replay), problem) =
+            last_good(&manifest, load).with_context(|| format!("{shown} has no checkpoint that can be resumed"))?;
+        // A table that does not fit is no damage to the checkpoint, and can be put back.
+        let metrics = entry.metrics.read(&run.file(MetricsFiles::METRICS));
+        metrics.context("the checkpoint goes on from another metrics.csv; put that back")?;
+        let warning = problem.map(|problem| format!("{problem}; going on from step {}", entry.step));
+        let checkpoints = Self {
+            _lock: lock,
+            folder,
+            environment: run.environment().to_string(),
+            device: device.clone(),
+            every: config.checkpoint_every,
+            // On the disk all stays as it is until the next one is written.
+            manifest: Some(Manifest {
+                current: entry.clone(),
+                previous: manifest.previous.clone().filter(|previous| previous != entry),
+                format: FORMAT.into(),
+            }),
+            logged: replay.pushed(),
+            replay: entry.replay.clone(),
+        };
+        Ok((checkpoints, Loaded { state, replay, metrics: position, device, warning }))
     }
 
     /// Notes that training goes on there.
@@ -294,6 +289,61 @@ pub fn last_step(run: &RunDirectory) -> Option<u64> {
     Some(read_manifest(&run.file(FOLDER).join(MANIFEST)).ok()?.current.step)
 }
 
+/// What another run can begin with.
+pub struct Seen {
+    /// The last good checkpoint of the run that has been looked at.
+    pub state: TrainerState,
+    /// O and A.
+    pub sizes: [usize; 2],
+    /// Its memory, if that was asked for.
+    pub replay: Option<Replay>,
+    /// What is to be told: why it is not the last checkpoint.
+    pub warning: Option<String>,
+}
+
+/// Looks at the last good checkpoint of a run, which may be in training. Nothing is locked, and nothing is written.
+///
+/// # Errors
+/// If there is none, if nothing of it is whole, or if it is of another configuration than `config` of the run.
+pub fn look(run: &RunDirectory, config: &Config, with_replay: bool) -> Result<Seen> {
+    let (folder, shown) = (run.file(FOLDER), run.path().display());
+    let path = folder.join(MANIFEST);
+    ensure!(path.exists(), "{shown} has no checkpoint; name a run that has one, or a .safetensors file");
+    let load = |entry: &Entry| {
+        let state = load_state(run, entry, config)?;
+        let replay = with_replay.then(|| load_replay(&folder, entry, &state, config)).transpose()?;
+        Ok((state, replay))
+    };
+    let manifest = read_manifest(&path)?;
+    let newer;
+    let found = match last_good(&manifest, load) {
+        // Training takes away what the manifest of a moment ago has named.
+        Err(_) => {
+            newer = read_manifest(&path)?;
+            last_good(&newer, load)
+        }
+        found => found,
+    };
+    let (entry, (State { state, sizes, .. }, replay), problem) = found.with_context(|| {
+        format!("{shown} has no checkpoint that can be used; name another run, or a .safetensors file")
+    })?;
+    let warning = problem.map(|problem| format!("{problem}; taking that of step {}", entry.step));
+    Ok(Seen { state, sizes, replay, warning })
+}
+
+/// The last entry that `load` accepts, what it has made of it, and what is wrong with the one after it.
+fn last_good<T>(manifest: &Manifest, load: impl Fn(&Entry) -> Result<T>) -> Result<(&Entry, T, Option<String>)> {
+    let problem = match load(&manifest.current) {
+        Ok(loaded) => return Ok((&manifest.current, loaded, None)),
+        Err(problem) => problem,
+    };
+    let previous = manifest.previous.as_ref().and_then(|entry| Some((entry, load(entry).ok()?)));
+    match previous {
+        Some((entry, loaded)) => Ok((entry, loaded, Some(format!("the last checkpoint is damaged ({problem:#})")))),
+        None => Err(problem),
+    }
+}
+
 /// Makes this process the only one that trains the run.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
@@ -323,24 +373,31 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Loads what an entry of the manifest names, and says how many transitions were ever stored.
-fn load(run: &RunDirectory, folder: &Path, entry: &Entry, config: &crate::config::Config) -> Result<(Loaded, usize)> {
-    let path = state_file(folder, entry.step);
+/// Loads the state that an entry of the manifest names.
+fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<State> {
+    let path = state_file(&run.file(FOLDER), entry.step);
     let bytes = entry.state.read(&path)?;
-    let State { state, position, config: written, device, sizes: [o, a] } =
+    let mut state =
         state_from_bytes(&bytes).with_context(|| format!("{} is no checkpoint of this version", path.display()))?;
-    let written = config_file::parse(&written, run.environment())
+    let written = config_file::parse(&state.config, run.environment())
         .context("its configuration cannot be read; resume with the version that wrote it")?;
     // More steps, and other pauses, are what a run may be resumed for.
-    let same = crate::config::Config { steps: config.steps, checkpoint_every: config.checkpoint_every, ..written };
+    let same = Config { steps: config.steps, checkpoint_every: config.checkpoint_every, ..written };
     ensure!(same == *config, "it is of another configuration than config.toml; put back what was changed there");
-    ensure!(state.steps == entry.step, "{} is of another step", path.display());
-    let position = Position { metrics: entry.metrics, ..position };
-
-    let capacity = config.replay_rows();
-    let pushed = usize::try_from(state.steps)?;
-    let first = pushed - pushed.min(capacity);
+    ensure!(state.state.steps == entry.step, "{} is of another step", path.display());
+    let [o, a] = state.sizes;
     ensure!((1..1 << 32).contains(&o) && (1..1 << 32).contains(&a), "it has {o} observation and {a} action dimensions");
+    state.position.metrics = entry.metrics;
+    Ok(state)
+}
+
+/// Loads the replay memory that belongs to a state.
+fn load_replay(folder: &Path, entry: &Entry, state: &State, config: &Config) -> Result<Replay> {
+    let (&TrainerState { steps, preloaded, .. }, [o, a]) = (&state.state, state.sizes);
+    let capacity = config.replay_rows_with(preloaded);
+    let pushed = steps.checked_add(preloaded).context("its number of transitions is none")?;
+    let pushed = usize::try_from(pushed)?;
+    let first = pushed - pushed.min(capacity);
     let width = 2 * o + a + 2;
     let mut floats: Vec<f32> = Vec::new();
     let numbers = first / SEGMENT..pushed.div_ceil(SEGMENT);
@@ -353,8 +410,7 @@ fn load(run: &RunDirectory, folder: &Path, entry: &Entry, config: &crate::config
         let bytes = &bytes[(range.start - number * SEGMENT) * width * 4..];
         floats.extend(tensors_file::f32s(bytes));
     }
-    let replay = Replay::restore(capacity, o, a, pushed, floats.chunks_exact(width))?;
-    Ok((Loaded { state, replay, metrics: position, device, warning: None }, pushed))
+    Ok(Replay::restore(capacity, o, a, pushed, floats.chunks_exact(width))?)
 }
 
 /// What a state file holds.
@@ -375,7 +431,7 @@ fn state_to_bytes(
     config: &str,
     device: &str,
 ) -> Result<Vec<u8>> {
-    let TrainerState { learner, env, env_steps, observation, steps, updates, episode } = state;
+    let TrainerState { learner, env, env_steps, observation, steps, preloaded, updates, episode } = state;
     let mut tensors = Vec::new();
     for (name, values) in &learner.vectors {
         tensors.push(Tensor::f32(format!("learner.{name}"), vec![values.len()], values));
@@ -389,6 +445,8 @@ fn state_to_bytes(
     tensors.push(Tensor::f32("observation".into(), vec![observation.len()], observation));
     tensors.extend(env.iter().map(|env| Tensor::u8("env".into(), env.clone())));
     tensors.push(Tensor::u64("steps".into(), &[*steps, *env_steps, *updates]));
+    // Most runs begin with an empty memory, as all did once.
+    tensors.extend((*preloaded > 0).then(|| Tensor::u64("preloaded".into(), &[*preloaded])));
     tensors.push(Tensor::u64("episode".into(), &[episode.number, episode.length]));
     tensors.push(Tensor::f64("episode.total_reward".into(), &[episode.total_reward]));
     let Metrics { updates, policy_updates, alpha, .. } = position.last;
@@ -443,6 +501,8 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         }
     }
     let [steps, env_steps, updates] = u64s("steps", &data("steps", Dtype::U64)?)?;
+    let preloaded = file.tensor("preloaded").is_ok().then(|| u64s("preloaded", &data("preloaded", Dtype::U64)?));
+    let [preloaded] = preloaded.transpose()?.unwrap_or_default();
     let [number, length] = u64s("episode", &data("episode", Dtype::U64)?)?;
     let [total_reward] = f64s("episode.total_reward", &data("episode.total_reward", Dtype::F64)?)?;
     let [last_step, last_updates, policy_updates] = u64s("metrics.last", &data("metrics.last", Dtype::U64)?)?;
@@ -467,7 +527,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
     let env = file.tensor("env").is_ok().then(|| data("env", Dtype::U8)).transpose()?;
     let episode = Episode { number, length, total_reward };
     Ok(State {
-        state: TrainerState { learner, env, env_steps, observation, steps, updates, episode },
+        state: TrainerState { learner, env, env_steps, observation, steps, preloaded, updates, episode },
         position: Position { metrics: Checked::of(&[]), last, last_step },
         config: text("config")?,
         device: text("device")?,
