@@ -68,6 +68,12 @@ pub struct TrainArgs {
     /// Begin with a preset, see `sac presets`; options given here override it
     #[arg(long, value_name = "NAME", conflicts_with = "config", help_heading = "Run")]
     pub preset: Option<String>,
+    /// Begin with the networks of another run, or with those of a .safetensors file
+    #[arg(long, value_name = "PATH", help_heading = "Run")]
+    pub init_from: Option<PathBuf>,
+    /// Begin with the replay memory of that run as well
+    #[arg(long, requires = "init_from", help_heading = "Run")]
+    pub with_replay: bool,
     /// Environment steps from one evaluation to the next; 0 for never
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_every: Option<u64>,

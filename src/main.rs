@@ -22,7 +22,7 @@ use soft_actor_critic::nn::gemm;
 use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
-use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file, list, policy_file};
+use soft_actor_critic::run::{InitFrom, MetricsFiles, RunDirectory, config_file, list, policy_file};
 use soft_actor_critic::train::{Trainer, with_threads};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -91,16 +91,20 @@ fn train(args: &TrainArgs) -> Outcome {
         args.apply(&mut config);
         config.validate()?;
         check_target(args.until_return, &config)?;
-        Ok((make_env, config, catch_interruptions()?))
+        let init_from = args.init_from.as_deref().map(|path| InitFrom::open(path, args.with_replay)).transpose()?;
+        Ok((make_env, config, init_from, catch_interruptions()?))
     };
-    let (make_env, config, interrupted) = prepare().map_err(Failure::Input)?;
+    let (make_env, config, init_from, interrupted) = prepare().map_err(Failure::Input)?;
     let begin = || {
-        let (trainer, placed) = make_trainer(make_env, config, args.device)?;
-        let run = RunDirectory::create(args.out.as_deref(), &args.environment, trainer.config())?;
-        Ok((trainer, placed, run))
+        let preloaded = init_from.as_ref().map_or(0, |init_from| init_from.preloaded(&config));
+        let (mut trainer, placed) = make_trainer(make_env, config, args.device, preloaded)?;
+        let begun = init_from.map(|init_from| init_from.begin(&mut trainer, &args.environment)).transpose()?;
+        let origin = begun.as_ref().map(|begun| begun.origin.as_str());
+        let run = RunDirectory::create(args.out.as_deref(), &args.environment, trainer.config(), origin)?;
+        Ok((trainer, placed, begun, run))
     };
     let work = || {
-        let (mut trainer, (device, note), run) = begin().map_err(Failure::Input)?;
+        let (mut trainer, (device, note), begun, run) = begin().map_err(Failure::Input)?;
         let open = |trainer: &mut Trainer| -> Result<_> {
             run.save_policy(&trainer.actor()?)?;
             let mut files = MetricsFiles::create(&run, trainer.config())?;
@@ -116,6 +120,7 @@ fn train(args: &TrainArgs) -> Outcome {
             "training on {}: {} steps, seed {}, into {place}",
             args.environment, config.steps, config.seed
         )];
+        notes.extend(begun.map(|begun| begun.note));
         notes.extend(note);
         let progress = Progress::new(args.quiet, args.log, config, 0, &notes);
         let until_return = args.until_return;
@@ -152,7 +157,8 @@ fn resume(args: &ResumeArgs) -> Outcome {
             let Loaded { state, replay, metrics, device, warning } = loaded;
             let (step, steps) = (state.steps, config.steps);
             let trained_on: Device = device.parse().map_err(|_| anyhow!("its device {device:?} is unknown"))?;
-            let (mut trainer, (device, note)) = make_trainer(make_env, config, args.device.unwrap_or(trained_on))?;
+            let device = args.device.unwrap_or(trained_on);
+            let (mut trainer, (device, note)) = make_trainer(make_env, config, device, state.preloaded)?;
             let episode_goes_on = trainer.restore(state, replay)?;
             let mut notes: Vec<_> = warning.into_iter().collect();
             notes.push(format!("resuming {place} from step {step} of {steps}"));
@@ -207,10 +213,18 @@ fn catch_interruptions() -> Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-/// A trainer before its first step; where it trains, and what there is to tell about that.
-fn make_trainer(make_env: MakeEnv, config: Config, device: Device) -> Result<(Trainer, (Device, Option<String>))> {
+/// A trainer before its first step, whose replay memory will begin with so many transitions; where it trains, and what
+/// there is to tell about that.
+fn make_trainer(
+    make_env: MakeEnv,
+    config: Config,
+    device: Device,
+    preloaded: u64,
+) -> Result<(Trainer, (Device, Option<String>))> {
     let mut place = None;
     let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
+        // A learner's memory has room for a transition for each step, and for those besides.
+        let config = &Config { steps: config.steps.saturating_add(preloaded), ..config.clone() };
         let Placed { learner, device, note } = device.learner(config, observation_size, half_range)?;
         place = Some((device, note));
         Ok(learner)

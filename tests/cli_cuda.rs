@@ -58,6 +58,14 @@ fn a_run_on_a_gpu_learns_saves_and_repeats_itself() {
     }
     let metrics = text(&read(&outs[0], "metrics.csv"));
     assert!(metrics.lines().count() > 5 && !metrics.contains("NaN"), "{metrics}");
+    // Another begins with its networks and its memory, which the device has room for, and goes on from its end.
+    let (first, out) = (outs[0].to_str().expect("it is text"), new_folder("c"));
+    let out = out.to_str().expect("it is text");
+    let begin = [&small(out, "cuda:1")[..], &["--init-from", first, "--with-replay"]].concat();
+    for arguments in [&begin[..], &["resume", out, "--steps", "500"]] {
+        let Some(output) = sac("", "cache-run", arguments) else { return };
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
     let run = outs[0].to_str().expect("it is text");
     let output = sac("", "cache-run", &["eval", run, "--episodes", "1"]).expect("there is a driver");
     assert!(output.status.success(), "{}", text(&output.stderr));

@@ -95,6 +95,32 @@ fn assert_same(one: &Path, other: &Path, what: &str) {
     }
 }
 
+/// Kills a run at random instants until it ends, and says how often, and how often before its first checkpoint.
+fn kill_and_resume(begin: impl Fn(&Path) -> Command, out: &Path, duration: Duration, seed: u64) -> (usize, usize) {
+    let mut rng = Philox::new(seed, Stream::Environment, 1);
+    let (mut kills, mut before_the_first_checkpoint, mut begun) = (0, 0, false);
+    loop {
+        let mut command = if begun { sac(&["resume"]) } else { begin(out) };
+        if begun {
+            command.args(["--threads", "1"]).arg(out);
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program is there");
+        std::thread::sleep(duration.mul_f64(rng.random_range(0.0..0.5)));
+        let _ = child.kill();
+        let output = child.wait_with_output().expect("it has been started");
+        if output.status.success() {
+            return (kills, before_the_first_checkpoint);
+        }
+        assert_eq!(output.status.code(), None, "run {seed} fails: {}", text(&output.stderr));
+        kills += 1;
+        begun = out.join("checkpoint/manifest").exists();
+        if !begun {
+            before_the_first_checkpoint += 1;
+            let _ = fs::remove_dir_all(out);
+        }
+    }
+}
+
 #[test]
 fn killed_runs_end_as_if_they_had_been_left_alone() {
     let runs = std::env::var("SAC_KILLED_RUNS").map_or(6, |runs| runs.parse().expect("SAC_KILLED_RUNS: a number"));
@@ -104,28 +130,9 @@ fn killed_runs_end_as_if_they_had_been_left_alone() {
         let began = std::time::Instant::now();
         assert!(begin(number, &alone).output().expect("the program is there").status.success());
         let duration = began.elapsed();
-        let mut rng = Philox::new(number as u64, Stream::Environment, 1);
-        let mut begun = false;
-        loop {
-            let mut command = if begun { sac(&["resume"]) } else { begin(number, &killed) };
-            if begun {
-                command.args(["--threads", "1"]).arg(&killed);
-            }
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program is there");
-            std::thread::sleep(duration.mul_f64(rng.random_range(0.0..0.5)));
-            let _ = child.kill();
-            let output = child.wait_with_output().expect("it has been started");
-            if output.status.success() {
-                break;
-            }
-            assert_eq!(output.status.code(), None, "run {number} fails: {}", text(&output.stderr));
-            kills += 1;
-            begun = killed.join("checkpoint/manifest").exists();
-            if !begun {
-                before_the_first_checkpoint += 1;
-                let _ = fs::remove_dir_all(&killed);
-            }
-        }
+        let killed_so_often = kill_and_resume(|out| begin(number, out), &killed, duration, number as u64);
+        kills += killed_so_often.0;
+        before_the_first_checkpoint += killed_so_often.1;
         assert_same(&alone, &killed, &format!("run {number}"));
         let _ = (fs::remove_dir_all(alone), fs::remove_dir_all(killed));
     }
@@ -133,6 +140,40 @@ fn killed_runs_end_as_if_they_had_been_left_alone() {
         "{runs} runs killed {kills} times, {before_the_first_checkpoint} of them before the first checkpoint: identical"
     );
     assert!(kills > runs, "the program is too fast to be killed");
+}
+
+/// The same for runs that begin with the networks of another, and with its memory, which then wraps around or grows.
+#[test]
+fn killed_runs_that_begin_with_another_end_as_if_they_had_been_left_alone() {
+    let source = new_path("source");
+    assert!(begin(0, &source).output().expect("the program is there").status.success());
+    let from = |more: &str, out: &Path| {
+        let arguments = "pendulum --hidden 16,16 --batch 16 --eval-every 600 --checkpoint-every 130 --eval-episodes 2";
+        let mut command = sac(&arguments.split(' ').chain(more.split(' ')).collect::<Vec<_>>());
+        command.args(["--threads", "1", "--init-from"]).arg(&source).arg("--out").arg(out);
+        command
+    };
+    let kinds = ["--steps 2000 --replay 700 --with-replay", "--steps 2000 --replay 300 --with-replay", "--steps 2000"];
+    for (number, more) in kinds.iter().enumerate() {
+        let (alone, killed) = (new_path("alone"), new_path("killed"));
+        let began = std::time::Instant::now();
+        assert!(from(more, &alone).output().expect("the program is there").status.success());
+        let (kills, _) = kill_and_resume(|out| from(more, out), &killed, began.elapsed(), number as u64);
+        assert!(kills > 0, "the program is too fast to be killed");
+        assert_same(&alone, &killed, more);
+    }
+    // More steps: a memory that has room for all, and the line that says what the run began with.
+    let (whole, longer) = (new_path("whole"), new_path("longer"));
+    assert!(from("--with-replay --steps 900", &whole).output().expect("the program is there").status.success());
+    assert!(from("--with-replay --steps 500", &longer).output().expect("the program is there").status.success());
+    let output = run(&["resume", longer.to_str().expect("it is text"), "--steps", "900"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for name in ["config.toml", "policy.safetensors", "checkpoint/replay-0.bin"] {
+        let [one, other] = [&whole, &longer].map(|run| fs::read(run.join(name)).expect("it is there"));
+        assert!(one == other, "{name} differs");
+    }
+    let config = fs::read_to_string(longer.join("config.toml")).expect("it is there");
+    assert!(config.starts_with("# begun with --init-from \"") && config.contains("--with-replay, at its step 2500;"));
 }
 
 /// Ctrl-C and SIGTERM save, and say how to go on.

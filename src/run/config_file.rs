@@ -73,6 +73,18 @@ pub fn parse(text: &str, environment: &str) -> Result<Config> {
     Config::deserialize(table).map_err(|error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))
 }
 
+/// The keys in which two configurations differ, with the values of the first; but for those that only say how long a run
+/// is, how it is watched, and which of many it is.
+///
+/// # Errors
+/// If a value has no TOML form.
+pub fn differences(one: &Config, other: &Config) -> Result<Vec<(String, toml::Value)>> {
+    let &Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, .. } = one;
+    let other = Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, ..other.clone() };
+    let (one, other) = (toml::Table::try_from(one)?, toml::Table::try_from(other)?);
+    Ok(one.into_iter().filter(|(key, value)| other.get(key) != Some(value)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

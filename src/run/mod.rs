@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `config.toml` | everything that decided the run; `--config` takes it back |
+//! | `config.toml` | everything that decided the run; `--config` takes it back. What it began with, if that was the networks of another, is a comment at its head |
 //! | `metrics.csv` | a row for each finished episode and each evaluation; the same bytes for the same configuration |
 //! | `timings.csv` | the wall-clock time of the same rows |
 //! | `events.out.tfevents.sac` | the same rows and times for TensorBoard, and the configuration as text |
@@ -17,6 +17,7 @@ mod checked;
 pub mod checkpoint;
 pub mod config_file;
 mod events;
+mod init_from;
 mod list;
 mod measurements;
 mod metrics;
@@ -26,6 +27,7 @@ pub(crate) mod whole_file;
 
 pub use checked::Checked;
 pub use checkpoint::Checkpoints;
+pub use init_from::{Begun, InitFrom};
 pub use list::{Summary, list};
 pub use measurements::Measurements;
 pub use metrics::{MetricsFiles, Position, Row};
@@ -45,14 +47,17 @@ const CONFIG: &str = "config.toml";
 pub struct RunDirectory {
     path: PathBuf,
     environment: String,
+    /// The comments at the head of its configuration.
+    heading: String,
 }
 
 impl RunDirectory {
     /// Makes the directory, and writes `config.toml`. Without a `path` it becomes the first unused `runs/ENVIRONMENT-N`.
+    /// If something besides the configuration decides the run, a comment at the head of the file says so, `origin`: one line.
     ///
     /// # Errors
     /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
-    pub fn create(path: Option<&Path>, environment: &str, config: &Config) -> Result<Self> {
+    pub fn create(path: Option<&Path>, environment: &str, config: &Config, origin: Option<&str>) -> Result<Self> {
         let path = match path {
             Some(path) => path.to_path_buf(),
             None => first_unused(environment)?,
@@ -67,8 +72,9 @@ impl RunDirectory {
         } else if path.exists() {
             bail!("{shown} is no directory that can be read; choose another with --out");
         }
-        let run = Self { environment: environment.to_string(), path: path.clone() };
-        let text = config_file::to_toml(environment, config)?;
+        let heading = origin.map_or(String::new(), |origin| format!("# {origin}\n"));
+        let run = Self { environment: environment.to_string(), path: path.clone(), heading };
+        let text = run.config_text(config)?;
         // A file that appears between the look above and this is another run's.
         fs::create_dir_all(&path)
             .and_then(|()| File::create_new(run.file(CONFIG))?.write_all(text.as_bytes()))
@@ -85,7 +91,13 @@ impl RunDirectory {
         let file = path.join(CONFIG);
         ensure!(file.exists(), "{shown} is no run directory, it has no {CONFIG}; give one that `sac` has made");
         let (environment, config) = config_file::read_with_environment(&file)?;
-        Ok((Self { path: path.to_path_buf(), environment }, config))
+        let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let heading = text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        Ok((Self { path: path.to_path_buf(), environment, heading }, config))
+    }
+
+    fn config_text(&self, config: &Config) -> Result<String> {
+        Ok(self.heading.clone() + &config_file::to_toml(&self.environment, config)?)
     }
 
     /// Replaces the configuration, whole or not at all.
@@ -93,7 +105,7 @@ impl RunDirectory {
     /// # Errors
     /// If the file cannot be written.
     pub fn replace_config(&self, config: &Config) -> Result<()> {
-        let text = config_file::to_toml(&self.environment, config)?;
+        let text = self.config_text(config)?;
         let file = self.file(CONFIG);
         whole_file::write(&file, text.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))
     }

@@ -91,7 +91,8 @@ fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
     Ok((text("environment")?.to_string(), Actor::new(policy, theta, bounds)))
 }
 
-fn metadata(environment: &str, actor: &Actor) -> BTreeMap<&'static str, String> {
+/// What a file says of a policy besides its tensors.
+pub(crate) fn metadata(environment: &str, actor: &Actor) -> BTreeMap<&'static str, String> {
     let policy = actor.policy();
     let activation = match policy.networks[0].activation() {
         Activation::Relu => "relu",
@@ -123,29 +124,71 @@ fn split(list: &str) -> Result<Vec<f32>> {
     list.split(',').map(|value| value.parse().with_context(|| format!("{value:?} is no number"))).collect()
 }
 
-/// The layers by their names in the file. The last layer of a network with both heads becomes two.
-pub(crate) fn to_tensors(actor: &Actor) -> Vec<Tensors> {
-    let (policy, mut rest) = (actor.policy(), actor.theta());
-    let actions = policy.action_size();
-    let mut all = Vec::new();
-    let mut write = |network: &Mlp, trunk: &str, heads: &[(&str, Range<usize>)]| {
-        let theta = rest.split_off(..network.parameters()).expect("θ has as many parameters as the networks");
-        let mut push = |name: String, layer: &mlp::Layer, columns: Range<usize>| {
-            let weight = mlp::weight(layer, theta).slice(s![.., columns.clone()]).t().to_owned();
-            all.push(Tensors { name, weight, bias: theta[layer.bias.clone()][columns].to_vec() });
-        };
-        let (last, hidden) = network.layers().split_last().expect("a network has a layer");
-        hidden.iter().enumerate().for_each(|(l, layer)| push(format!("{trunk}.{l}"), layer, 0..layer.outputs));
-        heads.iter().for_each(|(head, columns)| push(head.to_string(), last, columns.clone()));
+/// A layer, or a head of the last one, by its name in files.
+pub(crate) struct NamedLayer {
+    pub name: String,
+    /// Where its parameters lie in a flat vector, and which of its outputs are meant.
+    layer: mlp::Layer,
+    columns: Range<usize>,
+}
+
+impl NamedLayer {
+    /// The shape of its weight in a file, `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.columns.len(), self.layer.inputs]
+    }
+
+    /// As it stands in a file.
+    fn tensors(self, theta: &[f32]) -> Tensors {
+        let weight = mlp::weight(&self.layer, theta).slice(s![.., self.columns.clone()]).t().to_owned();
+        Tensors { name: self.name, weight, bias: theta[self.layer.bias][self.columns].to_vec() }
+    }
+
+    /// Puts `weight` `[out, in]` and `bias` `[out]` of a file into a flat vector.
+    pub fn put(&self, theta: &mut [f32], weight: &[f32], bias: &[f32]) {
+        let Self { layer, columns, .. } = self;
+        for (column, weight) in columns.clone().zip(weight.chunks_exact(layer.inputs)) {
+            let to = theta[layer.weight.clone()].iter_mut().skip(column).step_by(layer.outputs);
+            to.zip(weight).for_each(|(to, &weight)| *to = weight);
+        }
+        theta[layer.bias.clone()][columns.clone()].copy_from_slice(bias);
+    }
+}
+
+/// The layers of a network whose parameters begin at `start`: `trunk.0` and on, and `heads` for the last one.
+fn layers(network: &Mlp, start: usize, trunk: &str, heads: &[(&str, Range<usize>)]) -> Vec<NamedLayer> {
+    let shift = |range: &Range<usize>| start + range.start..start + range.end;
+    let named = |name: String, layer: &mlp::Layer, columns| {
+        let layer = mlp::Layer { weight: shift(&layer.weight), bias: shift(&layer.bias), ..*layer };
+        NamedLayer { name, layer, columns }
     };
+    let (last, hidden) = network.layers().split_last().expect("a network has a layer");
+    let hidden = hidden.iter().enumerate().map(|(l, layer)| named(format!("{trunk}.{l}"), layer, 0..layer.outputs));
+    hidden.chain(heads.iter().map(|(head, columns)| named(head.to_string(), last, columns.clone()))).collect()
+}
+
+/// The layers of a network with one output head: `name.0` and on.
+pub(crate) fn network_layers(network: &Mlp, name: &str) -> Vec<NamedLayer> {
+    let last = format!("{name}.{}", network.layers().len() - 1);
+    layers(network, 0, name, &[(&last, 0..network.outputs())])
+}
+
+/// The layers of a policy. The last layer of a network with both heads is two.
+pub(crate) fn policy_layers(policy: &Policy) -> Vec<NamedLayer> {
+    let actions = policy.action_size();
     match policy.networks.as_slice() {
-        [both] => write(both, "trunk", &[("mean", 0..actions), ("log_std", actions..2 * actions)]),
+        [both] => layers(both, 0, "trunk", &[("mean", 0..actions), ("log_std", actions..2 * actions)]),
         networks => {
-            let names = [("mean_trunk", "mean"), ("log_std_trunk", "log_std")];
-            networks.iter().zip(names).for_each(|(net, (trunk, head))| write(net, trunk, &[(head, 0..actions)]));
+            let starts = [0, networks[0].parameters()];
+            let named = networks.iter().zip(starts).zip([("mean_trunk", "mean"), ("log_std_trunk", "log_std")]);
+            named.flat_map(|((net, start), (trunk, head))| layers(net, start, trunk, &[(head, 0..actions)])).collect()
         }
     }
-    all
+}
+
+/// The layers by their names in the file.
+pub(crate) fn to_tensors(actor: &Actor) -> Vec<Tensors> {
+    policy_layers(actor.policy()).into_iter().map(|layer| layer.tensors(actor.theta())).collect()
 }
 
 /// The networks and their flat parameters, from the layers by their names.

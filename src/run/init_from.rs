@@ -1,0 +1,268 @@
+//! `--init-from`: a new run begins with the networks of another run, or with those of a file that PyTorch may have written.
+//!
+//! A file holds the policy by the names of [`policy_file`], and may hold the critics as `critic.0.0.weight`,
+//! `critic.0.0.bias`, `critic.0.1.weight`, … and `critic.1.0.weight`, …, layer after layer, whose input is the observation
+//! and then the action, and the value network as `value.0.weight`, …; all f32, weights `[out, in]`. Targets begin as copies.
+//! Metadata are not needed.
+
+use super::checkpoint::{self, Seen};
+use super::policy_file::{self, NamedLayer};
+use super::{RunDirectory, config_file};
+use crate::actor::Actor;
+use crate::config::{Alpha, Config};
+use crate::env::Bounds;
+use crate::nn::Mlp;
+use crate::replay::Replay;
+use crate::sac::Snapshot;
+use crate::train::Trainer;
+use anyhow::{Context, Result, anyhow, ensure};
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a new run is to begin with.
+pub struct InitFrom {
+    path: PathBuf,
+    source: Source,
+}
+
+enum Source {
+    Run(Box<Other>),
+    /// The bytes of a safetensors file.
+    File(Vec<u8>),
+}
+
+/// Another run.
+struct Other {
+    environment: String,
+    config: Config,
+    bounds: Bounds,
+    seen: Seen,
+}
+
+/// What a run has begun with.
+pub struct Begun {
+    /// For [`RunDirectory::create`].
+    pub origin: String,
+    /// What to tell the user about it, one line.
+    pub note: String,
+}
+
+impl InitFrom {
+    /// Reads a run directory, with its replay memory if that is wanted, or a file. A run may be in training meanwhile.
+    ///
+    /// # Errors
+    /// If it cannot be read, if the run has no good checkpoint, or if a replay memory is wanted of a file.
+    pub fn open(path: &Path, with_replay: bool) -> Result<Self> {
+        let shown = path.display();
+        let source = if path.is_dir() {
+            let (run, config) = RunDirectory::open(path)?;
+            let (environment, actor) = policy_file::load(&run.file(policy_file::NAME))?;
+            let seen = checkpoint::look(&run, &config, with_replay)?;
+            Source::Run(Box::new(Other { environment, config, bounds: actor.bounds().clone(), seen }))
+        } else {
+            let unreadable =
+                || format!("{shown} cannot be read; give --init-from a run directory or a .safetensors file");
+            let bytes = fs::read(path).with_context(unreadable)?;
+            ensure!(!with_replay, "{shown} has no replay memory; leave --with-replay out, or name a run directory");
+            Source::File(bytes)
+        };
+        Ok(Self { path: path.to_path_buf(), source })
+    }
+
+    /// Transitions that the memory of a run with `config` will begin with.
+    pub fn preloaded(&self, config: &Config) -> u64 {
+        match &self.source {
+            Source::Run(other) => {
+                other.seen.replay.as_ref().map_or(0, |replay| replay.len().min(config.replay_capacity) as u64)
+            }
+            Source::File(_) => 0,
+        }
+    }
+
+    /// Puts it into a trainer on `environment` that has not made a step. Adam's moments and counts begin anew, and so does
+    /// a temperature that is not tuned in both runs.
+    ///
+    /// # Errors
+    /// If the shapes of a network, or what a replay memory is to be taken over for, do not fit; if a parameter is not finite.
+    pub fn begin(self, trainer: &mut Trainer, environment: &str) -> Result<Begun> {
+        let preloaded = self.preloaded(trainer.config());
+        let shown = self.path.display();
+        let (mut state, actor) = (trainer.save()?, trainer.actor()?);
+        let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
+        let (at, parts, memory) = match self.source {
+            Source::Run(other) => {
+                let step = other.seen.state.steps;
+                let parts = other.put(&mut state.learner, trainer.config(), environment, &actor);
+                let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
+                (format!("at its step {step}"), parts, other.seen.replay)
+            }
+            Source::File(bytes) => {
+                let parts = put_file(&bytes, &mut state.learner, trainer.config(), environment, &actor);
+                let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
+                (format!("with the CRC-32 {:08x}", crc32fast::hash(&bytes)), parts, None)
+            }
+        };
+        let with_replay = if memory.is_some() { " --with-replay" } else { "" };
+        let capacity = trainer.config().replay_rows_with(preloaded);
+        let replay = memory.map_or_else(|| Replay::new(capacity, o, a), |memory| memory.resized(capacity))?;
+        state.preloaded = preloaded;
+        trainer.restore(state, replay)?;
+        Ok(Begun {
+            // Escaped, so that it stays one line of TOML whatever the path is.
+            origin: format!(
+                "begun with --init-from {:?}{with_replay}, {at}; without that, this is another run",
+                self.path
+            ),
+            note: format!("--init-from {shown}: {}", parts.join("; ")),
+        })
+    }
+}
+
+impl Other {
+    /// Puts the networks in place of those of `learner`, and says what there is to tell.
+    fn put(
+        &self,
+        learner: &mut Snapshot<f32>,
+        config: &Config,
+        environment: &str,
+        actor: &Actor,
+    ) -> Result<Vec<String>> {
+        let (theirs, seen) = (&self.config, &self.seen);
+        let sizes = [actor.policy().observation_size(), actor.policy().action_size()];
+        let [o, a] = seen.sizes;
+        ensure!(
+            seen.sizes == sizes,
+            "it has {o} observation and {a} action dimensions, not {} and {}; name a run on {environment}",
+            sizes[0],
+            sizes[1]
+        );
+        let differing = config_file::differences(theirs, config)?;
+        for (key, value) in &differing {
+            let shape = ["policy_hidden", "critic_hidden", "policy_heads", "bootstrap"].contains(&key.as_str());
+            ensure!(!shape, "its networks have other shapes; give this run {key} = {value} as well");
+        }
+        let tuned = [theirs, config].iter().all(|config| config.alpha == Alpha::Auto);
+        for (name, values) in &mut learner.vectors {
+            if name.contains(".adam_") || name == "log_alpha" && !tuned {
+                continue;
+            }
+            let other = seen.state.learner.get(name).filter(|other| other.len() == values.len());
+            let other = other.with_context(|| format!("its {name} does not have {} parameters", values.len()))?;
+            ensure!(other.iter().all(|value| value.is_finite()), "its {name} has parameters that are not finite");
+            values.copy_from_slice(other);
+        }
+        let mut parts = vec![format!("networks{} of its step {}", if tuned { " and α" } else { "" }, seen.state.steps)];
+        parts.extend(seen.warning.clone());
+        let keys: Vec<_> = differing.into_iter().map(|(key, _)| key).collect();
+        if !keys.is_empty() {
+            parts.push(format!("its configuration differs in {}", keys.join(", ")));
+        }
+        if self.environment != environment {
+            parts.push(format!("it was trained on {}", self.environment));
+        }
+        if self.bounds != *actor.bounds() {
+            let range = |bounds: &Bounds| format!("{:?} to {:?}", bounds.low(), bounds.high());
+            let ranges = format!("its actions go from {}, not from {}", range(&self.bounds), range(actor.bounds()));
+            ensure!(seen.replay.is_none(), "{ranges}; leave --with-replay out");
+            parts.push(ranges);
+        }
+        if let Some(replay) = &seen.replay {
+            parts.push(format!("{} transitions", replay.len().min(config.replay_capacity)));
+        }
+        Ok(parts)
+    }
+}
+
+/// Puts the networks of a safetensors file in place of those of `learner`, and says what there is to tell.
+fn put_file(
+    bytes: &[u8],
+    learner: &mut Snapshot<f32>,
+    config: &Config,
+    environment: &str,
+    actor: &Actor,
+) -> Result<Vec<String>> {
+    let not_one = || "it is no safetensors file; write it by safetensors.torch.save_file";
+    let file = SafeTensors::deserialize(bytes).with_context(not_one)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).with_context(not_one)?;
+    let mut tensors = Tensors { unread: file.names().into_iter().collect(), file: &file };
+    let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
+    let critic = Mlp::new(o + a, &config.critic_hidden, 1, config.activation);
+    let value = Mlp::new(o, &config.critic_hidden, 1, config.activation);
+
+    let mut parts = vec!["policy".to_string()];
+    let mut anew = Vec::new();
+    tensors.read(&policy_file::policy_layers(actor.policy()), learner, "policy")?;
+    if tensors.unread.iter().any(|name| name.starts_with("critic.")) {
+        tensors.read(&policy_file::network_layers(&critic, "critic.0"), learner, "q1")?;
+        tensors.read(&policy_file::network_layers(&critic, "critic.1"), learner, "q2")?;
+        parts.push("critics".into());
+    } else {
+        anew.push("critics begin anew");
+    }
+    if learner.get("value").is_some() {
+        if tensors.unread.iter().any(|name| name.starts_with("value.")) {
+            tensors.read(&policy_file::network_layers(&value, "value"), learner, "value")?;
+            parts.push("value network".into());
+        } else {
+            anew.push("the value network begins anew");
+        }
+    }
+    if let Some(name) = tensors.unread.first() {
+        let shape = file.tensor(name)?.shape().to_vec();
+        return Err(anyhow!(
+            "no network of this run has a tensor {name} (of shape {shape:?}); take it out, or change the configuration"
+        ));
+    }
+    let mut parts = vec![parts.join(", ")];
+    parts.extend(anew.into_iter().map(String::from));
+    // What PyTorch writes says nothing but its own format.
+    let said = header.metadata().clone().unwrap_or_default();
+    let ours = policy_file::metadata(environment, actor);
+    let contrary =
+        |(key, ours): &(&&str, &String)| **key != "format" && said.get(**key).is_some_and(|said| said != *ours);
+    let differing: Vec<_> = ours.iter().filter(contrary).map(|(key, _)| *key).collect();
+    if !differing.is_empty() {
+        parts.push(format!("its metadata differ in {}", differing.join(", ")));
+    }
+    Ok(parts)
+}
+
+/// The tensors of a file, and the names of those that have not been asked for.
+struct Tensors<'a> {
+    file: &'a SafeTensors<'a>,
+    unread: BTreeSet<&'a str>,
+}
+
+impl Tensors<'_> {
+    /// Puts `layers` in place of the vector `name` of a learner, and of its target, if there is one.
+    fn read(&mut self, layers: &[NamedLayer], learner: &mut Snapshot<f32>, name: &str) -> Result<()> {
+        let theta = learner.get_mut(name).with_context(|| format!("the learner has no {name}"))?;
+        for layer in layers {
+            let [outputs, inputs] = layer.shape();
+            let weight = self.tensor(&format!("{}.weight", layer.name), &[outputs, inputs])?;
+            let bias = self.tensor(&format!("{}.bias", layer.name), &[outputs])?;
+            layer.put(theta, &weight, &bias);
+        }
+        let theta = theta.clone();
+        if let Some(target) = learner.get_mut(&format!("target_{name}")) {
+            *target = theta;
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let must = format!("must be F32 of shape {shape:?}");
+        let tensor = self.file.tensor(name).map_err(|_| anyhow!("it lacks the tensor {name}, which {must}"))?;
+        let (found, dtype) = (tensor.shape(), tensor.dtype());
+        ensure!(dtype == Dtype::F32 && found == shape, "its tensor {name} is {dtype} of shape {found:?}; it {must}");
+        let values: Vec<_> = super::tensors_file::f32s(tensor.data()).collect();
+        ensure!(
+            values.iter().all(|value| value.is_finite()),
+            "its tensor {name} has a value that is not finite; it {must}"
+        );
+        self.unread.remove(name);
+        Ok(values)
+    }
+}
