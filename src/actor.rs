@@ -133,14 +133,14 @@ pub fn evaluate(
 
 /// Runs one of the episodes that `seed` tells, calls `after_step` with the environment, the action and what came of it,
 /// and returns the return.
-pub(crate) fn run_episode<E: From<Error>>(
+pub(crate) fn run_episode(
     actor: &mut Actor,
     env: &mut CheckedEnv<&mut dyn Env>,
     seed: u64,
     episode: u64,
     stochastic: bool,
-    mut after_step: impl FnMut(&CheckedEnv<&mut dyn Env>, &[f32], &Step) -> Result<(), E>,
-) -> Result<f64, E> {
+    mut after_step: impl FnMut(&CheckedEnv<&mut dyn Env>, &[f32], &Step) -> Result<(), Error>,
+) -> Result<f64, Error> {
     let mut action = vec![0.0; actor.bounds.dimensions()];
     let mut noise = vec![0.0; action.len()];
     let mut rng = Philox::new(seed, Stream::Evaluation, episode);
@@ -150,7 +150,7 @@ pub(crate) fn run_episode<E: From<Error>>(
         noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
         actor.act(&observation, stochastic.then_some(&noise), &mut action);
         if action.iter().any(|action| !action.is_finite()) {
-            return Err(Error::NonFinite { step: env.steps(), quantity: "action" }.into());
+            return Err(Error::NonFinite { step: env.steps(), quantity: "action" });
         }
         let step = env.step(&action)?;
         total += step.reward;

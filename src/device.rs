@@ -141,7 +141,7 @@ fn seconds_per_step(
             learner.metrics()?;
             update += 1;
         }
-        Ok(began.elapsed().as_secs_f64() / cycle_length as f64)
+        Ok::<_, Error>(began.elapsed().as_secs_f64() / cycle_length as f64)
     };
     // The first ones compile, record and warm up.
     cycle()?;

@@ -37,12 +37,21 @@ pub enum Error {
     Device(String),
     /// A snapshot that does not fit the learner it is restored into.
     Snapshot(String),
+    /// A file or a directory that the system does not let be read or written.
+    Io {
+        /// What the system says.
+        kind: std::io::ErrorKind,
+        /// What was to be done.
+        problem: String,
+    },
+    /// Files that are damaged, of another version, of another run or of something else, or already there.
+    Files(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Config(problem) => f.write_str(problem),
+            Self::Config(problem) | Self::Io { problem, .. } | Self::Files(problem) => f.write_str(problem),
             Self::Environment { step, problem } => {
                 write!(f, "the environment failed at step {step}: {problem}; mend the environment")
             }
@@ -68,3 +77,17 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What happens on the way to files is told with its circumstances; here it becomes one of the errors above.
+#[cfg(feature = "program")]
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Self {
+        error.downcast().unwrap_or_else(|error| {
+            let problem = format!("{error:#}");
+            match error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()) {
+                Some(cause) => Self::Io { kind: cause.kind(), problem },
+                None => Self::Files(problem),
+            }
+        })
+    }
+}

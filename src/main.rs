@@ -17,6 +17,7 @@ use soft_actor_critic::actor::{Actor, Evaluation, evaluate};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Placed};
 use soft_actor_critic::env::{self, Env, MakeEnv};
+use soft_actor_critic::error::Error;
 use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
 use soft_actor_critic::picture::{self, Film, plot};
@@ -42,6 +43,16 @@ enum Failure {
     Interrupted,
 }
 
+impl Failure {
+    fn input(error: impl Into<anyhow::Error>) -> Self {
+        Self::Input(error.into())
+    }
+
+    fn work(error: impl Into<anyhow::Error>) -> Self {
+        Self::Work(error.into())
+    }
+}
+
 type Outcome = std::result::Result<(), Failure>;
 
 fn main() -> ExitCode {
@@ -58,7 +69,7 @@ fn main() -> ExitCode {
 fn run() -> Outcome {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if !error.use_stderr() => return print(&error.to_string()).map_err(Failure::Work),
+        Err(error) if !error.use_stderr() => return print(&error.to_string()).map_err(Failure::work),
         Err(error) => return Err(Failure::Input(one_line(&error))),
     };
     if let Some(choice) = std::env::var_os("SAC_GEMM")
@@ -70,9 +81,9 @@ fn run() -> Outcome {
         (Some(Command::Eval(args)), _) => eval(&args),
         (Some(Command::Render(args)), _) => render(&args),
         (Some(Command::Resume(args)), _) => resume(&args),
-        (Some(Command::Export(args)), _) => export(&args).map_err(Failure::Input),
-        (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::Input),
-        (Some(Command::Plot(args)), _) => plot(&args).map_err(Failure::Input),
+        (Some(Command::Export(args)), _) => export(&args).map_err(Failure::input),
+        (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::input),
+        (Some(Command::Plot(args)), _) => plot(&args).map_err(Failure::input),
         (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => train(&args),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
@@ -94,8 +105,8 @@ fn train(args: &TrainArgs) -> Outcome {
         let init_from = args.init_from.as_deref().map(|path| InitFrom::open(path, args.with_replay)).transpose()?;
         Ok((make_env, config, init_from, catch_interruptions()?))
     };
-    let (make_env, config, init_from, interrupted) = prepare().map_err(Failure::Input)?;
-    let begin = || {
+    let (make_env, config, init_from, interrupted) = prepare().map_err(Failure::input)?;
+    let begin = || -> Result<_> {
         let preloaded = init_from.as_ref().map_or(0, |init_from| init_from.preloaded(&config));
         let (mut trainer, placed) = make_trainer(make_env, config, args.device, preloaded)?;
         let begun = init_from.map(|init_from| init_from.begin(&mut trainer, &args.environment)).transpose()?;
@@ -104,7 +115,7 @@ fn train(args: &TrainArgs) -> Outcome {
         Ok((trainer, placed, begun, run))
     };
     let work = || {
-        let (mut trainer, (device, note), begun, run) = begin().map_err(Failure::Input)?;
+        let (mut trainer, (device, note), begun, run) = begin().map_err(Failure::input)?;
         let open = |trainer: &mut Trainer| -> Result<_> {
             run.save_policy(&trainer.actor()?)?;
             let mut files = MetricsFiles::create(&run, trainer.config())?;
@@ -113,7 +124,7 @@ fn train(args: &TrainArgs) -> Outcome {
             run.sync()?;
             Ok((files, checkpoints))
         };
-        let (files, checkpoints) = open(&mut trainer).map_err(Failure::Work)?;
+        let (files, checkpoints) = open(&mut trainer).map_err(Failure::work)?;
         let config = trainer.config();
         let place = run.path().display();
         let mut notes = vec![format!(
@@ -126,7 +137,7 @@ fn train(args: &TrainArgs) -> Outcome {
         let until_return = args.until_return;
         Session { trainer, run, files, checkpoints, progress, until_return, interrupted: &interrupted }.go_on()
     };
-    with_threads(args.threads, work).map_err(|error| Failure::Input(error.into()))?
+    with_threads(args.threads, work).map_err(Failure::input)?
 }
 
 /// `sac resume`
@@ -150,7 +161,7 @@ fn resume(args: &ResumeArgs) -> Outcome {
         Ok((run, config, begun_with, make_env, checkpoints, loaded, catch_interruptions()?))
     };
     let (run, config, begun_with, make_env, mut checkpoints, loaded, interrupted) =
-        prepare().map_err(Failure::Input)?;
+        prepare().map_err(Failure::input)?;
     let place = run.path().display().to_string();
     let work = || {
         let begin = || -> Result<_> {
@@ -178,18 +189,18 @@ fn resume(args: &ResumeArgs) -> Outcome {
             }
             Ok((trainer, files, notes))
         };
-        let (trainer, files, notes) = begin().map_err(Failure::Input)?;
+        let (trainer, files, notes) = begin().map_err(Failure::input)?;
         let progress = Progress::new(args.quiet, args.log, trainer.config(), trainer.steps(), &notes);
         if trainer.is_finished() {
             // It may have been killed while it took away what the last checkpoint leaves behind.
-            checkpoints.finish().map_err(Failure::Work)?;
+            checkpoints.finish().map_err(Failure::work)?;
             progress.say(&format!("it is finished; give it more --steps, or evaluate it: sac eval {place}"));
             return Ok(());
         }
         let until_return = args.until_return;
         Session { trainer, run, files, checkpoints, progress, until_return, interrupted: &interrupted }.go_on()
     };
-    with_threads(args.threads, work).map_err(|error| Failure::Input(error.into()))?
+    with_threads(args.threads, work).map_err(Failure::input)?
 }
 
 fn check_target(until_return: Option<f64>, config: &Config) -> Result<()> {
@@ -275,7 +286,7 @@ impl Session<'_> {
             let checkpointed = if matches!(ended, Ok(End::Interrupted)) { self.checkpoint() } else { Ok(()) };
             let written = self.files.write_rest(steps, elapsed, self.trainer.last_metrics());
             if ended.is_ok() {
-                saved.and(checkpointed).and(written).map_err(Failure::Work)?;
+                saved.and(checkpointed).and(written).map_err(Failure::work)?;
             }
         }
         let drawn = plot::save_curve(&self.run, self.trainer.config());
@@ -296,7 +307,7 @@ impl Session<'_> {
         };
         let seconds = self.files.since_the_beginning(elapsed).as_secs_f64();
         let path = path.to_string();
-        drawn.and_then(|()| self.checkpoint()).and_then(|()| self.checkpoints.finish()).map_err(Failure::Work)?;
+        drawn.and_then(|()| self.checkpoint()).and_then(|()| self.checkpoints.finish()).map_err(Failure::work)?;
         let progress = &self.progress;
         progress.event(&json!({
             "event": "end", "run": path, "step": steps, "seconds": seconds, "evaluation": evaluation.as_ref().map(to_json),
@@ -345,11 +356,11 @@ impl Session<'_> {
         }
     }
 
-    fn checkpoint(&mut self) -> Result<()> {
+    fn checkpoint(&mut self) -> Result<(), Error> {
         self.checkpoints.save(&mut self.trainer, &mut self.files)
     }
 
-    fn save_policy(&mut self) -> Result<()> {
+    fn save_policy(&mut self) -> Result<(), Error> {
         self.run.save_policy(&self.trainer.actor()?)
     }
 }
@@ -357,10 +368,10 @@ impl Session<'_> {
 /// `sac presets`
 fn list_presets(args: &PresetsArgs) -> Outcome {
     let text = match &args.name {
-        Some(name) => find_preset(name).map_err(Failure::Input)?.to_string(),
+        Some(name) => find_preset(name).map_err(Failure::input)?.to_string(),
         None => presets::PRESETS.map(|(name, text)| format!("{name:14}{}\n", presets::summary(text))).concat(),
     };
-    print(&text).map_err(Failure::Work)
+    print(&text).map_err(Failure::work)
 }
 
 fn find_preset(name: &str) -> Result<&'static str> {
@@ -370,7 +381,7 @@ fn find_preset(name: &str) -> Result<&'static str> {
 
 /// `sac eval`
 fn eval(args: &EvalArgs) -> Outcome {
-    let (_, mut actor, mut env) = load_agent(&args.path).map_err(Failure::Input)?;
+    let (_, mut actor, mut env) = load_agent(&args.path).map_err(Failure::input)?;
     let mut work = || -> Result<()> {
         let evaluation = evaluate(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic)?;
         if args.json {
@@ -379,7 +390,7 @@ fn eval(args: &EvalArgs) -> Outcome {
             print(&format!("{}\n", progress::describe(&evaluation)))
         }
     };
-    work().map_err(Failure::Work)
+    work().map_err(Failure::work)
 }
 
 fn to_json(evaluation: &Evaluation) -> serde_json::Value {
@@ -395,11 +406,11 @@ fn to_json(evaluation: &Evaluation) -> serde_json::Value {
 
 /// `sac render`
 fn render(args: &RenderArgs) -> Outcome {
-    let (environment, mut actor, mut env) = load_agent(&args.path).map_err(Failure::Input)?;
+    let (environment, mut actor, mut env) = load_agent(&args.path).map_err(Failure::input)?;
     let film = Film { seed: args.seed, stochastic: args.stochastic, fps: args.fps, width: args.size };
-    let gif = picture::record(&mut actor, &mut *env, film).map_err(Failure::Work)?;
+    let gif = picture::record(&mut actor, &mut *env, film).map_err(Failure::work)?;
     let out = args.out.clone().unwrap_or_else(|| format!("{environment}.gif").into());
-    write_new(&out, &gif).map_err(Failure::Input)
+    write_new(&out, &gif).map_err(Failure::input)
 }
 
 /// `sac export`

@@ -4,6 +4,7 @@
 use safetensors::tensor::{Dtype, TensorView};
 use soft_actor_critic::config::{Alpha, Bootstrap, Config, Heads};
 use soft_actor_critic::env::{Bounds, Env, EnvError, Pendulum, Step};
+use soft_actor_critic::error::Error;
 use soft_actor_critic::run::{Begun, Checkpoints, InitFrom, RunDirectory, policy_file};
 use soft_actor_critic::train::{Trainer, TrainerState};
 use std::collections::{BTreeMap, HashMap};
@@ -63,7 +64,7 @@ fn pendulum(config: Config) -> Trainer {
     Trainer::new(|| Box::new(Pendulum::new()), config).expect("it is valid")
 }
 
-fn begin(trainer: &mut Trainer, path: &Path, with_replay: bool) -> anyhow::Result<Begun> {
+fn begin(trainer: &mut Trainer, path: &Path, with_replay: bool) -> Result<Begun, Error> {
     InitFrom::open(path, with_replay)?.begin(trainer, "pendulum")
 }
 

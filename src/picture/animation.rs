@@ -3,7 +3,8 @@
 use super::rasterize;
 use crate::actor::{Actor, run_episode};
 use crate::env::{ACTION_COLOR, Bounds, CheckedEnv, Env};
-use anyhow::{Context, Result};
+use crate::error::Error;
+use anyhow::Context;
 use gif::{Encoder, Frame, Repeat};
 
 /// How an episode is filmed.
@@ -27,15 +28,16 @@ pub struct Film {
 ///
 /// # Panics
 /// If a number in `film` is 0. It never returns if the environment never ends the episode.
-pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8>> {
+pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8>, Error> {
     assert!(film.fps > 0 && film.width > 0, "a film has frames and they have pixels");
     actor.fits(env)?;
     let bounds = env.action_bounds();
     let height = (f32::from(film.width) * height(&bounds) / SCENE).round() as u16;
-    let mut gif = Encoder::new(Vec::new(), film.width, height, &[])?;
-    gif.set_repeat(Repeat::Infinite)?;
+    const PROBLEM: &str = "the GIF cannot be made";
+    let mut gif = Encoder::new(Vec::new(), film.width, height, &[]).context(PROBLEM)?;
+    gif.set_repeat(Repeat::Infinite).context(PROBLEM)?;
     let (mut frames, mut total, mut shown) = (0, 0.0, Vec::new());
-    run_episode(actor, &mut CheckedEnv::new(env), film.seed, 0, film.stochastic, |env, action, step| -> Result<()> {
+    run_episode(actor, &mut CheckedEnv::new(env), film.seed, 0, film.stochastic, |env, action, step| {
         let scene = env.render(action).context("this environment cannot be drawn; implement Env::render for it")?;
         // Times are in hundredths of a second; what is cut off here is made up for in a later frame.
         let until = |frames: u64| frames * 100 / u64::from(film.fps);
@@ -56,10 +58,10 @@ pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8
             }
         }
         shown = pixels;
-        gif.write_frame(&Frame { delay, ..Frame::from_rgba_speed(film.width, height, &mut changed, 10) })?;
-        Ok(())
+        let frame = Frame { delay, ..Frame::from_rgba_speed(film.width, height, &mut changed, 10) };
+        Ok(gif.write_frame(&frame).context(PROBLEM)?)
     })?;
-    Ok(gif.into_inner()?)
+    Ok(gif.into_inner().context(PROBLEM)?)
 }
 
 /// The side of what an environment draws, and the width of a picture.

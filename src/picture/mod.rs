@@ -5,6 +5,7 @@ pub mod plot;
 
 pub use animation::{Film, record};
 
+use crate::error::Error;
 use anyhow::{Context, Result};
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb};
@@ -33,8 +34,8 @@ static OPTIONS: LazyLock<Options> = LazyLock::new(|| {
 ///
 /// # Errors
 /// If it is no SVG, or too large.
-pub fn to_png(svg: &str) -> Result<Vec<u8>> {
-    Ok(rasterize(svg, None)?.encode_png()?)
+pub fn to_png(svg: &str) -> Result<Vec<u8>, Error> {
+    Ok(rasterize(svg, None)?.encode_png().context("the picture cannot be written as PNG")?)
 }
 
 /// The picture `svg` in so many pixels, `(width, height)`, or one for each of its units.

@@ -1,9 +1,10 @@
 //! Learning curves, as SVG.
 
 use crate::config::Config;
+use crate::error::Error;
 use crate::rng::{Philox, Stream};
 use crate::run::{Measurements, RunDirectory, config_file, whole_file};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::Context;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use rand::Rng;
@@ -24,6 +25,7 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(0, 0, 0),
 ];
+const PROBLEM: &str = "the picture cannot be drawn";
 const EVALUATION: &str = "evaluation_return";
 const EPISODE: &str = "episode_return";
 /// What is drawn below the learning curve, if there is any of it.
@@ -50,13 +52,15 @@ impl Run {
     ///
     /// # Errors
     /// If there is none, if it cannot be read, or if it has not measured a return yet.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self, Error> {
         let (directory, config) = RunDirectory::open(path)?;
         let measured = Measurements::read(&directory)?;
-        let run = Self { directory, config, measured };
-        let shown = path.display();
-        ensure!(run.has_returns(), "{shown} has no return to draw yet; wait for the end of its first episode");
-        Ok(run)
+        let (run, shown) = (Self { directory, config, measured }, path.display());
+        if run.has_returns() {
+            Ok(run)
+        } else {
+            Err(Error::Files(format!("{shown} has no return to draw yet; wait for the end of its first episode")))
+        }
     }
 
     fn has_returns(&self) -> bool {
@@ -64,7 +68,7 @@ impl Run {
     }
 
     /// What runs of one group have in common: everything but the seed, and how long and safely they are trained.
-    fn group(&self) -> Result<String> {
+    fn group(&self) -> Result<String, Error> {
         let common = Config { seed: 0, steps: 1, checkpoint_every: 0, ..self.config.clone() };
         config_file::to_toml(self.directory.environment(), &common)
     }
@@ -82,7 +86,7 @@ pub const CURVE: &str = "curve.svg";
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<()> {
+pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<(), Error> {
     let measured = Measurements::read(directory)?;
     let drawn = Run { directory: directory.clone(), config: config.clone(), measured };
     let path = directory.file(CURVE);
@@ -98,7 +102,7 @@ pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot be drawn.
-pub fn run(run: &Run) -> Result<String> {
+pub fn run(run: &Run) -> Result<String, Error> {
     let details = DETAILS.map(|(column, title)| (run.measured.points(column), title));
     let there = |points: &[Point]| points.iter().any(|point| point.1 != 0.0);
     let details: Vec<_> = details.into_iter().filter(|(points, _)| there(points)).collect();
@@ -106,7 +110,7 @@ pub fn run(run: &Run) -> Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (900, 400 + 190 * rows)).into_drawing_area();
-        area.fill(&WHITE)?;
+        area.fill(&WHITE).context(PROBLEM)?;
         let (top, bottom) = area.split_vertically(400);
         let (environment, seed) = (run.directory.environment(), run.config.seed);
         let line = |column, name: &str, color| Line::new(name, run.measured.points(column), color);
@@ -117,7 +121,7 @@ pub fn run(run: &Run) -> Result<String> {
         for ((points, title), place) in details.into_iter().zip(bottom.split_evenly((rows as usize, 3))) {
             panel(&place, title, None, &[Line::new("", points, COLORS[0])], run.measured.last_step())?;
         }
-        area.present()?;
+        area.present().context(PROBLEM)?;
     }
     Ok(svg)
 }
@@ -126,7 +130,7 @@ pub fn run(run: &Run) -> Result<String> {
 ///
 /// # Errors
 /// If they cannot be drawn.
-pub fn groups(runs: &[Run]) -> Result<String> {
+pub fn groups(runs: &[Run]) -> Result<String, Error> {
     let mut groups: Vec<(String, Vec<&Run>)> = Vec::new();
     for run in runs {
         let key = run.group()?;
@@ -140,7 +144,8 @@ pub fn groups(runs: &[Run]) -> Result<String> {
         (true, _) => (EVALUATION, "return of the deterministic policy"),
         (false, true) => (EPISODE, "return of training episodes"),
         (false, false) => {
-            return Err(anyhow!("some of these runs have evaluations only, others none; draw them apart"));
+            let problem = "some of these runs have evaluations only, others none; draw them apart";
+            return Err(Error::Files(problem.into()));
         }
     };
     let lines = groups.iter().zip(COLORS.iter().cycle()).map(|((_, group), &color)| {
@@ -150,15 +155,17 @@ pub fn groups(runs: &[Run]) -> Result<String> {
         Line { band, ..Line::new(&(common_name(group) + &runs), points, color) }
     });
     let lines: Vec<_> = lines.collect();
-    ensure!(lines.iter().all(|line| !line.points.is_empty()), "some runs of a group have no steps in common; train on");
+    if lines.iter().any(|line| line.points.is_empty()) {
+        return Err(Error::Files("some runs of a group have no steps in common yet; draw them later".into()));
+    }
     let last_step = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(0.0, f64::max);
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (900, 500)).into_drawing_area();
-        area.fill(&WHITE)?;
+        area.fill(&WHITE).context(PROBLEM)?;
         let note = if runs.len() > groups.len() { ": mean and its 95 % bootstrap interval" } else { "" };
         panel(&area, &format!("{title}{note}"), Some("return"), &lines, last_step)?;
-        area.present()?;
+        area.present().context(PROBLEM)?;
     }
     Ok(svg)
 }
@@ -246,7 +253,7 @@ impl Line {
 }
 
 /// Axes, and lines in them.
-fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_step: f64) -> Result<()> {
+fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_step: f64) -> anyhow::Result<()> {
     let large = y_title.is_some();
     let values = || lines.iter().flat_map(|line| &line.points).map(|point| point.1);
     let ends = || lines.iter().flat_map(|line| &line.band).flat_map(|&(_, low, high)| [low, high]);

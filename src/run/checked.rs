@@ -1,6 +1,8 @@
 //! Files that are known by their length and a checksum.
 
-use anyhow::{Context, Result, ensure};
+use super::typed;
+use crate::error::Error;
+use anyhow::{Context, ensure};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -33,13 +35,15 @@ impl Checked {
     ///
     /// # Errors
     /// If the file cannot be read, is shorter, or begins otherwise.
-    pub fn read(self, path: &Path) -> Result<Vec<u8>> {
-        let shown = path.display();
-        let mut bytes = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
-        let length = usize::try_from(self.bytes)?;
-        ensure!(bytes.len() >= length, "{shown} has {} bytes instead of {length}", bytes.len());
-        bytes.truncate(length);
-        ensure!(Self::of(&bytes) == self, "{shown} is damaged");
-        Ok(bytes)
+    pub fn read(self, path: &Path) -> Result<Vec<u8>, Error> {
+        typed(|| {
+            let shown = path.display();
+            let mut bytes = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
+            let length = usize::try_from(self.bytes)?;
+            ensure!(bytes.len() >= length, "{shown} has {} bytes instead of {length}", bytes.len());
+            bytes.truncate(length);
+            ensure!(Self::of(&bytes) == self, "{shown} is damaged");
+            Ok(bytes)
+        })
     }
 }

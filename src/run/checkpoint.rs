@@ -16,8 +16,9 @@
 use super::checked::Checked;
 use super::metrics::{MetricsFiles, Position};
 use super::tensors_file::{self, Tensor};
-use super::{RunDirectory, config_file, whole_file};
+use super::{RunDirectory, config_file, typed, whole_file};
 use crate::config::Config;
+use crate::error::Error;
 use crate::replay::Replay;
 use crate::sac::{Metrics, Snapshot};
 use crate::train::{Episode, Trainer, TrainerState};
@@ -87,18 +88,20 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the folder cannot be made, or another process trains this run.
-    pub fn create(run: &RunDirectory, device: &str, every: u64) -> Result<Self> {
-        let folder = run.file(FOLDER);
-        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        Ok(Self {
-            _lock: lock(&folder)?,
-            folder,
-            environment: run.environment().to_string(),
-            device: device.to_string(),
-            every,
-            manifest: None,
-            logged: 0,
-            replay: BTreeMap::new(),
+    pub fn create(run: &RunDirectory, device: &str, every: u64) -> Result<Self, Error> {
+        typed(|| {
+            let folder = run.file(FOLDER);
+            fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+            Ok(Self {
+                _lock: lock(&folder)?,
+                folder,
+                environment: run.environment().to_string(),
+                device: device.to_string(),
+                every,
+                manifest: None,
+                logged: 0,
+                replay: BTreeMap::new(),
+            })
         })
     }
 
@@ -107,43 +110,45 @@ impl Checkpoints {
     /// # Errors
     /// If there is none, if nothing of it is whole, if it is of another configuration than `config` of the run, or if
     /// another process trains this run.
-    pub fn open(run: &RunDirectory, config: &Config) -> Result<(Self, Loaded)> {
-        let folder = run.file(FOLDER);
-        let path = folder.join(MANIFEST);
-        let shown = run.path().display();
-        ensure!(
-            path.exists(),
-            "{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere"
-        );
-        let lock = lock(&folder)?;
-        let manifest = read_manifest(&path)?;
-        let load = |entry: &Entry| {
-            let state = load_state(run, entry, config)?;
-            let replay = load_replay(&folder, entry, &state, config)?;
-            Ok((state, replay))
-        };
-        let (entry, (State { state, position, device, .. }, replay), problem) =
-            last_good(&manifest, load).with_context(|| format!("{shown} has no checkpoint that can be resumed"))?;
-        // A table that does not fit is no damage to the checkpoint, and can be put back.
-        let metrics = entry.metrics.read(&run.file(MetricsFiles::METRICS));
-        metrics.context("the checkpoint goes on from another metrics.csv; put that back")?;
-        let warning = problem.map(|problem| format!("{problem}; going on from step {}", entry.step));
-        let checkpoints = Self {
-            _lock: lock,
-            folder,
-            environment: run.environment().to_string(),
-            device: device.clone(),
-            every: config.checkpoint_every,
-            // On the disk all stays as it is until the next one is written.
-            manifest: Some(Manifest {
-                current: entry.clone(),
-                previous: manifest.previous.clone().filter(|previous| previous != entry),
-                format: FORMAT.into(),
-            }),
-            logged: replay.pushed(),
-            replay: entry.replay.clone(),
-        };
-        Ok((checkpoints, Loaded { state, replay, metrics: position, device, warning }))
+    pub fn open(run: &RunDirectory, config: &Config) -> Result<(Self, Loaded), Error> {
+        typed(|| {
+            let folder = run.file(FOLDER);
+            let path = folder.join(MANIFEST);
+            let shown = run.path().display();
+            ensure!(
+                path.exists(),
+                "{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere"
+            );
+            let lock = lock(&folder)?;
+            let manifest = read_manifest(&path)?;
+            let load = |entry: &Entry| {
+                let state = load_state(run, entry, config)?;
+                let replay = load_replay(&folder, entry, &state, config)?;
+                Ok((state, replay))
+            };
+            let (entry, (State { state, position, device, .. }, replay), problem) =
+                last_good(&manifest, load).with_context(|| format!("{shown} has no checkpoint that can be resumed"))?;
+            // A table that does not fit is no damage to the checkpoint, and can be put back.
+            let metrics = entry.metrics.read(&run.file(MetricsFiles::METRICS));
+            metrics.context("the checkpoint goes on from another metrics.csv; put that back")?;
+            let warning = problem.map(|problem| format!("{problem}; going on from step {}", entry.step));
+            let checkpoints = Self {
+                _lock: lock,
+                folder,
+                environment: run.environment().to_string(),
+                device: device.clone(),
+                every: config.checkpoint_every,
+                // On the disk all stays as it is until the next one is written.
+                manifest: Some(Manifest {
+                    current: entry.clone(),
+                    previous: manifest.previous.clone().filter(|previous| previous != entry),
+                    format: FORMAT.into(),
+                }),
+                logged: replay.pushed(),
+                replay: entry.replay.clone(),
+            };
+            Ok((checkpoints, Loaded { state, replay, metrics: position, device, warning }))
+        })
     }
 
     /// Notes that training goes on there.
@@ -163,13 +168,15 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If a file cannot be written; the checkpoint before stays. If the learner's device fails.
-    pub fn save(&mut self, trainer: &mut Trainer, metrics: &mut MetricsFiles) -> Result<()> {
-        let step = trainer.steps();
-        if self.manifest.as_ref().is_some_and(|manifest| manifest.current.step == step) {
-            return Ok(());
-        }
-        self.save_anew(trainer, metrics)
-            .with_context(|| format!("the checkpoint in {} cannot be written", self.folder.display()))
+    pub fn save(&mut self, trainer: &mut Trainer, metrics: &mut MetricsFiles) -> Result<(), Error> {
+        typed(|| {
+            let step = trainer.steps();
+            if self.manifest.as_ref().is_some_and(|manifest| manifest.current.step == step) {
+                return Ok(());
+            }
+            self.save_anew(trainer, metrics)
+                .with_context(|| format!("the checkpoint in {} cannot be written", self.folder.display()))
+        })
     }
 
     fn save_anew(&mut self, trainer: &mut Trainer, metrics: &mut MetricsFiles) -> Result<()> {
@@ -206,10 +213,12 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn finish(&mut self) -> Result<()> {
-        let Some(manifest) = self.manifest.clone() else { return Ok(()) };
-        self.put(Manifest { previous: None, ..manifest })
-            .with_context(|| format!("the checkpoint in {} cannot be written", self.folder.display()))
+    pub fn finish(&mut self) -> Result<(), Error> {
+        typed(|| {
+            let Some(manifest) = self.manifest.clone() else { return Ok(()) };
+            self.put(Manifest { previous: None, ..manifest })
+                .with_context(|| format!("the checkpoint in {} cannot be written", self.folder.display()))
+        })
     }
 
     /// Adds to the files what the replay memory has got since the last time.
@@ -305,30 +314,32 @@ pub struct Seen {
 ///
 /// # Errors
 /// If there is none, if nothing of it is whole, or if it is of another configuration than `config` of the run.
-pub fn look(run: &RunDirectory, config: &Config, with_replay: bool) -> Result<Seen> {
-    let (folder, shown) = (run.file(FOLDER), run.path().display());
-    let path = folder.join(MANIFEST);
-    ensure!(path.exists(), "{shown} has no checkpoint; name a run that has one, or a .safetensors file");
-    let load = |entry: &Entry| {
-        let state = load_state(run, entry, config)?;
-        let replay = with_replay.then(|| load_replay(&folder, entry, &state, config)).transpose()?;
-        Ok((state, replay))
-    };
-    let manifest = read_manifest(&path)?;
-    let newer;
-    let found = match last_good(&manifest, load) {
-        // Training takes away what the manifest of a moment ago has named.
-        Err(_) => {
-            newer = read_manifest(&path)?;
-            last_good(&newer, load)
-        }
-        found => found,
-    };
-    let (entry, (State { state, sizes, .. }, replay), problem) = found.with_context(|| {
-        format!("{shown} has no checkpoint that can be used; name another run, or a .safetensors file")
-    })?;
-    let warning = problem.map(|problem| format!("{problem}; taking that of step {}", entry.step));
-    Ok(Seen { state, sizes, replay, warning })
+pub fn look(run: &RunDirectory, config: &Config, with_replay: bool) -> Result<Seen, Error> {
+    typed(|| {
+        let (folder, shown) = (run.file(FOLDER), run.path().display());
+        let path = folder.join(MANIFEST);
+        ensure!(path.exists(), "{shown} has no checkpoint; name a run that has one, or a .safetensors file");
+        let load = |entry: &Entry| {
+            let state = load_state(run, entry, config)?;
+            let replay = with_replay.then(|| load_replay(&folder, entry, &state, config)).transpose()?;
+            Ok((state, replay))
+        };
+        let manifest = read_manifest(&path)?;
+        let newer;
+        let found = match last_good(&manifest, load) {
+            // Training takes away what the manifest of a moment ago has named.
+            Err(_) => {
+                newer = read_manifest(&path)?;
+                last_good(&newer, load)
+            }
+            found => found,
+        };
+        let (entry, (State { state, sizes, .. }, replay), problem) = found.with_context(|| {
+            format!("{shown} has no checkpoint that can be used; name another run, or a .safetensors file")
+        })?;
+        let warning = problem.map(|problem| format!("{problem}; taking that of step {}", entry.step));
+        Ok(Seen { state, sizes, replay, warning })
+    })
 }
 
 /// The last entry that `load` accepts, what it has made of it, and what is wrong with the one after it.

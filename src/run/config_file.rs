@@ -1,7 +1,9 @@
 //! A configuration as TOML: the keys of [`Config`], after the name of the environment.
 
+use super::typed;
 use crate::config::Config;
-use anyhow::{Context, Result, anyhow, bail};
+use crate::error::Error;
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use std::fs;
 use std::path::Path;
@@ -14,10 +16,11 @@ const FORMAT: (&str, i64) = ("format", 1);
 ///
 /// # Errors
 /// If a value has no TOML form.
-pub fn to_toml(environment: &str, config: &Config) -> Result<String> {
+pub fn to_toml(environment: &str, config: &Config) -> Result<String, Error> {
     let (format, version) = FORMAT;
     let environment = toml::Value::from(environment);
-    Ok(format!("{format} = {version}\n{ENVIRONMENT} = {environment}\n{}", toml::to_string(config)?))
+    let config = toml::to_string(config).context("the configuration has no TOML form")?;
+    Ok(format!("{format} = {version}\n{ENVIRONMENT} = {environment}\n{config}"))
 }
 
 /// Reads what [`to_toml`] or a person has written; what is left out keeps its default.
@@ -25,18 +28,18 @@ pub fn to_toml(environment: &str, config: &Config) -> Result<String> {
 /// # Errors
 /// If the file cannot be read, is no TOML, has an unknown key or a value of the wrong type, or was written for another
 /// environment than `environment`.
-pub fn read(path: &Path, environment: &str) -> Result<Config> {
+pub fn read(path: &Path, environment: &str) -> Result<Config, Error> {
     let shown = path.display();
     let text = fs::read_to_string(path)
         .with_context(|| format!("the configuration {shown} cannot be read; give a TOML file"))?;
-    parse(&text, environment).with_context(|| format!("the configuration {shown} cannot be used"))
+    Ok(parse(&text, environment).with_context(|| format!("the configuration {shown} cannot be used"))?)
 }
 
 /// [`read`] of a file that names its environment, with that name.
 ///
 /// # Errors
 /// As for [`read`], or if no environment is named.
-pub fn read_with_environment(path: &Path) -> Result<(String, Config)> {
+pub fn read_with_environment(path: &Path) -> Result<(String, Config), Error> {
     let shown = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("the configuration {shown} cannot be read"))?;
     let named = |table: &toml::Table| Some(table.get(ENVIRONMENT)?.as_str()?.to_string());
@@ -50,27 +53,29 @@ pub fn read_with_environment(path: &Path) -> Result<(String, Config)> {
 ///
 /// # Errors
 /// As for [`read`], but without the name of a file.
-pub fn parse(text: &str, environment: &str) -> Result<Config> {
-    // Errors are told with their line; toml's own display is a drawing of several lines.
-    let explain = |error: toml::de::Error| {
-        let before = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count();
-        let line = error.span().map(|span| before(span.start) + 1);
-        let place = line.map_or(String::new(), |line| format!("line {line}: "));
-        anyhow!("{place}{}", error.message().replace('\n', " "))
-    };
-    let mut table: toml::Table = text.parse().map_err(explain)?;
-    let (format, version) = FORMAT;
-    if let Some(other) = table.remove(format)
-        && other.as_integer() != Some(version)
-    {
-        bail!("it is of format {other}, not {version}; use the version of `sac` that wrote it");
-    }
-    if let Some(written_for) = table.remove(ENVIRONMENT)
-        && written_for.as_str() != Some(environment)
-    {
-        bail!("it was written for the environment {written_for}, not \"{environment}\"; mend or remove that line");
-    }
-    Config::deserialize(table).map_err(|error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))
+pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
+    typed(|| {
+        // Errors are told with their line; toml's own display is a drawing of several lines.
+        let explain = |error: toml::de::Error| {
+            let before = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count();
+            let line = error.span().map(|span| before(span.start) + 1);
+            let place = line.map_or(String::new(), |line| format!("line {line}: "));
+            anyhow!("{place}{}", error.message().replace('\n', " "))
+        };
+        let mut table: toml::Table = text.parse().map_err(explain)?;
+        let (format, version) = FORMAT;
+        if let Some(other) = table.remove(format)
+            && other.as_integer() != Some(version)
+        {
+            bail!("it is of format {other}, not {version}; use the version of `sac` that wrote it");
+        }
+        if let Some(written_for) = table.remove(ENVIRONMENT)
+            && written_for.as_str() != Some(environment)
+        {
+            bail!("it was written for the environment {written_for}, not \"{environment}\"; mend or remove that line");
+        }
+        Config::deserialize(table).map_err(|error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))
+    })
 }
 
 /// The keys in which two configurations differ, with the values of the first; but for those that only say how long a run
@@ -78,11 +83,14 @@ pub fn parse(text: &str, environment: &str) -> Result<Config> {
 ///
 /// # Errors
 /// If a value has no TOML form.
-pub fn differences(one: &Config, other: &Config) -> Result<Vec<(String, toml::Value)>> {
-    let &Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, .. } = one;
-    let other = Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, ..other.clone() };
-    let (one, other) = (toml::Table::try_from(one)?, toml::Table::try_from(other)?);
-    Ok(one.into_iter().filter(|(key, value)| other.get(key) != Some(value)).collect())
+pub fn differences(one: &Config, other: &Config) -> Result<Vec<(String, toml::Value)>, Error> {
+    typed(|| {
+        let &Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, .. } = one;
+        let other =
+            Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, ..other.clone() };
+        let (one, other) = (toml::Table::try_from(one)?, toml::Table::try_from(other)?);
+        Ok(one.into_iter().filter(|(key, value)| other.get(key) != Some(value)).collect())
+    })
 }
 
 #[cfg(test)]

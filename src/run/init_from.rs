@@ -7,10 +7,11 @@
 
 use super::checkpoint::{self, Seen};
 use super::policy_file::{self, NamedLayer};
-use super::{RunDirectory, config_file};
+use super::{RunDirectory, config_file, typed};
 use crate::actor::Actor;
 use crate::config::{Alpha, Config};
 use crate::env::Bounds;
+use crate::error::Error;
 use crate::nn::Mlp;
 use crate::replay::Replay;
 use crate::sac::Snapshot;
@@ -54,21 +55,23 @@ impl InitFrom {
     ///
     /// # Errors
     /// If it cannot be read, if the run has no good checkpoint, or if a replay memory is wanted of a file.
-    pub fn open(path: &Path, with_replay: bool) -> Result<Self> {
-        let shown = path.display();
-        let source = if path.is_dir() {
-            let (run, config) = RunDirectory::open(path)?;
-            let (environment, actor) = policy_file::load(&run.file(policy_file::NAME))?;
-            let seen = checkpoint::look(&run, &config, with_replay)?;
-            Source::Run(Box::new(Other { environment, config, bounds: actor.bounds().clone(), seen }))
-        } else {
-            let unreadable =
-                || format!("{shown} cannot be read; give --init-from a run directory or a .safetensors file");
-            let bytes = fs::read(path).with_context(unreadable)?;
-            ensure!(!with_replay, "{shown} has no replay memory; leave --with-replay out, or name a run directory");
-            Source::File(bytes)
-        };
-        Ok(Self { path: path.to_path_buf(), source })
+    pub fn open(path: &Path, with_replay: bool) -> Result<Self, Error> {
+        typed(|| {
+            let shown = path.display();
+            let source = if path.is_dir() {
+                let (run, config) = RunDirectory::open(path)?;
+                let (environment, actor) = policy_file::load(&run.file(policy_file::NAME))?;
+                let seen = checkpoint::look(&run, &config, with_replay)?;
+                Source::Run(Box::new(Other { environment, config, bounds: actor.bounds().clone(), seen }))
+            } else {
+                let unreadable =
+                    || format!("{shown} cannot be read; give --init-from a run directory or a .safetensors file");
+                let bytes = fs::read(path).with_context(unreadable)?;
+                ensure!(!with_replay, "{shown} has no replay memory; leave --with-replay out, or name a run directory");
+                Source::File(bytes)
+            };
+            Ok(Self { path: path.to_path_buf(), source })
+        })
     }
 
     /// Transitions that the memory of a run with `config` will begin with.
@@ -86,36 +89,38 @@ impl InitFrom {
     ///
     /// # Errors
     /// If the shapes of a network, or what a replay memory is to be taken over for, do not fit; if a parameter is not finite.
-    pub fn begin(self, trainer: &mut Trainer, environment: &str) -> Result<Begun> {
-        let preloaded = self.preloaded(trainer.config());
-        let shown = self.path.display();
-        let (mut state, actor) = (trainer.save()?, trainer.actor()?);
-        let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
-        let (at, parts, memory) = match self.source {
-            Source::Run(other) => {
-                let step = other.seen.state.steps;
-                let parts = other.put(&mut state.learner, trainer.config(), environment, &actor);
-                let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
-                (format!("at its step {step}"), parts, other.seen.replay)
-            }
-            Source::File(bytes) => {
-                let parts = put_file(&bytes, &mut state.learner, trainer.config(), environment, &actor);
-                let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
-                (format!("with the CRC-32 {:08x}", crc32fast::hash(&bytes)), parts, None)
-            }
-        };
-        let with_replay = if memory.is_some() { " --with-replay" } else { "" };
-        let capacity = trainer.config().replay_rows_with(preloaded);
-        let replay = memory.map_or_else(|| Replay::new(capacity, o, a), |memory| memory.resized(capacity))?;
-        state.preloaded = preloaded;
-        trainer.restore(state, replay)?;
-        Ok(Begun {
-            // Escaped, so that it stays one line of TOML whatever the path is.
-            origin: format!(
-                "begun with --init-from {:?}{with_replay}, {at}; without that, this is another run",
-                self.path
-            ),
-            note: format!("--init-from {shown}: {}", parts.join("; ")),
+    pub fn begin(self, trainer: &mut Trainer, environment: &str) -> Result<Begun, Error> {
+        typed(|| {
+            let preloaded = self.preloaded(trainer.config());
+            let shown = self.path.display();
+            let (mut state, actor) = (trainer.save()?, trainer.actor()?);
+            let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
+            let (at, parts, memory) = match self.source {
+                Source::Run(other) => {
+                    let step = other.seen.state.steps;
+                    let parts = other.put(&mut state.learner, trainer.config(), environment, &actor);
+                    let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
+                    (format!("at its step {step}"), parts, other.seen.replay)
+                }
+                Source::File(bytes) => {
+                    let parts = put_file(&bytes, &mut state.learner, trainer.config(), environment, &actor);
+                    let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
+                    (format!("with the CRC-32 {:08x}", crc32fast::hash(&bytes)), parts, None)
+                }
+            };
+            let with_replay = if memory.is_some() { " --with-replay" } else { "" };
+            let capacity = trainer.config().replay_rows_with(preloaded);
+            let replay = memory.map_or_else(|| Replay::new(capacity, o, a), |memory| memory.resized(capacity))?;
+            state.preloaded = preloaded;
+            trainer.restore(state, replay)?;
+            Ok(Begun {
+                // Escaped, so that it stays one line of TOML whatever the path is.
+                origin: format!(
+                    "begun with --init-from {:?}{with_replay}, {at}; without that, this is another run",
+                    self.path
+                ),
+                note: format!("--init-from {shown}: {}", parts.join("; ")),
+            })
         })
     }
 }

@@ -1,7 +1,8 @@
 //! What runs there are, and how they do.
 
 use super::{Measurements, RunDirectory, checkpoint};
-use anyhow::{Context, Result};
+use crate::error::Error;
+use anyhow::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ impl Summary {
 ///
 /// # Errors
 /// If the directory cannot be read.
-pub fn list(directory: &Path) -> Result<Vec<Summary>> {
+pub fn list(directory: &Path) -> Result<Vec<Summary>, Error> {
     if let Some(run) = summarize(directory) {
         return Ok(vec![run]);
     }

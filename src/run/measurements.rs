@@ -1,7 +1,8 @@
 //! `metrics.csv` as it is read back.
 
 use super::{MetricsFiles, RunDirectory};
-use anyhow::{Context, Result};
+use crate::error::Error;
+use anyhow::Context;
 use std::fs;
 
 /// The measurements of a run, column by column.
@@ -17,7 +18,7 @@ impl Measurements {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn read(run: &RunDirectory) -> Result<Self> {
+    pub fn read(run: &RunDirectory) -> Result<Self, Error> {
         let path = run.file(MetricsFiles::METRICS);
         let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         Ok(Self::parse(&text))

@@ -6,9 +6,10 @@ use super::events::EventsFile;
 use super::whole_file;
 use crate::actor::Evaluation;
 use crate::config::Config;
+use crate::error::Error;
 use crate::sac::Metrics;
 use crate::train::Episode;
-use anyhow::{Context, Result};
+use anyhow::Context;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -94,7 +95,7 @@ struct Table {
 }
 
 impl Table {
-    fn create(path: PathBuf, header: &str) -> Result<Self> {
+    fn create(path: PathBuf, header: &str) -> anyhow::Result<Self> {
         let file = File::create_new(&path).with_context(|| format!("{} cannot be made", path.display()))?;
         let mut table = Self { path, file, content: Checked::of(&[]) };
         table.write(header)?;
@@ -102,7 +103,7 @@ impl Table {
     }
 
     /// The table with nothing but the beginning that `content` tells.
-    fn reopen(path: PathBuf, content: Checked) -> Result<Self> {
+    fn reopen(path: PathBuf, content: Checked) -> anyhow::Result<Self> {
         let open = || {
             let file = OpenOptions::new().append(true).open(&path)?;
             file.set_len(content.bytes)?;
@@ -112,7 +113,7 @@ impl Table {
         Ok(Self { path, file, content })
     }
 
-    fn write(&mut self, row: &str) -> Result<()> {
+    fn write(&mut self, row: &str) -> anyhow::Result<()> {
         self.file.write_all(row.as_bytes()).with_context(|| format!("{} cannot be written", self.path.display()))?;
         self.content = self.content.and(row.as_bytes());
         Ok(())
@@ -128,7 +129,7 @@ impl MetricsFiles {
     ///
     /// # Errors
     /// If they exist or cannot be written.
-    pub fn create(run: &RunDirectory, config: &Config) -> Result<Self> {
+    pub fn create(run: &RunDirectory, config: &Config) -> Result<Self, Error> {
         Ok(Self {
             metrics: Table::create(run.file(Self::METRICS), &Row::header(Row::EMPTY.cells()))?,
             timings: Table::create(run.file(Self::TIMINGS), &Row::header(Row::EMPTY.timing()))?,
@@ -143,7 +144,7 @@ impl MetricsFiles {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn reopen(run: &RunDirectory, config: &Config, position: Position) -> Result<Self> {
+    pub fn reopen(run: &RunDirectory, config: &Config, position: Position) -> Result<Self, Error> {
         let Position { metrics, last, last_step } = position;
         let path = run.file(Self::TIMINGS);
         // Times are never the same again, so whatever is left of them is taken.
@@ -187,15 +188,16 @@ impl MetricsFiles {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn sync(&self) -> Result<()> {
-        self.metrics.file.sync_data().with_context(|| format!("{} cannot be written", self.metrics.path.display()))
+    pub fn sync(&self) -> Result<(), Error> {
+        let unwritable = || format!("{} cannot be written", self.metrics.path.display());
+        Ok(self.metrics.file.sync_data().with_context(unwritable)?)
     }
 
     /// Adds a last row where a run ends between two rows, with the means of the losses since.
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn write_rest(&mut self, step: u64, elapsed: Duration, metrics: Metrics) -> Result<()> {
+    pub fn write_rest(&mut self, step: u64, elapsed: Duration, metrics: Metrics) -> Result<(), Error> {
         if step > self.last_step { self.write(step, elapsed, None, None, metrics).map(drop) } else { Ok(()) }
     }
 
@@ -211,7 +213,7 @@ impl MetricsFiles {
         episode: Option<Episode>,
         evaluation: Option<&Evaluation>,
         metrics: Metrics,
-    ) -> Result<Row> {
+    ) -> Result<Row, Error> {
         let means = metrics.means_since(&self.last);
         (self.last, self.last_step) = (metrics, step);
         let evaluation = evaluation.map(|e| (e.mean(), e.std()));

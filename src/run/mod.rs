@@ -34,13 +34,19 @@ pub use metrics::{MetricsFiles, Position, Row};
 
 use crate::actor::Actor;
 use crate::config::Config;
-use anyhow::{Context, Result, bail, ensure};
+use crate::error::Error;
+use anyhow::{Context, bail, ensure};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// The name of the configuration in a run directory.
 const CONFIG: &str = "config.toml";
+
+/// What `work` says of files, as an [`Error`].
+fn typed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, Error> {
+    Ok(work()?)
+}
 
 /// A directory that belongs to one run.
 #[derive(Clone, Debug)]
@@ -57,46 +63,56 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
-    pub fn create(path: Option<&Path>, environment: &str, config: &Config, origin: Option<&str>) -> Result<Self> {
-        let path = match path {
-            Some(path) => path.to_path_buf(),
-            None => first_unused(environment)?,
-        };
-        let shown = path.display();
-        if let Ok(mut entries) = fs::read_dir(&path) {
-            if entries.next().is_some() {
-                bail!(
-                    "{shown} already holds files, which will not be overwritten; choose another directory with --out"
-                );
+    pub fn create(
+        path: Option<&Path>,
+        environment: &str,
+        config: &Config,
+        origin: Option<&str>,
+    ) -> Result<Self, Error> {
+        typed(|| {
+            let path = match path {
+                Some(path) => path.to_path_buf(),
+                None => first_unused(environment)?,
+            };
+            let shown = path.display();
+            if let Ok(mut entries) = fs::read_dir(&path) {
+                if entries.next().is_some() {
+                    bail!(
+                        "{shown} already holds files, which will not be overwritten; choose another directory with --out"
+                    );
+                }
+            } else if path.exists() {
+                bail!("{shown} is no directory that can be read; choose another with --out");
             }
-        } else if path.exists() {
-            bail!("{shown} is no directory that can be read; choose another with --out");
-        }
-        let heading = origin.map_or(String::new(), |origin| format!("# {origin}\n"));
-        let run = Self { environment: environment.to_string(), path: path.clone(), heading };
-        let text = run.config_text(config)?;
-        // A file that appears between the look above and this is another run's.
-        fs::create_dir_all(&path)
-            .and_then(|()| File::create_new(run.file(CONFIG))?.write_all(text.as_bytes()))
-            .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
-        Ok(run)
+            let heading = origin.map_or(String::new(), |origin| format!("# {origin}\n"));
+            let run = Self { environment: environment.to_string(), path: path.clone(), heading };
+            let text = run.config_text(config)?;
+            // A file that appears between the look above and this is another run's.
+            fs::create_dir_all(&path)
+                .and_then(|()| File::create_new(run.file(CONFIG))?.write_all(text.as_bytes()))
+                .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
+            Ok(run)
+        })
     }
 
     /// The directory of a run that has been begun, and its configuration.
     ///
     /// # Errors
     /// If there is none.
-    pub fn open(path: &Path) -> Result<(Self, Config)> {
-        let shown = path.display();
-        let file = path.join(CONFIG);
-        ensure!(file.exists(), "{shown} is no run directory, it has no {CONFIG}; give one that `sac` has made");
-        let (environment, config) = config_file::read_with_environment(&file)?;
-        let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-        let heading = text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
-        Ok((Self { path: path.to_path_buf(), environment, heading }, config))
+    pub fn open(path: &Path) -> Result<(Self, Config), Error> {
+        typed(|| {
+            let shown = path.display();
+            let file = path.join(CONFIG);
+            ensure!(file.exists(), "{shown} is no run directory, it has no {CONFIG}; give one that `sac` has made");
+            let (environment, config) = config_file::read_with_environment(&file)?;
+            let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+            let heading =
+                text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+            Ok((Self { path: path.to_path_buf(), environment, heading }, config))
+        })
     }
 
-    fn config_text(&self, config: &Config) -> Result<String> {
+    fn config_text(&self, config: &Config) -> Result<String, Error> {
         Ok(self.heading.clone() + &config_file::to_toml(&self.environment, config)?)
     }
 
@@ -104,23 +120,27 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn replace_config(&self, config: &Config) -> Result<()> {
-        let text = self.config_text(config)?;
-        let file = self.file(CONFIG);
-        whole_file::write(&file, text.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))
+    pub fn replace_config(&self, config: &Config) -> Result<(), Error> {
+        typed(|| {
+            let text = self.config_text(config)?;
+            let file = self.file(CONFIG);
+            whole_file::write(&file, text.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))
+        })
     }
 
     /// Sees to it that the directory, and the names in it, are on the disk.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn sync(&self) -> Result<()> {
-        let sync = || {
-            File::open(self.file(CONFIG))?.sync_all()?;
-            whole_file::sync_directory(&self.path)?;
-            self.path.parent().map_or(Ok(()), whole_file::sync_directory)
-        };
-        sync().with_context(|| format!("{} cannot be written", self.path.display()))
+    pub fn sync(&self) -> Result<(), Error> {
+        typed(|| {
+            let sync = || {
+                File::open(self.file(CONFIG))?.sync_all()?;
+                whole_file::sync_directory(&self.path)?;
+                self.path.parent().map_or(Ok(()), whole_file::sync_directory)
+            };
+            sync().with_context(|| format!("{} cannot be written", self.path.display()))
+        })
     }
 
     /// The name of the environment.
@@ -142,7 +162,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn save_policy(&self, actor: &Actor) -> Result<()> {
+    pub fn save_policy(&self, actor: &Actor) -> Result<(), Error> {
         if actor.theta().iter().any(|value| !value.is_finite()) {
             return Ok(());
         }
@@ -151,7 +171,7 @@ impl RunDirectory {
 }
 
 /// Makes the first `runs/ENVIRONMENT-N` that is not there yet; of several programs at once, each gets its own.
-fn first_unused(environment: &str) -> Result<PathBuf> {
+fn first_unused(environment: &str) -> anyhow::Result<PathBuf> {
     let make = |n| {
         let path = Path::new("runs").join(format!("{environment}-{n}"));
         fs::create_dir_all("runs").and_then(|()| fs::create_dir(&path)).map(|()| path)

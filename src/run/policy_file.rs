@@ -7,9 +7,10 @@
 //! action = low + ½(tanh(mean) + 1)(high − low) can be computed anywhere.
 
 use super::tensors_file::{self, Tensor};
-use super::whole_file;
+use super::{typed, whole_file};
 use crate::actor::Actor;
 use crate::env::Bounds;
+use crate::error::Error;
 use crate::nn::{Activation, LogStd, Mean, Mlp, TanhGaussian, mlp};
 use crate::sac::Policy;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -35,27 +36,31 @@ pub(crate) struct Tensors {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<()> {
-    let mut tensors = Vec::new();
-    for Tensors { name, weight, bias } in to_tensors(actor) {
-        let values = weight.iter().copied().collect::<Vec<_>>();
-        tensors.push(Tensor::f32(format!("{name}.weight"), weight.shape().to_vec(), &values));
-        tensors.push(Tensor::f32(format!("{name}.bias"), vec![bias.len()], &bias));
-    }
-    let bytes = tensors_file::to_bytes(&tensors, &metadata(environment, actor))?;
-    whole_file::write(path, &bytes).with_context(|| format!("the policy {} cannot be written", path.display()))
+pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<(), Error> {
+    typed(|| {
+        let mut tensors = Vec::new();
+        for Tensors { name, weight, bias } in to_tensors(actor) {
+            let values = weight.iter().copied().collect::<Vec<_>>();
+            tensors.push(Tensor::f32(format!("{name}.weight"), weight.shape().to_vec(), &values));
+            tensors.push(Tensor::f32(format!("{name}.bias"), vec![bias.len()], &bias));
+        }
+        let bytes = tensors_file::to_bytes(&tensors, &metadata(environment, actor))?;
+        whole_file::write(path, &bytes).with_context(|| format!("the policy {} cannot be written", path.display()))
+    })
 }
 
 /// Reads a policy and the name of the environment it was trained in.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or is no policy of this program.
-pub fn load(path: &Path) -> Result<(String, Actor)> {
-    let shown = path.display();
-    let bytes = fs::read(path)
-        .with_context(|| format!("the policy {shown} cannot be read; give a run directory or a policy file"))?;
-    parse(&bytes).with_context(|| {
-        format!("{shown} is no policy that `sac` has written whole; train again, or give another file")
+pub fn load(path: &Path) -> Result<(String, Actor), Error> {
+    typed(|| {
+        let shown = path.display();
+        let bytes = fs::read(path)
+            .with_context(|| format!("the policy {shown} cannot be read; give a run directory or a policy file"))?;
+        parse(&bytes).with_context(|| {
+            format!("{shown} is no policy that `sac` has written whole; train again, or give another file")
+        })
     })
 }
 
