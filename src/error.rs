@@ -82,12 +82,36 @@ impl std::error::Error for Error {}
 #[cfg(feature = "program")]
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {
-        error.downcast().unwrap_or_else(|error| {
-            let problem = format!("{error:#}");
-            match error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()) {
+        let problem = format!("{error:#}");
+        let system = || error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+        match error.downcast_ref() {
+            Some(&Self::Io { kind, .. }) => Self::Io { kind, problem },
+            Some(Self::Config(_)) => Self::Config(problem),
+            Some(Self::Files(_)) => Self::Files(problem),
+            Some(other) => other.clone(),
+            None => match system() {
                 Some(cause) => Self::Io { kind: cause.kind(), problem },
                 None => Self::Files(problem),
-            }
-        })
+            },
+        }
+    }
+}
+
+#[cfg(all(test, feature = "program"))]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    #[test]
+    fn what_is_told_on_the_way_is_kept_with_the_kind() {
+        let through = |error: anyhow::Error| Error::from(error.context("b").context("a"));
+        let missing = || std::io::Error::new(ErrorKind::NotFound, "c");
+        assert_eq!(through(missing().into()), Error::Io { kind: ErrorKind::NotFound, problem: "a: b: c".into() });
+        let typed = Error::from(anyhow::Error::from(missing()));
+        assert_eq!(through(typed.into()), Error::Io { kind: ErrorKind::NotFound, problem: "a: b: c".into() });
+        assert_eq!(through(Error::Files("c".into()).into()).to_string(), "a: b: c");
+        assert_eq!(through(anyhow::anyhow!("c")), Error::Files("a: b: c".into()));
+        let device = Error::Device("c".into());
+        assert_eq!(through(device.clone().into()), device);
     }
 }
