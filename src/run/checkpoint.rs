@@ -324,22 +324,23 @@ pub fn look(run: &RunDirectory, config: &Config, with_replay: bool) -> Result<Se
             let replay = with_replay.then(|| load_replay(&folder, entry, &state, config)).transpose()?;
             Ok((state, replay))
         };
-        let manifest = read_manifest(&path)?;
-        let newer;
-        let found = match last_good(&manifest, load) {
-            // Training takes away what the manifest of a moment ago has named.
-            Err(_) => {
-                newer = read_manifest(&path)?;
-                last_good(&newer, load)
-            }
-            found => found,
-        };
-        let (entry, (State { state, sizes, .. }, replay), problem) = found.with_context(|| {
-            format!("{shown} has no checkpoint that can be used; name another run, or a .safetensors file")
-        })?;
-        let warning = problem.map(|problem| format!("{problem}; taking that of step {}", entry.step));
+        let (step, (State { state, sizes, .. }, replay), problem) =
+            last_good_in_training(|| read_manifest(&path), load).with_context(|| {
+                format!("{shown} has no checkpoint that can be used; name another run, or a .safetensors file")
+            })?;
+        let warning = problem.map(|problem| format!("{problem}; taking that of step {step}"));
         Ok(Seen { state, sizes, replay, warning })
     })
+}
+
+/// [`last_good`] where a process may be at work that replaces the manifest and takes away what the one before has named:
+/// then that of now is read once more. Tells the step instead of the entry.
+fn last_good_in_training<T>(
+    read: impl Fn() -> Result<Manifest>,
+    load: impl Fn(&Entry) -> Result<T>,
+) -> Result<(u64, T, Option<String>)> {
+    let look = || last_good(&read()?, &load).map(|(entry, loaded, problem)| (entry.step, loaded, problem));
+    look().or_else(|_| look())
 }
 
 /// The last entry that `load` accepts, what it has made of it, and what is wrong with the one after it.
@@ -544,4 +545,32 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         device: text("device")?,
         sizes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn manifest(step: u64) -> Manifest {
+        let checked = Checked::of(&[]);
+        let entry = |step| Entry { step, state: checked, replay: BTreeMap::new(), metrics: checked };
+        Manifest { format: FORMAT.into(), current: entry(step), previous: Some(entry(step - 1)) }
+    }
+
+    /// What the first manifest names is gone by the time it is looked for, and what the second names is there.
+    #[test]
+    fn a_manifest_that_is_replaced_meanwhile_is_read_again() {
+        let now = Cell::new(10);
+        let read = || Ok(manifest(now.replace(now.get() + 2)));
+        let present = |from: u64| move |entry: &Entry| if entry.step >= from { Ok(entry.step) } else { bail!("gone") };
+        assert_eq!(last_good_in_training(read, present(11)).expect("it is there"), (12, 12, None));
+        let (step, _, problem) = last_good_in_training(
+            || Ok(manifest(10)),
+            |entry| if entry.step == 9 { Ok(()) } else { bail!("of another length") },
+        )
+        .expect("the one before is there");
+        assert_eq!((step, problem.as_deref()), (9, Some("the last checkpoint is damaged (of another length)")));
+        assert!(last_good_in_training(|| Ok(manifest(10)), present(11)).is_err());
+    }
 }
