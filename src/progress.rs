@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Map, Value, json};
 use soft_actor_critic::actor::Evaluation;
 use soft_actor_critic::config::Config;
@@ -44,8 +44,13 @@ impl Progress {
     /// Announces the run, which stands at `step`, with a line for each of `notes`.
     pub fn new(quiet: bool, log: Log, config: &Config, step: u64, notes: &[String]) -> Self {
         let bar = (!quiet && log == Log::Text && stderr().is_terminal()).then(|| {
-            let template = "{bar:20} {pos}/{len} steps, {per_sec:.0}, {eta} left  {prefix}\n{wide_msg}";
+            let template = "{bar:20} {pos}/{len} steps, {speed}, {eta} left  {prefix}\n{wide_msg}";
             let style = ProgressStyle::with_template(template).expect("the template is valid");
+            let speed = |state: &ProgressState, w: &mut dyn std::fmt::Write| {
+                // There is room for it, or there is nobody to be told.
+                let _ = write!(w, "{:.0} steps/s", state.per_sec());
+            };
+            let style = style.with_key("speed", speed);
             ProgressBar::new(config.steps).with_style(style).with_position(step)
         });
         let line_every = if config.eval_every > 0 { u64::MAX } else { config.steps.div_ceil(10) };
