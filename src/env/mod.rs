@@ -75,14 +75,18 @@ fn state_to_bytes(numbers: &[f64], steps: u32) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).chain(steps.to_le_bytes()).collect()
 }
 
-/// What [`state_to_bytes`] has made of so many numbers.
-fn state_from_bytes<const N: usize>(state: &[u8]) -> Result<([f64; N], u32), EnvError> {
+/// What [`state_to_bytes`] has made of so many numbers, in an episode of at most `limit` steps.
+fn state_from_bytes<const N: usize>(state: &[u8], limit: u32) -> Result<([f64; N], u32), EnvError> {
     let wrong = || format!("its state has {} bytes instead of {}", state.len(), 8 * N + 4);
     let (numbers, steps) = state.split_last_chunk::<4>().ok_or_else(wrong)?;
     let (numbers, rest) = numbers.as_chunks::<8>();
     let numbers: Vec<f64> = numbers.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
+    let steps = u32::from_le_bytes(*steps);
+    if steps > limit {
+        return Err(format!("its state is after {steps} steps of an episode of {limit}").into());
+    }
     match numbers.try_into() {
-        Ok(numbers) if rest.is_empty() => Ok((numbers, u32::from_le_bytes(*steps))),
+        Ok(numbers) if rest.is_empty() => Ok((numbers, steps)),
         _ => Err(wrong().into()),
     }
 }
@@ -243,6 +247,16 @@ mod tests {
         approx::assert_relative_eq!(scaled[..], [2.0, 10.0, 0.1][..], max_relative = 1e-6);
         bounds.scale(&[0.5, 0.0, 0.0], &mut scaled);
         approx::assert_relative_eq!(scaled[..], [1.0, 5.0, -0.1][..], max_relative = 1e-6);
+    }
+
+    #[test]
+    fn states_that_no_environment_saves_are_refused() {
+        for (_, make) in BUILT_IN {
+            let state = make().save().expect("it can tell");
+            let (numbers, _) = state.split_last_chunk::<4>().expect("it ends with the steps");
+            assert!(make().restore(&state).is_ok() && make().restore(numbers).is_err());
+            assert!(make().restore(&[numbers, &u32::MAX.to_le_bytes()].concat()).is_err());
+        }
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Env for MountainCar {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), EnvError> {
-        let ([position, velocity], steps) = state_from_bytes(state)?;
+        let ([position, velocity], steps) = state_from_bytes(state, STEP_LIMIT)?;
         *self = Self { position, velocity, steps };
         Ok(())
     }

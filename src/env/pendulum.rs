@@ -103,7 +103,7 @@ impl Env for Pendulum {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), EnvError> {
-        let ([angle, velocity], steps) = state_from_bytes(state)?;
+        let ([angle, velocity], steps) = state_from_bytes(state, STEP_LIMIT)?;
         *self = Self { angle, velocity, steps };
         Ok(())
     }

@@ -20,10 +20,10 @@ use super::{RunDirectory, config_file, typed, whole_file};
 use crate::config::Config;
 use crate::error::Error;
 use crate::replay::Replay;
-use crate::sac::{Metrics, Snapshot};
+use crate::sac::{Metrics, Policy, Snapshot};
 use crate::train::{Episode, Trainer, TrainerState};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -108,13 +108,14 @@ impl Checkpoints {
     /// The last good checkpoint of a run, and what is to follow it. Nothing is changed on the disk but the lock.
     ///
     /// # Errors
-    /// If there is none, if nothing of it is whole, if it is of another configuration than `config` of the run, or if
-    /// another process trains this run.
+    /// If there is none, if nothing of it is whole, if it is of another configuration than `config` of the run, or that
+    /// is invalid, or if another process trains this run.
     pub fn open(run: &RunDirectory, config: &Config) -> Result<(Self, Loaded), Error> {
         typed(|| {
             let folder = run.file(FOLDER);
             let path = folder.join(MANIFEST);
             let shown = run.path().display();
+            config.validate()?;
             ensure!(
                 path.exists(),
                 "{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere"
@@ -399,6 +400,9 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
     ensure!(state.state.steps == entry.step, "{} is of another step", path.display());
     let [o, a] = state.sizes;
     ensure!((1..1 << 32).contains(&o) && (1..1 << 32).contains(&a), "it has {o} observation and {a} action dimensions");
+    // What is no more than a number there must not ask for memory; the parameters show that there are so many actions.
+    let parameters = Policy::new(config, o, a).parameters();
+    ensure!(state.state.learner.get("policy").map(<[f32]>::len) == Some(parameters), "its policy has another shape");
     state.position.metrics = entry.metrics;
     Ok(state)
 }
@@ -413,6 +417,8 @@ fn load_replay(folder: &Path, entry: &Entry, state: &State, config: &Config) -> 
     let width = 2 * o + a + 2;
     let mut floats: Vec<f32> = Vec::new();
     let numbers = first / SEGMENT..pushed.div_ceil(SEGMENT);
+    // They would be added to as they are, unread.
+    ensure!(entry.replay.keys().all(|&number| number < numbers.end), "it names transitions that are yet to come");
     for number in numbers {
         let path = replay_file(folder, number);
         let checked = entry.replay.get(&number).with_context(|| format!("{} is missing", path.display()))?;
@@ -475,11 +481,8 @@ fn state_to_bytes(
 }
 
 fn state_from_bytes(bytes: &[u8]) -> Result<State> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let (_, header) = SafeTensors::read_metadata(bytes)?;
-    let metadata = header.metadata().as_ref().context("it has no metadata")?;
+    let (file, metadata) = tensors_file::parse(bytes, FORMAT)?;
     let text = |key: &str| metadata.get(key).cloned().with_context(|| format!("its metadata lack {key}"));
-    ensure!(text("format")? == FORMAT, "its format is {:?}, not {FORMAT:?}", text("format")?);
 
     let data = |name: &str, dtype: Dtype| -> Result<Vec<u8>> {
         let tensor = file.tensor(name).map_err(|_| anyhow!("it lacks {name}"))?;
@@ -492,7 +495,10 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         chunks.try_into().map_err(|_| anyhow!("its {name} has another length"))
     }
     fn u64s<const N: usize>(name: &str, data: &[u8]) -> Result<[u64; N]> {
-        Ok(eights(name, data)?.map(u64::from_le_bytes))
+        let counts = eights(name, data)?.map(u64::from_le_bytes);
+        // Each can go on being counted.
+        ensure!(counts.iter().all(|&count| count < 1 << 63), "its {name} counts beyond 2⁶³");
+        Ok(counts)
     }
     fn f64s<const N: usize>(name: &str, data: &[u8]) -> Result<[f64; N]> {
         Ok(eights(name, data)?.map(f64::from_le_bytes))
@@ -532,7 +538,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         alpha,
         failure: None,
     };
-    ensure!(total_reward.is_finite() && number < u64::MAX / 2, "its episode is none");
+    ensure!(total_reward.is_finite(), "its episode is none");
     let observation = f32s("observation")?;
     let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
     let sizes = [observation.len(), actions];
@@ -550,6 +556,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Pendulum;
     use std::cell::Cell;
 
     fn manifest(step: u64) -> Manifest {
@@ -572,5 +579,65 @@ mod tests {
         .expect("the one before is there");
         assert_eq!((step, problem.as_deref()), (9, Some("the last checkpoint is damaged (of another length)")));
         assert!(last_good_in_training(|| Ok(manifest(10)), present(11)).is_err());
+    }
+
+    /// The error that a run meets whose checkpoint says something else, with checksums that fit.
+    fn error(name: &str, actions: usize, change: impl FnOnce(&mut TrainerState, &mut Entry)) -> String {
+        let place = std::env::temp_dir().join(format!("soft-actor-critic-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&place);
+        let hidden = || vec![2];
+        let config =
+            Config { policy_hidden: hidden(), critic_hidden: hidden(), replay_capacity: 300, ..Config::default() };
+        let run = RunDirectory::create(Some(&place), "pendulum", &config, None)
+            .expect("the temporary directory can be written");
+        let mut trainer = Trainer::new(|| Box::new(Pendulum::new()), config.clone()).expect("it is valid");
+        let mut files = MetricsFiles::create(&run, &config).expect("it can be written");
+        let mut checkpoints = Checkpoints::create(&run, "cpu", 1).expect("it can be written");
+        checkpoints.save(&mut trainer, &mut files).expect("it can be written");
+        let mut state = trainer.save().expect("it is on the CPU");
+        let mut manifest = checkpoints.manifest.clone().expect("it was just written");
+        change(&mut state, &mut manifest.current);
+        let text = config_file::to_toml("pendulum", &config).expect("it has a TOML form");
+        let bytes = state_to_bytes(&state, &files.position(), actions, &text, "cpu").expect("it is small");
+        fs::write(checkpoints.state_file(0), &bytes).expect("it can be written");
+        manifest.current.state = Checked::of(&bytes);
+        checkpoints.put(manifest).expect("it can be written");
+        drop(checkpoints);
+        let error = Checkpoints::open(&run, &config).map(drop).expect_err("it says something else");
+        fs::remove_dir_all(place).expect("it was just written");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn counts_that_cannot_go_on_are_refused() {
+        type Change = fn(&mut TrainerState);
+        let changes: [(&str, Change); 4] = [
+            ("steps", |state| state.updates = u64::MAX),
+            ("steps", |state| state.env_steps = u64::MAX),
+            ("episode", |state| state.episode.length = u64::MAX),
+            ("learner.count.updates", |state| state.learner.counts[0].1 = u64::MAX),
+        ];
+        for (name, change) in changes {
+            let error = error("counts", 1, |state, _| change(state));
+            assert!(error.contains(&format!("its {name} counts beyond")), "{error}");
+        }
+    }
+
+    /// A number of actions alone would ask for as much memory.
+    #[test]
+    fn actions_that_the_policy_does_not_have_are_refused() {
+        for actions in [2, 1 << 31] {
+            let error = error("actions", actions, |_, _| ());
+            assert!(error.contains("its policy has another shape"), "{error}");
+        }
+    }
+
+    #[test]
+    fn transitions_that_are_yet_to_come_are_refused() {
+        let more = |_: &mut TrainerState, entry: &mut Entry| {
+            entry.replay.insert(0, Checked { bytes: 1 << 40, crc32: 0 });
+        };
+        let error = error("more", 1, more);
+        assert!(error.contains("it names transitions that are yet to come"), "{error}");
     }
 }

@@ -64,14 +64,18 @@ pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
         };
         let mut table: toml::Table = text.parse().map_err(explain)?;
         let (format, version) = FORMAT;
+        // A text of several lines is shown in one.
+        let shown = |value: toml::Value| value.to_string().replace('\n', " ");
         if let Some(other) = table.remove(format)
             && other.as_integer() != Some(version)
         {
+            let other = shown(other);
             bail!("it is of format {other}, not {version}; use the version of `sac` that wrote it");
         }
         if let Some(written_for) = table.remove(ENVIRONMENT)
             && written_for.as_str() != Some(environment)
         {
+            let written_for = shown(written_for);
             bail!("it was written for the environment {written_for}, not \"{environment}\"; mend or remove that line");
         }
         Config::deserialize(table).map_err(|error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))
@@ -132,6 +136,8 @@ mod tests {
             ("alpha = \"high\"", "neither auto nor a number"),
             ("alpha = []", "expected a number or the word"),
             ("format = 2", "it is of format 2, not 1"),
+            ("format = \"a\\nb\"", "it is of format"),
+            ("environment = \"a\\nb\"", "written for the environment"),
             ("environment = \"cart\"", "written for the environment \"cart\""),
         ] {
             let message = format!("{:#}", parse(text, "pendulum").expect_err("it is wrong"));

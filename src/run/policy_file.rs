@@ -65,11 +65,8 @@ pub fn load(path: &Path) -> Result<(String, Actor), Error> {
 }
 
 fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let (_, header) = SafeTensors::read_metadata(bytes)?;
-    let metadata = header.metadata().as_ref().context("it has no metadata")?;
+    let (file, metadata) = tensors_file::parse(bytes, FORMAT)?;
     let text = |key: &str| metadata.get(key).map(String::as_str).with_context(|| format!("its metadata lack {key}"));
-    ensure!(text("format")? == FORMAT, "its format is {:?}, not {FORMAT:?}", text("format")?);
     let activation = match text("activation")? {
         "relu" => Activation::Relu,
         "tanh" => Activation::Tanh,
@@ -210,7 +207,7 @@ fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Mlp>,
     let layer = |name: &str| -> Result<(Array2<f32>, Vec<f32>)> {
         let (shape, weight) = tensor(&format!("{name}.weight"), 2)?;
         let (_, bias) = tensor(&format!("{name}.bias"), 1)?;
-        ensure!(bias.len() == shape[0] && shape[0] > 0, "the weight and bias of {name} do not fit each other");
+        ensure!(bias.len() == shape[0] && !weight.is_empty(), "the weight and bias of {name} do not fit each other");
         Ok((Array2::from_shape_vec((shape[0], shape[1]), weight)?, bias))
     };
     let depth = |trunk: &str| (0..).take_while(|l| file.tensor(&format!("{trunk}.{l}.weight")).is_ok()).count();
@@ -326,5 +323,25 @@ mod tests {
         let end = infinite.len();
         infinite[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
         assert!(parse(&infinite).is_err());
+    }
+
+    #[test]
+    fn a_policy_of_no_observation_is_refused() {
+        let heads = ["mean", "log_std"].into_iter().flat_map(|head| {
+            let weight = Tensor::f32(format!("{head}.weight"), vec![2, 0], &[]);
+            [weight, Tensor::f32(format!("{head}.bias"), vec![2], &[0.0; 2])]
+        });
+        let metadata = metadata("pendulum", &plain(&[]));
+        let empty = tensors_file::to_bytes(&heads.collect::<Vec<_>>(), &metadata).expect("the names differ");
+        let message = parse(&empty).expect_err("it looks at nothing").to_string();
+        assert!(message.contains("the weight and bias of mean do not fit each other"), "{message}");
+    }
+
+    #[test]
+    fn a_name_of_two_lines_is_told_in_one() {
+        let header = r#"{"a\nb":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        let message = parse(&bytes).expect_err("it has no such data").to_string();
+        assert!(message.contains("`a b`"), "{message}");
     }
 }

@@ -1,8 +1,8 @@
 //! Named tensors and metadata as safetensors: the same bytes for the same content.
 
-use anyhow::{Context, Result};
-use safetensors::tensor::{Dtype, TensorView};
-use std::collections::BTreeMap;
+use anyhow::{Context, Result, anyhow, ensure};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
 
 /// A tensor to be written.
 pub struct Tensor {
@@ -39,6 +39,21 @@ impl Tensor {
 /// The numbers of a tensor of `f32`.
 pub fn f32s(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
+}
+
+/// The tensors of a file, and its metadata.
+///
+/// # Errors
+/// If it is damaged or of another format than `format`.
+pub fn parse<'a>(bytes: &'a [u8], format: &str) -> Result<(SafeTensors<'a>, HashMap<String, String>)> {
+    // The library names tensors as they are, be it over several lines.
+    let explain = |error: SafeTensorError| anyhow!("{}", error.to_string().replace('\n', " "));
+    let file = SafeTensors::deserialize(bytes).map_err(explain)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(explain)?;
+    let metadata = header.metadata().clone().context("it has no metadata")?;
+    let found = metadata.get("format").context("its metadata lack format")?;
+    ensure!(found == format, "its format is {found:?}, not {format:?}");
+    Ok((file, metadata))
 }
 
 /// The file.
