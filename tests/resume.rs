@@ -113,6 +113,7 @@ fn kill_and_resume(begin: impl Fn(&Path) -> Command, out: &Path, duration: Durat
         }
         assert_eq!(output.status.code(), None, "run {seed} fails: {}", text(&output.stderr));
         kills += 1;
+        assert!(kills < 1000, "run {seed} does not come to its end");
         begun = out.join("checkpoint/manifest").exists();
         if !begun {
             before_the_first_checkpoint += 1;
