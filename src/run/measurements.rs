@@ -24,13 +24,20 @@ impl Measurements {
         Ok(Self::parse(&text))
     }
 
-    /// Rows of another length than the heading, as one that is just being written, are left out.
+    /// Rows that no run writes are left out: of another length than the heading, as one that is just being written, or of
+    /// an earlier step than the one before; and so are numbers that no picture can show.
     fn parse(text: &str) -> Self {
         let mut lines = text.lines();
         let names: Vec<_> = lines.next().unwrap_or_default().split(',').map(str::to_string).collect();
-        let number = |cell: &str| cell.parse().ok().filter(|value: &f64| value.is_finite());
-        let rows = lines.map(|line| line.split(',').map(number).collect::<Vec<_>>());
-        let rows = rows.filter(|row| row.len() == names.len() && row[0].is_some()).collect();
+        let number = |cell: &str| cell.parse().ok().filter(|value: &f64| value.abs() <= 1e30);
+        let mut rows: Vec<Vec<Option<f64>>> = Vec::new();
+        for line in lines {
+            let row: Vec<_> = line.split(',').map(number).collect();
+            let last_step = rows.last().map_or(Some(0.0), |row| row[0]);
+            if row.len() == names.len() && row[0].is_some() && row[0] >= last_step {
+                rows.push(row);
+            }
+        }
         Self { names, rows }
     }
 
@@ -52,7 +59,8 @@ mod tests {
 
     #[test]
     fn empty_cells_and_broken_rows_are_left_out() {
-        let table = Measurements::parse("step,a,b\n1,,2\n2,3,\n3,NaN,4\n,5,5\n4,5\n5,6,7\n6,8");
+        let table =
+            Measurements::parse("step,a,b\n-1,1,1\n1,,2\n2,3,\n3,NaN,4\n,5,5\n4,5\n1,1,1\n5,6,7\n6,8\n1e300,1,1");
         assert_eq!(table.points("a"), [(2.0, 3.0), (5.0, 6.0)]);
         assert_eq!(table.points("b"), [(1.0, 2.0), (3.0, 4.0), (5.0, 7.0)]);
         assert_eq!(table.points("c"), []);
