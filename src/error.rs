@@ -44,7 +44,8 @@ pub enum Error {
         /// What was to be done.
         problem: String,
     },
-    /// Files that are damaged, of another version, of another run or of something else, or already there.
+    /// What is in files, or is to be put into them: damaged, of another version, of another run or of something else, already
+    /// there, impossible to draw.
     Files(String),
 }
 
@@ -78,7 +79,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What happens on the way to files is told with its circumstances; here it becomes one of the errors above.
+/// What happens on the way to files is told with its circumstances; here it becomes one of the errors above. Those that are
+/// not about files, or configurations in them, stay what they are.
 #[cfg(feature = "program")]
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {

@@ -194,6 +194,7 @@ fn resume(args: &ResumeArgs) -> Outcome {
         if trainer.is_finished() {
             // It may have been killed while it took away what the last checkpoint leaves behind.
             checkpoints.finish().map_err(Failure::work)?;
+            tell_of_picture(plot::save_curve(&run, trainer.config()), &run, &progress);
             progress.say(&format!("it is finished; give it more --steps, or evaluate it: sac eval {place}"));
             return Ok(());
         }
@@ -243,6 +244,14 @@ fn make_trainer(
     Ok((trainer, place.expect("a trainer has a learner")))
 }
 
+/// Without the picture in its directory nothing of a run is lost, so that a failure is told and no more.
+fn tell_of_picture(drawn: Result<(), Error>, run: &RunDirectory, progress: &Progress) {
+    if let Err(error) = drawn {
+        let path = run.path().display();
+        progress.say(&format!("{error}; the run itself is saved, draw it elsewhere with: sac plot {path}"));
+    }
+}
+
 /// How training ended when nothing failed.
 enum End {
     /// With an evaluation at the last step.
@@ -285,33 +294,45 @@ impl Session<'_> {
             policy_is_lost = saved.is_err();
             let checkpointed = if matches!(ended, Ok(End::Interrupted)) { self.checkpoint() } else { Ok(()) };
             let written = self.files.write_rest(steps, elapsed, self.trainer.last_metrics());
+            if let Ok(Some(row)) = &written {
+                self.progress.row(row);
+            }
             if ended.is_ok() {
-                saved.and(checkpointed).and(written).map_err(Failure::work)?;
+                saved.and(checkpointed).and(written.map(drop)).map_err(Failure::work)?;
             }
         }
-        let drawn = plot::save_curve(&self.run, self.trainer.config());
+        let seconds = self.files.since_the_beginning(elapsed).as_secs_f64();
+        let (progress, config) = (&self.progress, self.trainer.config().clone());
+        let end = |status: &str, evaluation: Option<&Evaluation>| {
+            let drawn = plot::save_curve(&self.run, &config);
+            // Where more has failed than a picture, that is told alone.
+            if status != "failed" {
+                tell_of_picture(drawn, &self.run, progress);
+            }
+            progress.event(&json!({
+                "event": "end", "status": status, "run": self.run.path(), "step": steps, "seconds": seconds,
+                "evaluation": evaluation.map(to_json),
+            }));
+        };
         let path = self.run.path().display();
         let evaluation = match ended {
             Ok(End::Evaluated(evaluation)) => Some(evaluation),
             Ok(End::NotEvaluated) => None,
             Ok(End::Interrupted) => {
-                self.progress
-                    .say(&format!("interrupted at step {steps}; the run is saved, go on with: sac resume {path}"));
+                progress.say(&format!("interrupted at step {steps}; the run is saved, go on with: sac resume {path}"));
+                end("interrupted", None);
                 return Err(Failure::Interrupted);
             }
             Err(error) => {
+                end("failed", None);
                 let policy = if policy_is_lost { ", its policy the one saved last" } else { "" };
                 let context = format!("training stopped, {path} holds the run until then{policy}");
                 return Err(Failure::Work(error.context(context)));
             }
         };
-        let seconds = self.files.since_the_beginning(elapsed).as_secs_f64();
-        let path = path.to_string();
-        drawn.and_then(|()| self.checkpoint()).and_then(|()| self.checkpoints.finish()).map_err(Failure::work)?;
-        let progress = &self.progress;
-        progress.event(&json!({
-            "event": "end", "run": path, "step": steps, "seconds": seconds, "evaluation": evaluation.as_ref().map(to_json),
-        }));
+        let last = self.checkpoints.save(&mut self.trainer, &mut self.files);
+        last.and_then(|()| self.checkpoints.finish()).map_err(Failure::work)?;
+        end("finished", evaluation.as_ref());
         progress.say(&format!("{steps} steps in {seconds:.1} s"));
         if let Some(evaluation) = evaluation {
             progress.say(&format!("deterministic policy: {}", progress::describe(&evaluation)));
@@ -468,10 +489,16 @@ fn plot(args: &PlotArgs) -> Result<()> {
     for path in &args.paths {
         let listed = list(path)?;
         anyhow::ensure!(!listed.is_empty(), "{} holds no runs; name a run, or a directory of runs", path.display());
-        for summary in listed {
-            runs.push(plot::Run::open(&summary.path)?);
+        for summary in &listed {
+            match plot::Run::open(&summary.path) {
+                Ok(run) => runs.push(run),
+                // One that has just begun does not keep the others from being drawn.
+                Err(error) if listed.len() > 1 => progress::print_note(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
+    anyhow::ensure!(!runs.is_empty(), "none of these runs has a return to draw; wait for the end of an episode");
     let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
     match args.out.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => write_new(&args.out, svg.as_bytes()),

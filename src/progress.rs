@@ -138,7 +138,7 @@ impl Progress {
 
     /// One event for a script, which is told nothing else.
     pub fn event(&self, event: &Value) {
-        if self.log == Log::Json && !self.quiet {
+        if self.log == Log::Json {
             // Nobody is left to be told if standard output is gone.
             let _ = writeln!(stdout(), "{event}");
         }
@@ -177,6 +177,11 @@ pub fn print(text: &str) -> Result<()> {
 /// Writes an error as one line.
 pub fn print_error(message: &str) {
     write_line(&format!("error: {message}"));
+}
+
+/// Writes what a user should know as one line.
+pub fn print_note(message: &str) {
+    write_line(message);
 }
 
 fn write_line(line: &str) {

@@ -483,6 +483,37 @@ fn ctrl_c_saves_the_run() {
     scratch.evaluate("run --episodes 2");
 }
 
+/// A picture that cannot be drawn costs a run nothing else.
+#[test]
+fn a_run_ends_without_its_picture() {
+    let scratch = Scratch::new("no-picture");
+    scratch.succeed(&format!("{TINY} --quiet --out run"));
+    fs::remove_file(scratch.path("run/curve.svg")).expect("it was just drawn");
+    fs::create_dir(scratch.path("run/curve.svg")).expect("nothing is there");
+    let output = scratch.sac("resume run --steps 400");
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.contains("curve.svg cannot be written"), "{message}");
+    assert!(message.contains("the run itself is saved"), "{message}");
+    assert!(scratch.succeed("runs run").contains("finished"));
+    fs::remove_dir(scratch.path("run/curve.svg")).expect("it is empty");
+    scratch.succeed("resume run --quiet");
+    assert!(scratch.path("run/curve.svg").is_file(), "a finished run is drawn where it was not");
+}
+
+/// What stands in the place of the event file, and is none, stays.
+#[test]
+fn a_file_that_holds_no_events_is_not_overwritten() {
+    let scratch = Scratch::new("events");
+    scratch.succeed(&format!("{TINY} --quiet --out run"));
+    scratch.write("run/events.out.tfevents.sac", "notes");
+    let output = scratch.sac("resume run --steps 400");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("move it away"));
+    assert_eq!(scratch.read("run/events.out.tfevents.sac"), b"notes");
+    fs::remove_file(scratch.path("run/events.out.tfevents.sac")).expect("it is there");
+    scratch.succeed("resume run --steps 400 --quiet");
+}
+
 /// Progress for scripts says what `metrics.csv` says, and nothing else is on standard output.
 #[test]
 fn progress_is_told_to_scripts() {
@@ -498,6 +529,7 @@ fn progress_is_told_to_scripts() {
         (&"pendulum".into(), &"run".into(), &300.into())
     );
     assert_eq!((&end["step"], &end["evaluation"]["episodes"]), (&300.into(), &100.into()));
+    assert_eq!(end["status"], "finished");
     assert!(!of_kind("note").is_empty());
     for heading in ["step", "episode", "episode_return", "evaluation_return", "critic_loss", "entropy", "alpha"] {
         let told: Vec<_> = of_kind("row").iter().map(|row| row[heading].as_f64().unwrap_or(f64::NAN)).collect();
@@ -510,6 +542,10 @@ fn progress_is_told_to_scripts() {
             "{heading}: {told:?}, {written:?}"
         );
     }
+    let failed = scratch.sac(&format!("{TINY} --alpha 1e30 --log json --out failed"));
+    let told = text(&failed.stdout);
+    let last = told.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok()).expect("it is JSON");
+    assert_eq!((failed.status.code(), &last["event"], &last["status"]), (Some(1), &"end".into(), &"failed".into()));
     let resumed = scratch.succeed("resume run --steps 400 --log json");
     assert!(resumed.lines().any(|line| line.contains("\"begin\"") && line.contains("\"step\":300")), "{resumed}");
 }
@@ -540,6 +576,7 @@ fn runs_are_drawn() {
         ("plot nothing", "cannot be read"),
         ("plot runs/a-1/checkpoint", "holds no runs"),
         ("plot runs/a-1 without --out both.svg", ""),
+        ("plot runs/a-1 runs/../runs/a-1 --out twice.svg", ""),
     ] {
         let output = scratch.sac(arguments);
         let message = text(&output.stderr);
@@ -551,7 +588,14 @@ fn runs_are_drawn() {
         );
         assert!(message.contains(problem), "{arguments}: {message}");
     }
+    assert!(!text(&scratch.read("twice.svg")).contains("runs)"), "the same run twice is one run");
     scratch.write("runs/b<&/metrics.csv", "step,episode_return\n");
     let output = scratch.sac("plot runs --out again.svg");
-    assert!(output.status.code() == Some(2) && text(&output.stderr).contains("no return to draw yet"));
+    assert!(output.status.success() && text(&output.stderr).contains("no return to draw"));
+    assert_eq!(scratch.sac("plot runs/b<& --out alone.svg").status.code(), Some(2));
+    scratch.write("runs/a-1/config.toml", "format = 2\n");
+    for command in ["runs runs/a-1", "plot runs/a-1 --out other.svg"] {
+        let output = scratch.sac(command);
+        assert!(output.status.code() == Some(2) && text(&output.stderr).contains("format 2"), "{command}");
+    }
 }

@@ -25,6 +25,9 @@ for column, tag in tags.items():
     assert [event.step for event in shown] == list(cells.step), column
     assert [event.value for event in shown] == list(cells[column].astype("float32")), column
 assert numpy.allclose([event.value for event in events.Scalars("speed/seconds")], timings.seconds, atol=6e-4)
+assert list(timings.seconds) == sorted(timings.seconds)
+assert numpy.isclose(timings.steps_per_second.iloc[-1] * seconds, 1000, rtol=0.05)
+assert events.summary_metadata["config"].plugin_data.plugin_name == "text"
 assert 'environment = "pendulum"' in events.Tensors("config")[0].tensor_proto.string_val[0].decode()
 assert events.file_version == 2.0 and returns[-1][0] == 1000
 assert policy.metadata()["action_low"] == "-2" and policy.get_tensor("mean.weight").shape == (1, 32)

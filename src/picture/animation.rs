@@ -27,9 +27,9 @@ pub struct Film {
 /// If the environment cannot be drawn, or the episode fails as an evaluation would.
 ///
 /// # Panics
-/// If a number in `film` is 0. It never returns if the environment never ends the episode.
+/// If `fps` is not from 1 to 50, or `width` is 0. It never returns if the environment never ends the episode.
 pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8>, Error> {
-    assert!(film.fps > 0 && film.width > 0, "a film has frames and they have pixels");
+    assert!((1..=50).contains(&film.fps) && film.width > 0, "a film has frames and they have pixels");
     actor.fits(env)?;
     let bounds = env.action_bounds();
     let height = (f32::from(film.width) * height(&bounds) / SCENE).round() as u16;

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::rng::{Philox, Stream};
-use crate::run::{Measurements, RunDirectory, config_file, whole_file};
+use crate::run::{Measurements, RunDirectory, whole_file};
 use anyhow::Context;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -59,7 +59,9 @@ impl Run {
         if run.has_returns() {
             Ok(run)
         } else {
-            Err(Error::Files(format!("{shown} has no return to draw yet; wait for the end of its first episode")))
+            Err(Error::Files(format!(
+                "{shown} has no return to draw; wait for the end of its first episode, or leave it out"
+            )))
         }
     }
 
@@ -69,13 +71,13 @@ impl Run {
 
     /// What runs of one group have in common: everything but the seed, and how long and safely they are trained.
     fn group(&self) -> Result<String, Error> {
-        let common = Config { seed: 0, steps: 1, checkpoint_every: 0, ..self.config.clone() };
-        config_file::to_toml(self.directory.environment(), &common)
+        self.directory.config_text(&Config { seed: 0, steps: 1, checkpoint_every: 0, ..self.config.clone() })
     }
 
     fn name(&self) -> String {
         let path = std::path::absolute(self.directory.path()).unwrap_or_default();
-        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        // There are characters that no SVG may hold.
+        path.file_name().unwrap_or_default().to_string_lossy().replace(char::is_control, "?")
     }
 }
 
@@ -126,7 +128,8 @@ pub fn run(run: &Run) -> Result<String, Error> {
     Ok(svg)
 }
 
-/// Several runs: for each group of those that differ in their seeds alone, the mean return and its 95 % bootstrap interval.
+/// Several runs: for each group of those that differ in their seeds alone, the mean return and its 95 % bootstrap interval,
+/// which for fewer than five runs is little more than their range. Of runs with the same seed the longest counts.
 ///
 /// # Errors
 /// If they cannot be drawn.
@@ -134,9 +137,16 @@ pub fn groups(runs: &[Run]) -> Result<String, Error> {
     let mut groups: Vec<(String, Vec<&Run>)> = Vec::new();
     for run in runs {
         let key = run.group()?;
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, group)) => group.push(run),
-            None => groups.push((key, vec![run])),
+        let at = groups.iter().position(|(known, _)| *known == key).unwrap_or(groups.len());
+        if at == groups.len() {
+            groups.push((key, Vec::new()));
+        }
+        let group = &mut groups[at].1;
+        match group.iter_mut().find(|known| known.config.seed == run.config.seed) {
+            // The same seed is the same run, as far as it goes.
+            Some(known) if known.measured.last_step() < run.measured.last_step() => *known = run,
+            Some(_) => {}
+            None => group.push(run),
         }
     }
     let all_have = |column| runs.iter().all(|run| !run.measured.points(column).is_empty());
@@ -163,7 +173,8 @@ pub fn groups(runs: &[Run]) -> Result<String, Error> {
     {
         let area = SVGBackend::with_string(&mut svg, (900, 500)).into_drawing_area();
         area.fill(&WHITE).context(PROBLEM)?;
-        let note = if runs.len() > groups.len() { ": mean and its 95 % bootstrap interval" } else { "" };
+        let note =
+            if groups.iter().any(|(_, group)| group.len() > 1) { ": mean and its 95 % bootstrap interval" } else { "" };
         panel(&area, &format!("{title}{note}"), Some("return"), &lines, last_step)?;
         area.present().context(PROBLEM)?;
     }
@@ -316,5 +327,46 @@ fn short(value: f64) -> String {
         size if size >= 10_000.0 => scaled(1e3, "k"),
         size if size >= 0.01 => scaled(1.0, ""),
         _ => format!("{value:.0e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_are_averaged_where_all_of_them_are() {
+        let one = vec![(0.0, 1.0), (10.0, 3.0), (30.0, 3.0)];
+        let other = vec![(5.0, 4.0), (15.0, 6.0), (20.0, 7.0)];
+        let (mean, band) = mean_and_band(&[one.clone(), other]);
+        assert_eq!(mean, [(5.0, 3.0), (10.0, 4.0), (15.0, 4.5), (20.0, 5.0)]);
+        assert_eq!(band, [(5.0, 2.0, 4.0), (10.0, 3.0, 5.0), (15.0, 3.0, 6.0), (20.0, 3.0, 7.0)]);
+        assert_eq!(mean_and_band(std::slice::from_ref(&one)), (one.clone(), vec![]));
+        assert_eq!(mean_and_band(&[one, vec![(40.0, 1.0)]]).0, []);
+    }
+
+    /// The mean of n values has a standard deviation of σ/√n, and 95 % of a normal distribution lie within 1.96 of them.
+    #[test]
+    fn the_interval_holds_the_middle_of_the_means() {
+        let values: Vec<f64> = (0..100).map(f64::from).collect();
+        let (low, high) = bootstrap_interval(&values);
+        let half = 1.96 * (9999.0_f64 / 12.0 / 100.0).sqrt();
+        assert!((low - (49.5 - half)).abs() < 1.0 && (high - (49.5 + half)).abs() < 1.0, "{low} to {high}");
+        assert_eq!(bootstrap_interval(&[2.0, 2.0]), (2.0, 2.0));
+    }
+
+    #[test]
+    fn long_curves_are_thinned_and_short_ones_are_not() {
+        let line = |n: usize| (0..n).map(|i| (i as f64, 2.0 * i as f64)).collect::<Vec<_>>();
+        assert_eq!(thinned(&line(POINTS)), line(POINTS));
+        let thin = thinned(&line(POINTS + 1));
+        assert_eq!((thin.len(), thin[0], thin[200]), (201, (0.5, 1.0), (400.0, 800.0)));
+        assert_eq!(thinned(&[]), []);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let shown = [0.0, 1e-17, 0.004, 0.5, -1234.0, 10_000.0, 250_000.0, 1e6, -2.5e6].map(short);
+        assert_eq!(shown, ["0", "0", "4e-3", "0.5", "-1234", "10k", "250k", "1M", "-2.5M"]);
     }
 }

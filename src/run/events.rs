@@ -4,19 +4,19 @@
 //! of them; the data are one `Event` of TensorBoard's protocol buffers. The checksums are CRC-32C, rotated and moved by a
 //! constant, so that a record that itself contains checksums does not defeat them.
 
-use super::RunDirectory;
 use super::metrics::Row;
+use super::{RunDirectory, config_file};
 use crate::config::Config;
-use crate::run::config_file;
 use anyhow::{Context, Result};
 use crc::{CRC_32_ISCSI, Crc};
 use prost::{Message, Oneof};
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 static CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+const VERSION: &str = "brain.Event:2";
 /// The number that stands for a tensor of strings.
 const STRINGS: i32 = 7;
 
@@ -120,14 +120,19 @@ impl EventsFile {
                 bytes => bytes?,
             };
             let kept = length_until(&bytes, last_step);
+            // Each file begins with the length of the same record, if not even that is torn.
+            let start = record(&event(0, What::FileVersion(VERSION.into())));
+            if !bytes.iter().zip(&start[..12]).all(|(one, other)| one == other) {
+                return Err(io::Error::new(ErrorKind::InvalidData, "what is there is of something else; move it away"));
+            }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
             file.set_len(kept as u64)?;
-            Ok::<_, std::io::Error>((file, kept == 0))
+            Ok((file, kept == 0))
         };
         let (file, is_new) = open().with_context(|| format!("{} cannot be written", path.display()))?;
         let mut events = Self { path, file };
         if is_new {
-            events.append(0, What::FileVersion("brain.Event:2".into()))?;
+            events.append(0, What::FileVersion(VERSION.into()))?;
         }
         let toml = config_file::to_toml(run.environment(), config)?;
         let strings = vec![format!("```toml\n{toml}```\n").into_bytes()];
@@ -139,6 +144,14 @@ impl EventsFile {
         };
         events.append(last_step, What::Summary(Summary { values: vec![text] }))?;
         Ok(events)
+    }
+
+    /// Sees to it that the file is on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().with_context(|| format!("{} cannot be written", self.path.display()))
     }
 
     /// Adds a row, as one event.
@@ -156,12 +169,17 @@ impl EventsFile {
     }
 
     fn append(&mut self, step: u64, what: What) -> Result<()> {
-        // A clock before 1970 is wrong, and so is what it shows.
-        let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let event = Event { wall_time, step: step as i64, what: Some(what) };
-        let record = record(&event.encode_to_vec());
-        self.file.write_all(&record).with_context(|| format!("{} cannot be written", self.path.display()))
+        self.file
+            .write_all(&record(&event(step, what)))
+            .with_context(|| format!("{} cannot be written", self.path.display()))
     }
+}
+
+/// An event of this moment.
+fn event(step: u64, what: What) -> Vec<u8> {
+    // A clock before 1970 is wrong, and so is what it shows.
+    let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    Event { wall_time, step: step as i64, what: Some(what) }.encode_to_vec()
 }
 
 /// What TensorBoard shows a column under.
@@ -221,6 +239,14 @@ mod tests {
 
     fn event(step: i64) -> Vec<u8> {
         record(&Event { wall_time: 1.0, step, what: None }.encode_to_vec())
+    }
+
+    #[test]
+    fn every_column_is_shown_in_a_group() {
+        let columns = Row::EMPTY.cells().map(|(column, _)| column).into_iter();
+        for column in columns.chain(Row::EMPTY.timing().map(|(column, _)| column)) {
+            assert!(tag(column).contains('/'), "{column}");
+        }
     }
 
     /// The check value of CRC-32C, masked as TensorFlow's documentation says.

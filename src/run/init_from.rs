@@ -64,6 +64,7 @@ impl InitFrom {
                 let seen = checkpoint::look(&run, &config, with_replay)?;
                 Source::Run(Box::new(Other { environment, config, bounds: actor.bounds().clone(), seen }))
             } else {
+                ensure!(path.is_file(), "{shown} is no file; give --init-from a run directory or a .safetensors file");
                 let unreadable =
                     || format!("{shown} cannot be read; give --init-from a run directory or a .safetensors file");
                 let bytes = fs::read(path).with_context(unreadable)?;

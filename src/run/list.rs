@@ -1,6 +1,6 @@
 //! What runs there are, and how they do.
 
-use super::{Measurements, RunDirectory, checkpoint};
+use super::{CONFIG, Measurements, RunDirectory, checkpoint};
 use crate::error::Error;
 use anyhow::Context;
 use std::fs;
@@ -33,8 +33,10 @@ impl Summary {
 /// # Errors
 /// If the directory cannot be read.
 pub fn list(directory: &Path) -> Result<Vec<Summary>, Error> {
-    if let Some(run) = summarize(directory) {
-        return Ok(vec![run]);
+    // What is wrong with the run that was asked for is told; others are passed over.
+    if directory.join(CONFIG).exists() {
+        RunDirectory::open(directory)?;
+        return Ok(summarize(directory).into_iter().collect());
     }
     let shown = directory.display();
     let entries =

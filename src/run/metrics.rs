@@ -60,7 +60,7 @@ impl Row {
     }
 
     /// The row without anything in it.
-    const EMPTY: Self = Self { step: 0, episode: None, evaluation: None, means: None, seconds: 0.0 };
+    pub(super) const EMPTY: Self = Self { step: 0, episode: None, evaluation: None, means: None, seconds: 0.0 };
 }
 
 /// The files of measurements. Each row reaches the system when it is written, so an interrupted run loses none.
@@ -184,21 +184,22 @@ impl MetricsFiles {
         Position { metrics: self.metrics.content, last: self.last, last_step: self.last_step }
     }
 
-    /// Sees to it that `metrics.csv` is on the disk.
+    /// Sees to it that what a resumed run goes on from is on the disk.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn sync(&self) -> Result<(), Error> {
         let unwritable = || format!("{} cannot be written", self.metrics.path.display());
-        Ok(self.metrics.file.sync_data().with_context(unwritable)?)
+        self.metrics.file.sync_data().with_context(unwritable)?;
+        Ok(self.events.sync()?)
     }
 
-    /// Adds a last row where a run ends between two rows, with the means of the losses since.
+    /// Adds a last row where a run ends between two rows, with the means of the losses since, and returns it.
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn write_rest(&mut self, step: u64, elapsed: Duration, metrics: Metrics) -> Result<(), Error> {
-        if step > self.last_step { self.write(step, elapsed, None, None, metrics).map(drop) } else { Ok(()) }
+    pub fn write_rest(&mut self, step: u64, elapsed: Duration, metrics: Metrics) -> Result<Option<Row>, Error> {
+        (step > self.last_step).then(|| self.write(step, elapsed, None, None, metrics)).transpose()
     }
 
     /// Adds a row to each table: at `step`, after `elapsed`, with the episode that ended there, the evaluation made

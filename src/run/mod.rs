@@ -112,7 +112,8 @@ impl RunDirectory {
         })
     }
 
-    fn config_text(&self, config: &Config) -> Result<String, Error> {
+    /// What `config.toml` says for a configuration.
+    pub(crate) fn config_text(&self, config: &Config) -> Result<String, Error> {
         Ok(self.heading.clone() + &config_file::to_toml(&self.environment, config)?)
     }
 
