@@ -428,9 +428,13 @@ fn to_json(evaluation: &Evaluation) -> serde_json::Value {
 /// `sac render`
 fn render(args: &RenderArgs) -> Outcome {
     let (environment, mut actor, mut env) = load_agent(&args.path).map_err(Failure::input)?;
+    let out = args.out.clone().unwrap_or_else(|| format!("{environment}.gif").into());
+    if out.exists() {
+        // An episode takes its time.
+        return Err(Failure::Input(taken(&out)));
+    }
     let film = Film { seed: args.seed, stochastic: args.stochastic, fps: args.fps, width: args.size };
     let gif = picture::record(&mut actor, &mut *env, film).map_err(Failure::work)?;
-    let out = args.out.clone().unwrap_or_else(|| format!("{environment}.gif").into());
     write_new(&out, &gif).map_err(Failure::input)
 }
 
@@ -450,12 +454,16 @@ fn export(args: &ExportArgs) -> Result<()> {
     write_new(&out, &bytes)
 }
 
+fn taken(out: &Path) -> anyhow::Error {
+    anyhow!("{} is there already; choose another file with --out", out.display())
+}
+
 /// Writes a result to a file that must not be there yet, whole or not at all, and says so.
 fn write_new(out: &Path, bytes: &[u8]) -> Result<()> {
     let shown = out.display();
     let write = |mut file: File| file.write_all(bytes).inspect_err(|_| drop(std::fs::remove_file(out)));
     File::create_new(out).and_then(write).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => anyhow!("{shown} is there already; choose another file with --out"),
+        ErrorKind::AlreadyExists => taken(out),
         _ => anyhow!("{shown} cannot be written ({error}); choose another file with --out"),
     })?;
     print(&format!("{shown}\n"))
@@ -500,9 +508,10 @@ fn plot(args: &PlotArgs) -> Result<()> {
     }
     anyhow::ensure!(!runs.is_empty(), "none of these runs has a return to draw; wait for the end of an episode");
     let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
-    match args.out.extension().and_then(|extension| extension.to_str()) {
-        Some("svg") => write_new(&args.out, svg.as_bytes()),
-        Some("png") => write_new(&args.out, &picture::to_png(&svg)?),
+    let extension = args.out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    match extension.as_str() {
+        "svg" => write_new(&args.out, svg.as_bytes()),
+        "png" => write_new(&args.out, &picture::to_png(&svg)?),
         _ => anyhow::bail!("{} is no name of a picture; let it end in .svg or .png", args.out.display()),
     }
 }
