@@ -115,7 +115,6 @@ impl Checkpoints {
             let folder = run.file(FOLDER);
             let path = folder.join(MANIFEST);
             let shown = run.path().display();
-            config.validate()?;
             ensure!(
                 path.exists(),
                 "{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere"
@@ -388,6 +387,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
 
 /// Loads the state that an entry of the manifest names.
 fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<State> {
+    config.validate()?;
     let path = state_file(&run.file(FOLDER), entry.step);
     let bytes = entry.state.read(&path)?;
     let mut state =
@@ -411,7 +411,8 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
 fn load_replay(folder: &Path, entry: &Entry, state: &State, config: &Config) -> Result<Replay> {
     let (&TrainerState { steps, preloaded, .. }, [o, a]) = (&state.state, state.sizes);
     let capacity = config.replay_rows_with(preloaded);
-    let pushed = steps.checked_add(preloaded).context("its number of transitions is none")?;
+    let pushed = steps.checked_add(preloaded).filter(|&pushed| pushed < 1 << 63);
+    let pushed = pushed.context("its number of transitions is none")?;
     let pushed = usize::try_from(pushed)?;
     let first = pushed - pushed.min(capacity);
     let width = 2 * o + a + 2;
@@ -599,7 +600,7 @@ mod tests {
         change(&mut state, &mut manifest.current);
         let text = config_file::to_toml("pendulum", &config).expect("it has a TOML form");
         let bytes = state_to_bytes(&state, &files.position(), actions, &text, "cpu").expect("it is small");
-        fs::write(checkpoints.state_file(0), &bytes).expect("it can be written");
+        fs::write(checkpoints.state_file(manifest.current.step), &bytes).expect("it can be written");
         manifest.current.state = Checked::of(&bytes);
         checkpoints.put(manifest).expect("it can be written");
         drop(checkpoints);
@@ -630,6 +631,16 @@ mod tests {
             let error = error("actions", actions, |_, _| ());
             assert!(error.contains("its policy has another shape"), "{error}");
         }
+    }
+
+    #[test]
+    fn transitions_beyond_counting_are_refused() {
+        let more = |state: &mut TrainerState, entry: &mut Entry| {
+            (state.steps, state.preloaded) = (1, (1 << 63) - 1);
+            entry.step = 1;
+        };
+        let error = error("preloaded", 1, more);
+        assert!(error.contains("its number of transitions is none"), "{error}");
     }
 
     #[test]
