@@ -29,7 +29,7 @@ struct Input<'a> {
 
 /// Transitions in a replay file.
 const SEGMENT: u64 = 1 << 16;
-/// A state or replay file is not made longer than this.
+/// A replay file is not made longer than this.
 const LONGEST: u64 = 4 << 20;
 
 struct Base {
@@ -70,7 +70,10 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
     checkpoints.save(&mut trainer, &mut files).expect("it can be written");
     let read = |name: &str| fs::read(place.join(name)).expect("it was just written");
     Base {
-        state: Pieces::of(&read("checkpoint/state-20.safetensors")),
+        state: Pieces::of(&read("checkpoint/state-20.safetensors"))
+            // What a memory that began empty leaves out.
+            .changed(&[Change::Add("preloaded", Number::Any(0))])
+            .1,
         metrics: read(MetricsFiles::METRICS),
         config: read("config.toml"),
         place,
@@ -95,13 +98,14 @@ fn write(input: &Input) {
     let (state, pieces) = state.changed(&input.state);
     let number = |name| pieces.data(name).and_then(|data| Some(u64::from_le_bytes(*data.first_chunk()?)));
     let step = number("steps").unwrap_or(20);
+    let pushed = step.saturating_add(number("preloaded").unwrap_or(0));
     write(folder.join(format!("state-{step}.safetensors")), &state);
 
     let observations = pieces.data("observation").map_or(0, |data| data.len() / 4) as u64;
     let actions = pieces.metadata("actions").and_then(|actions| actions.parse::<u64>().ok()).unwrap_or(1);
     let mut replay = Map::new();
-    for number in step.saturating_sub(8) / SEGMENT..step.div_ceil(SEGMENT) {
-        let rows = u128::from(step - number * SEGMENT).min(SEGMENT.into());
+    for number in pushed.saturating_sub(8) / SEGMENT..pushed.div_ceil(SEGMENT) {
+        let rows = u128::from(pushed - number * SEGMENT).min(SEGMENT.into());
         let length = rows * (2 * u128::from(observations) + u128::from(actions) + 2) * 4;
         let mut bytes = vec![1; length.min(LONGEST.into()) as usize];
         // The last transitions are those that are kept.
@@ -120,7 +124,7 @@ fn write(input: &Input) {
     let manifest = json!({"format": "soft-actor-critic checkpoint 1", "current": entry, "previous": Value::Null});
     let mut line = manifest.to_string().into_bytes();
     input.manifest.iter().for_each(|splice| splice.apply(&mut line));
-    let checksum = json!(Checked::of(&line))["crc32"].as_u64().expect("it has one");
+    let checksum = Checked::of(&line).crc32;
     write(folder.join("manifest"), &[&line, format!("\n{checksum:08x}\n").as_bytes()].concat());
 }
 

@@ -46,8 +46,8 @@ impl Number {
 pub enum Change<'a> {
     Tensor(u8, TensorChange<'a>),
     Remove(u8),
-    /// A name, and bytes.
-    Add(&'a str, &'a [u8]),
+    /// A tensor of one number.
+    Add(&'a str, Number),
     Metadata(u8, Text<'a>),
     MetadataRemove(u8),
     /// Of the text that tells the tensors; its length is told right.
@@ -166,9 +166,9 @@ impl Pieces {
     fn apply(&mut self, change: &Change) {
         let key = |key: u8| self.metadata.keys().cycle().nth(key.into()).cloned();
         match change {
-            &Change::Add(name, data) => {
-                let (name, data) = (name.into(), data.to_vec());
-                self.tensors.push(Tensor { name, dtype: "U8".into(), shape: vec![data.len() as u64], data });
+            &Change::Add(name, number) => {
+                let data = number.value().to_le_bytes().to_vec();
+                self.tensors.push(Tensor { name: name.into(), dtype: "U64".into(), shape: vec![1], data });
             }
             Change::Metadata(at, value) => {
                 let value = match value {
