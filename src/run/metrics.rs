@@ -176,7 +176,7 @@ impl MetricsFiles {
 
     /// How long the run has taken, after `elapsed` in this process.
     pub fn since_the_beginning(&self, elapsed: Duration) -> Duration {
-        self.before + elapsed
+        self.before.saturating_add(elapsed)
     }
 
     /// Where they stand.
