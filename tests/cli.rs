@@ -567,6 +567,11 @@ fn runs_are_drawn() {
     let all = text(&scratch.read("all.svg"));
     assert!(all.contains("a (2 runs)") && all.contains("b&lt;&amp;") && all.contains("95 % bootstrap"), "{all}");
 
+    scratch.succeed(&format!("{TINY} --quiet --seed 3 --init-from runs/a-1 --out begun-3"));
+    assert!(text(&scratch.read("begun-3/config.toml")).starts_with("# begun with --init-from \"runs/a-1\""));
+    scratch.succeed("plot runs/a-2 begun-3 --out begun.svg");
+    assert!(!text(&scratch.read("begun.svg")).contains("runs)"), "a run from scratch and another are not averaged");
+
     scratch.succeed("pendulum --hidden 8 --batch 16 --steps 300 --eval-every 0 --quiet --out without");
     scratch.succeed("plot without --out without.svg");
     for (arguments, problem) in [
