@@ -398,6 +398,7 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
     let same = Config { steps: config.steps, checkpoint_every: config.checkpoint_every, ..written };
     ensure!(same == *config, "it is of another configuration than config.toml; put back what was changed there");
     ensure!(state.state.steps == entry.step, "{} is of another step", path.display());
+    ensure!(counts_fit(&state), "{} counts what cannot have been", path.display());
     let [o, a] = state.sizes;
     ensure!((1..1 << 32).contains(&o) && (1..1 << 32).contains(&a), "it has {o} observation and {a} action dimensions");
     // What is no more than a number there must not ask for memory; the parameters show that there are so many actions.
@@ -405,6 +406,15 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
     ensure!(state.state.learner.get("policy").map(<[f32]>::len) == Some(parameters), "its policy has another shape");
     state.position.metrics = entry.metrics;
     Ok(state)
+}
+
+/// Whether no count is beyond the steps, or beyond the updates; such a one could go on beyond what can be read back.
+fn counts_fit(State { state, position: Position { last, last_step, .. }, .. }: &State) -> bool {
+    let &TrainerState { env_steps, steps, updates, episode: Episode { number, length, .. }, .. } = state;
+    let mut of_updates =
+        state.learner.counts.iter().map(|&(_, count)| count).chain([last.updates, last.policy_updates]);
+    [env_steps, updates, *last_step, length, number.saturating_sub(1)].iter().all(|&count| count <= steps)
+        && of_updates.all(|count| count <= updates)
 }
 
 /// Loads the replay memory that belongs to a state.
@@ -630,6 +640,22 @@ mod tests {
         for actions in [2, 1 << 31] {
             let error = error("actions", actions, |_, _| ());
             assert!(error.contains("its policy has another shape"), "{error}");
+        }
+    }
+
+    #[test]
+    fn counts_of_what_cannot_have_been_are_refused() {
+        type Change = fn(&mut TrainerState);
+        let changes: [Change; 5] = [
+            |state| state.learner.counts[0].1 = 1,
+            |state| state.updates = 1,
+            |state| state.env_steps = 1,
+            |state| state.episode.length = 1,
+            |state| state.episode.number = 2,
+        ];
+        for change in changes {
+            let error = error("beyond", 1, |state, _| change(state));
+            assert!(error.contains("counts what cannot have been"), "{error}");
         }
     }
 
