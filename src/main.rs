@@ -501,7 +501,7 @@ fn plot(args: &PlotArgs) -> Result<()> {
             match plot::Run::open(&summary.path) {
                 Ok(run) => runs.push(run),
                 // One that has just begun does not keep the others from being drawn.
-                Err(error) if listed.len() > 1 => progress::print_note(&error.to_string()),
+                Err(error) if listed.len() > 1 => progress::write_line(&error.to_string()),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -179,12 +179,8 @@ pub fn print_error(message: &str) {
     write_line(&format!("error: {message}"));
 }
 
-/// Writes what a user should know as one line.
-pub fn print_note(message: &str) {
-    write_line(message);
-}
-
-fn write_line(line: &str) {
+/// Writes a line to standard error.
+pub fn write_line(line: &str) {
     // Nobody is left to be told if standard error is gone.
     let _ = writeln!(stderr(), "{line}");
 }
