@@ -2,8 +2,9 @@
 
 use crate::env::{Bounds, CheckedEnv, Env, Step};
 use crate::error::Error;
+use crate::nn::Theta;
 use crate::rng::{Philox, Stream};
-use crate::sac::{Policy, PolicyWorkspace};
+use crate::sac::{Policy, PolicyPass};
 use ndarray::{Array2, ArrayView2};
 use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
@@ -12,9 +13,9 @@ use rand_distr::StandardNormal;
 #[derive(Clone, Debug)]
 pub struct Actor {
     policy: Policy,
-    theta: Vec<f32>,
+    theta: Theta<f32>,
     bounds: Bounds,
-    workspace: PolicyWorkspace<f32>,
+    pass: PolicyPass<f32>,
     action: Array2<f32>,
 }
 
@@ -27,7 +28,7 @@ impl Actor {
         assert_eq!(theta.len(), policy.parameters());
         assert_eq!(bounds.dimensions(), policy.action_size());
         let action = Array2::zeros((1, policy.action_size()));
-        Self { workspace: policy.workspace(1), policy, theta, bounds, action }
+        Self { pass: policy.pass(0..1), theta: policy.theta(&theta, false), policy, bounds, action }
     }
 
     /// The shape of the policy.
@@ -72,7 +73,7 @@ impl Actor {
     pub fn act(&mut self, observation: &[f32], noise: Option<&[f32]>, action: &mut [f32]) {
         let row = |values| ArrayView2::from_shape((1, <[f32]>::len(values)), values).expect("a slice is a row");
         let noise = noise.map(row);
-        self.policy.act(&self.theta, row(observation), noise, &mut self.workspace, self.action.view_mut());
+        self.policy.act(&self.theta, row(observation), noise, &mut self.pass, self.action.view_mut());
         self.bounds.scale(self.action.as_slice().expect("it is a single row"), action);
     }
 }

@@ -4,6 +4,7 @@ use crate::actor::{Actor, Evaluation, evaluate};
 use crate::config::Config;
 use crate::env::{Bounds, CheckedEnv, Env};
 use crate::error::Error;
+use crate::nn::threads;
 use crate::replay::{Replay, Transition};
 use crate::rng::{Philox, Stream};
 use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot};
@@ -326,5 +327,5 @@ pub fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) ->
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|_| Error::Threads { threads })?;
-    Ok(pool.install(work))
+    Ok(threads::run(&pool, work))
 }

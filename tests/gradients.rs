@@ -116,10 +116,12 @@ fn networks_over_parameters_and_inputs() {
 fn network_error(mlp: &Mlp, batch: usize, rng: &mut Philox) -> Option<f64> {
     let theta = random(rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
     let (x, c) = (random(rng, batch, mlp.inputs()), random(rng, batch, mlp.outputs()));
-    let (mut workspace, mut y) = (mlp.workspace(batch), c.clone());
+    let mut pass = mlp.pass(batch);
+    pass.d_y.view_mut().assign(&c);
     let mut loss = |theta: &[f64], x: ArrayView2<f64>| {
-        mlp.forward(theta, x, &mut workspace, y.view_mut());
-        (&y * &c).sum()
+        pass.x.view_mut().assign(&x);
+        mlp.forward(theta, &mut pass);
+        (&pass.y.view() * &c).sum()
     };
     let sides = |theta: &[f64], x: ArrayView2<f64>| {
         let mut sides = Sides::default();
@@ -134,16 +136,26 @@ fn network_error(mlp: &Mlp, batch: usize, rng: &mut Philox) -> Option<f64> {
 
     loss(&theta, x.view());
     let mut d_theta = vec![f64::NAN; theta.len()];
+    mlp.backward(&*theta, &mut pass);
+    mlp.gradient([&pass].into_iter(), &mut d_theta);
     let mut d_x = Array2::from_elem(x.dim(), f64::NAN);
-    mlp.backward(&theta, x.view(), c.view(), &mut workspace, Some(&mut d_theta), Some(d_x.view_mut()));
+    mlp.last_inputs_backward(&theta, &pass, d_x.view_mut());
 
-    // Either gradient alone is the same, and so are the last inputs alone.
-    let mut alone = vec![f64::NAN; theta.len()];
-    mlp.backward(&theta, x.view(), c.view(), &mut workspace, Some(&mut alone), None);
-    assert_eq!(alone, d_theta);
+    // The last inputs alone are the same, and so is the gradient over blocks of rows.
     let mut last_two = Array2::from_elem((batch, 2), f64::NAN);
-    mlp.backward(&theta, x.view(), c.view(), &mut workspace, None, Some(last_two.view_mut()));
+    mlp.last_inputs_backward(&theta, &pass, last_two.view_mut());
     assert!(relative_error(last_two.as_slice()?, &d_x.slice(s![.., 1..]).iter().copied().collect::<Vec<_>>()) < 1e-14);
+    let blocks = [0..batch / 2, batch / 2..batch].map(|rows| {
+        let mut block = mlp.pass(rows.len());
+        block.x.view_mut().assign(&x.slice(s![rows.clone(), ..]));
+        block.d_y.view_mut().assign(&c.slice(s![rows, ..]));
+        mlp.forward(&*theta, &mut block);
+        mlp.backward(&*theta, &mut block);
+        block
+    });
+    let mut in_blocks = vec![f64::NAN; theta.len()];
+    mlp.gradient(blocks.iter(), &mut in_blocks);
+    assert!(relative_error(&in_blocks, &d_theta) < 1e-14);
 
     let mut worst = relative_error(d_x.as_slice()?, &numeric_x);
     for range in tensors(mlp) {
@@ -488,9 +500,10 @@ fn the_plain_loops_agree_with_the_networks() {
     let mut rng = Philox::new(1, Stream::Init, 0);
     let theta = random(&mut rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
     let x = random(&mut rng, 9, 4);
-    let (mut y, mut workspace) = (Array2::zeros((9, 3)), mlp.workspace(9));
-    mlp.forward(&theta, x.view(), &mut workspace, y.view_mut());
+    let mut pass = mlp.pass(9);
+    pass.x.view_mut().assign(&x);
+    mlp.forward(&*theta, &mut pass);
     let plain = Sides::default().forward(&mlp, &theta, x.view());
-    assert!((&y - &plain).iter().all(|error| error.abs() < 1e-12));
+    assert!((&pass.y.view() - &plain).iter().all(|error| error.abs() < 1e-12));
     assert_eq!(weight(&mlp.layers()[1], &theta).dim(), (6, 5));
 }

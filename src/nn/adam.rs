@@ -2,6 +2,7 @@
 
 use super::real::Real;
 use super::simd::simd;
+use super::threads::join;
 
 /// Elements that one thread takes at a time.
 const CHUNK: usize = 1 << 13;
@@ -73,10 +74,7 @@ fn step_in_chunks<T: Real>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], f
     let (g, g_rest) = g.split_at(middle);
     let (m, m_rest) = m.split_at_mut(middle);
     let (v, v_rest) = v.split_at_mut(middle);
-    rayon::join(
-        || step_in_chunks(theta, g, m, v, factors),
-        || step_in_chunks(theta_rest, g_rest, m_rest, v_rest, factors),
-    );
+    join(|| step_in_chunks(theta, g, m, v, factors), || step_in_chunks(theta_rest, g_rest, m_rest, v_rest, factors));
 }
 
 simd! {

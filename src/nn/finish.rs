@@ -1,6 +1,7 @@
 //! What becomes of a product once its sums are complete: bias and activation on the way forward, the slope of the
 //! activation on the way back.
 
+use super::elementary::tanh;
 use super::real::Real;
 use super::simd::simd;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
@@ -97,7 +98,7 @@ simd! {
     fn add_bias_and_activate<T>(c: &mut [T], bias: &[T], activation: Option<Activation>) {
         match activation {
             Some(Activation::Relu) => c.iter_mut().zip(bias).for_each(|(c, &b)| *c = relu(*c + b)),
-            Some(Activation::Tanh) => c.iter_mut().zip(bias).for_each(|(c, &b)| *c = (*c + b).tanh()),
+            Some(Activation::Tanh) => c.iter_mut().zip(bias).for_each(|(c, &b)| *c = tanh(*c + b)),
             None => c.iter_mut().zip(bias).for_each(|(c, &b)| *c += b),
         }
     }

@@ -11,7 +11,9 @@
 use super::finish::Finish;
 use super::real::Real;
 use super::simd::simd;
+use super::threads::join;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+use std::ops::Range;
 
 /// What `SAC_GEMM` in the environment may ask for: the kernel with these registers, if the processor has them, or
 /// `matrixmultiply` alone. It is for comparing them; without it the widest registers are taken.
@@ -20,152 +22,247 @@ pub const CHOICES: [&str; 3] = ["avx512", "avx2", "portable"];
 /// A side of at most this many elements makes a product thin.
 const THIN: usize = 8;
 /// Columns of the result that [`thin_rows`] makes at a time.
-const COLUMNS: usize = 256;
-/// Partial sums that [`thin_dots`] keeps in registers.
+const COLUMNS: usize = 64;
+/// Partial sums of [`dot`].
 const LANES: usize = 32;
 /// Elements of B that are copied to the stack at a time where they do not lie as a loop wants them.
 const PANEL: usize = 2048;
-/// Fewest rows, and least work in multiplications, that are worth handing to another thread; the fewest columns are
-/// [`Real::block_columns`].
+/// Fewest rows and columns, and least work in multiplications, that are worth handing to another thread.
 const BLOCK_ROWS: usize = 256;
+const BLOCK_COLUMNS: usize = 64;
 const BLOCK_WORK: usize = 1 << 19;
 
-/// C ← A·B, finished as `finish` says; A is `[m, k]`, B is `[k, n]`, C is `[m, n]`, each of any strides, but the rows of a
-/// C to be finished, and those of what finishes it, must be contiguous.
-///
-/// # Panics
-/// If the shapes do not fit each other.
-pub fn product<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, c: ArrayViewMut2<T>, finish: Finish<T>) {
-    let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
-    assert_eq!(b.nrows(), k, "A is [{m}, {k}], so B must have {k} rows");
-    assert_eq!(c.dim(), (m, n), "A·B is [{m}, {n}], and so must C be");
-    finish.check(m, n);
-    in_blocks(a, b, c, finish);
+/// B of a product, `[k, n]`, of any strides, and perhaps the same as the kernel reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Factor<'a, T> {
+    /// B
+    pub matrix: ArrayView2<'a, T>,
+    /// What [`Real::pack`] has made of it.
+    pub panels: Option<&'a [T]>,
 }
 
-/// [`product`], block by block of C, in parallel. Few rows are divided by columns alone, because B, which is what has to
-/// be packed, is divided with them.
-fn in_blocks<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, c: ArrayViewMut2<T>, finish: Finish<T>) {
-    let (m, k, n, block_columns) = (a.nrows(), a.ncols(), b.ncols(), T::block_columns());
-    if m * k * n < 2 * BLOCK_WORK || m < 2 * BLOCK_ROWS && n < 2 * block_columns {
-        return block(a, b, c, finish);
-    }
-    if m >= 2 * BLOCK_ROWS {
-        let middle = m / BLOCK_ROWS / 2 * BLOCK_ROWS;
-        let ((a_1, a_2), (c_1, c_2)) = (a.split_at(Axis(0), middle), c.split_at(Axis(0), middle));
-        let (finish_1, finish_2) = (finish.rows(0..middle), finish.rows(middle..m));
-        rayon::join(|| in_blocks(a_1, b, c_1, finish_1), || in_blocks(a_2, b, c_2, finish_2));
-    } else {
-        let middle = n / block_columns / 2 * block_columns;
-        let ((b_1, b_2), (c_1, c_2)) = (b.split_at(Axis(1), middle), c.split_at(Axis(1), middle));
-        let (finish_1, finish_2) = (finish.columns(0..middle), finish.columns(middle..n));
-        rayon::join(|| in_blocks(a, b_1, c_1, finish_1), || in_blocks(a, b_2, c_2, finish_2));
+impl<'a, T> From<ArrayView2<'a, T>> for Factor<'a, T> {
+    fn from(matrix: ArrayView2<'a, T>) -> Self {
+        Self { matrix, panels: None }
     }
 }
 
-/// [`product`] by one thread.
-fn block<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, mut c: ArrayViewMut2<T>, finish: Finish<T>) {
-    let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
-    // The kernel is fast for few rows and at any depth, so only few columns are left to the loops.
-    if n > THIN && T::own_product(a, b, c.view_mut(), &finish) {
-        return;
+/// C ← A·B, or C ← C + A·B, and what comes with it.
+#[derive(Debug)]
+pub struct Product<'a, T> {
+    /// A, `[m, k]`, of any strides.
+    pub a: ArrayView2<'a, T>,
+    /// B, `[k, n]`.
+    pub b: Factor<'a, T>,
+    /// C, `[m, n]`, of any strides if nothing finishes it; else its rows, and those of what finishes it, are contiguous.
+    pub c: ArrayViewMut2<'a, T>,
+    /// Whether the product is added to C.
+    pub accumulate: bool,
+    /// `[n]`: the sums of B's columns overwrite them, or are added with the product.
+    pub column_sums: Option<&'a mut [T]>,
+    /// What is done to C in the end.
+    pub finish: Finish<'a, T>,
+}
+
+impl<'a, T: Real> Product<'a, T> {
+    /// Asserts that the shapes fit each other, and gives m, k and n.
+    pub(super) fn check(&self) -> [usize; 3] {
+        let (m, k, n) = (self.a.nrows(), self.a.ncols(), self.b.matrix.ncols());
+        assert_eq!(self.b.matrix.nrows(), k, "A is [{m}, {k}], so B must have {k} rows");
+        assert_eq!(self.c.dim(), (m, n), "A·B is [{m}, {n}], and so must C be");
+        assert!(self.column_sums.as_ref().is_none_or(|sums| sums.len() == n));
+        self.finish.check(m, n);
+        [m, k, n]
     }
-    // There are finishes that the kernel leaves to others.
-    let own = n > THIN && T::own_product(a, b, c.view_mut(), &Finish::Nothing);
-    if !(own || thin(a, b, c.view_mut()) || thin(b.t(), a.t(), c.view_mut().reversed_axes())) {
+
+    /// Those of the first rows of C, and those of the others.
+    fn split_rows(self, middle: usize) -> (Self, Self) {
+        let Self { a, b, c, accumulate, column_sums, finish } = self;
+        let (a_1, a_2) = a.split_at(Axis(0), middle);
+        let (finish_1, finish_2) = (finish.rows(0..middle), finish.rows(middle..c.nrows()));
+        let (c_1, c_2) = c.split_at(Axis(0), middle);
+        (
+            Self { a: a_1, b, c: c_1, accumulate, column_sums, finish: finish_1 },
+            Self { a: a_2, b, c: c_2, accumulate, column_sums: None, finish: finish_2 },
+        )
+    }
+
+    /// Those of the first columns of C, and those of the others; `middle` is a multiple of [`BLOCK_COLUMNS`].
+    fn split_columns(self, middle: usize) -> (Self, Self) {
+        let Self { a, b: Factor { matrix, panels }, c, accumulate, column_sums, finish } = self;
+        let (panels_1, panels_2) = panels.map(|panels| panels.split_at(middle * matrix.nrows())).unzip();
+        let (b_1, b_2) = matrix.split_at(Axis(1), middle);
+        let (sums_1, sums_2) = column_sums.map(|sums| sums.split_at_mut(middle)).unzip();
+        let (finish_1, finish_2) = (finish.columns(0..middle), finish.columns(middle..c.ncols()));
+        let (c_1, c_2) = c.split_at(Axis(1), middle);
+        let (b_1, b_2) = (Factor { matrix: b_1, panels: panels_1 }, Factor { matrix: b_2, panels: panels_2 });
+        (
+            Self { a, b: b_1, c: c_1, accumulate, column_sums: sums_1, finish: finish_1 },
+            Self { a, b: b_2, c: c_2, accumulate, column_sums: sums_2, finish: finish_2 },
+        )
+    }
+
+    /// Does it, in parallel where that is worth it. Few rows are divided by columns alone, because B, which may have to be
+    /// packed, is divided with them.
+    ///
+    /// # Panics
+    /// If the shapes do not fit each other.
+    pub fn run(mut self) {
+        let [m, k, n] = self.check();
+        if m * k * n < 2 * BLOCK_WORK {
+            return self.run_here();
+        }
+        let halves = if m >= 2 * BLOCK_ROWS {
+            self.split_rows(m / BLOCK_ROWS / 2 * BLOCK_ROWS)
+        } else if n >= 2 * BLOCK_COLUMNS {
+            self.split_columns(n / BLOCK_COLUMNS / 2 * BLOCK_COLUMNS)
+        } else {
+            return self.run_here();
+        };
+        join(|| halves.0.run(), || halves.1.run());
+    }
+
+    /// Does it on this thread.
+    fn run_here(&mut self) {
+        if T::own_product(self) {
+            return;
+        }
+        // There are finishes that the kernel leaves to others.
+        let finish = std::mem::replace(&mut self.finish, Finish::Nothing);
+        if !T::own_product(self) {
+            self.run_elsewhere();
+        }
+        finish.apply(self.c.view_mut());
+    }
+
+    /// Does it without the kernel, and without the finish.
+    fn run_elsewhere(&mut self) {
+        let (a, b, accumulate) = (self.a, self.b.matrix, self.accumulate);
+        if let Some(sums) = self.column_sums.as_deref_mut() {
+            if !accumulate {
+                sums.fill(T::zero());
+            }
+            b.rows().into_iter().for_each(|row| sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x));
+        }
+        let c = &mut self.c;
+        if thin(a, b, c.view_mut(), accumulate) || thin(b.t(), a.t(), c.view_mut().reversed_axes(), accumulate) {
+            return;
+        }
         let strides = |s: &[isize]| [s[0], s[1]];
         let c_strides = strides(c.strides());
         // SAFETY: pointers and strides come from three live views of shapes that fit each other, and C, being borrowed
         // mutably, overlaps neither A nor B.
         unsafe {
-            let (a, b) = ((a.as_ptr(), strides(a.strides())), (b.as_ptr(), strides(b.strides())));
-            T::gemm(m, k, n, a, b, (c.as_mut_ptr(), c_strides));
+            let (a_at, b_at) = ((a.as_ptr(), strides(a.strides())), (b.as_ptr(), strides(b.strides())));
+            T::gemm([a.nrows(), a.ncols(), b.ncols()], a_at, b_at, (c.as_mut_ptr(), c_strides), accumulate);
         }
     }
-    finish.apply(c);
+}
+
+/// C ← A·B, finished as `finish` says; see [`Product`].
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn product<'a, T: Real>(
+    a: ArrayView2<'a, T>,
+    b: impl Into<Factor<'a, T>>,
+    c: ArrayViewMut2<'a, T>,
+    finish: Finish<'a, T>,
+) {
+    Product { a, b: b.into(), c, accumulate: false, column_sums: None, finish }.run();
 }
 
 /// Does the product if a loop of this file fits its shape and the way its matrices lie; says whether it did.
-fn thin<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, c: ArrayViewMut2<T>) -> bool {
+fn thin<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, mut c: ArrayViewMut2<T>, accumulate: bool) -> bool {
     let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
-    match (a.to_slice(), b.to_slice()) {
-        (_, Some(b)) if m <= THIN || k <= THIN => thin_rows(a, b, c),
-        (_, None) if k <= THIN && k * n <= PANEL => {
-            let mut panel = [T::zero(); PANEL];
-            panel.iter_mut().zip(b).for_each(|(to, &from)| *to = from);
-            thin_rows(a, &panel[..k * n], c);
+    let dots = a.is_standard_layout() && (1..=THIN).contains(&n);
+    let rows = (m <= THIN || k <= THIN) && (b.is_standard_layout() || k * n <= PANEL);
+    if !(dots || rows) {
+        return false;
+    }
+    if !accumulate {
+        c.fill(T::zero());
+    }
+    let mut panel = [T::zero(); PANEL];
+    if dots {
+        let a = a.to_slice().expect("its layout is the standard one");
+        let depth = PANEL / n / LANES * LANES;
+        for (i, b) in b.axis_chunks_iter(Axis(0), depth).enumerate() {
+            let range = i * depth..i * depth + b.nrows();
+            if let Some(b) = b.t().to_slice() {
+                thin_dots((a, k), range, b, c.view_mut());
+            } else {
+                panel.iter_mut().zip(b.t()).for_each(|(to, &from)| *to = from);
+                thin_dots((a, k), range, &panel[..b.len()], c.view_mut());
+            }
         }
-        (Some(a), _) if n <= THIN => thin_dots(a, b, c),
-        _ => return false,
+    } else if let Some(b) = b.to_slice() {
+        thin_rows(a, b, c);
+    } else {
+        panel.iter_mut().zip(b).for_each(|(to, &from)| *to = from);
+        thin_rows(a, &panel[..k * n], c);
     }
     true
 }
 
 simd! {
-    /// C\[i, ·] ← Σₖ A\[i, k]·B\[k, ·]: adds up rows of B, which is given in row-major order.
+    /// C\[i, ·] ← C\[i, ·] + Σₖ A\[i, k]·B\[k, ·]: adds up rows of B, which is given in row-major order.
     fn thin_rows<T>(a: ArrayView2<T>, b: &[T], c: ArrayViewMut2<T>) {
         let (n, mut c) = (c.ncols(), c);
         for (a, mut c) in a.rows().into_iter().zip(c.rows_mut()) {
-            let mut first = 0;
-            while first < n {
+            for first in (0..n).step_by(COLUMNS) {
                 let width = COLUMNS.min(n - first);
                 let mut sums = [T::zero(); COLUMNS];
+                sums.iter_mut().zip(c.iter().skip(first)).for_each(|(sum, &c)| *sum = c);
                 let rows = a.iter().zip(b.chunks_exact(n).map(|b| &b[first..first + width]));
                 if width == COLUMNS {
-                    // A number known to the compiler is worth a loop of its own.
+                    // A number known to the compiler lets the sums stay in registers.
                     for (&x, b) in rows {
-                        (0..COLUMNS).for_each(|j| sums[j] += x * b[j]);
+                        for j in 0..COLUMNS {
+                            sums[j] += x * b[j];
+                        }
                     }
                 } else {
                     for (&x, b) in rows {
                         sums.iter_mut().zip(b).for_each(|(sum, &y)| *sum += x * y);
                     }
                 }
-                match c.as_slice_mut() {
-                    Some(c) => c[first..first + width].copy_from_slice(&sums[..width]),
-                    None => c.iter_mut().skip(first).zip(&sums).for_each(|(c, &sum)| *c = sum),
-                }
-                first += width;
+                c.iter_mut().skip(first).zip(&sums).for_each(|(c, &sum)| *c = sum);
             }
         }
     }
 }
 
 simd! {
-    /// C\[i, j] ← A\[i, ·] · B\[·, j]: inner products with the rows of A, which is given in row-major order.
-    fn thin_dots<T>(a: &[T], b: ArrayView2<T>, c: ArrayViewMut2<T>) {
-        let (k, n, mut c) = (b.nrows(), b.ncols(), c);
-        if n == 0 {
-            return;
-        }
-        let depth = PANEL / n / LANES * LANES;
-        let mut panel = [T::zero(); PANEL];
-        c.fill(T::zero());
-        for (p, b) in b.axis_chunks_iter(Axis(0), depth).enumerate() {
-            let depth_here = b.nrows();
-            panel.iter_mut().zip(b.t()).for_each(|(to, &from)| *to = from);
-            for (a, mut c) in a.chunks_exact(k).zip(c.rows_mut()) {
-                let a = &a[p * depth..][..depth_here];
-                for (b, c) in panel.chunks_exact(depth_here).zip(c.iter_mut()) {
-                    let mut sums = [T::zero(); LANES];
-                    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-                    let tail = a_chunks.remainder().iter().zip(b_chunks.remainder());
-                    for (a, b) in a_chunks.zip(b_chunks) {
-                        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (&x, &y))| *sum += x * y);
-                    }
-                    sums.iter_mut().zip(tail).for_each(|(sum, (&x, &y))| *sum += x * y);
-                    let mut half = LANES / 2;
-                    while half > 0 {
-                        for lane in 0..half {
-                            sums[lane] += sums[lane + half];
-                        }
-                        half /= 2;
-                    }
-                    *c += sums[0];
-                }
+    /// C\[i, j] ← C\[i, j] + A\[i, range] · B\[·, j]: inner products of rows of A, which come k elements apart, with the
+    /// columns of B, given in column-major order.
+    fn thin_dots<T>(a: (&[T], usize), range: Range<usize>, b: &[T], c: ArrayViewMut2<T>) {
+        let ((a, k), mut c) = (a, c);
+        for (a, mut c) in a.chunks_exact(k).zip(c.rows_mut()) {
+            let a = &a[range.clone()];
+            for (b, c) in b.chunks_exact(range.len()).zip(&mut c) {
+                *c += dot(a, b);
             }
         }
     }
+}
+
+/// Σ aᵢbᵢ by a number of partial sums, which are then added in pairs.
+#[inline(always)]
+fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    #[inline(always)]
+    fn halve<T: Real, const N: usize, const HALF: usize>(sums: [T; N]) -> [T; HALF] {
+        std::array::from_fn(|i| sums[i] + sums[i + HALF])
+    }
+    let mut sums = [T::zero(); LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter_mut().zip(a_rest.iter().zip(b_rest)).for_each(|(sum, (&x, &y))| *sum += x * y);
+    halve::<T, 2, 1>(halve::<T, 4, 2>(halve::<T, 8, 4>(halve::<T, 16, 8>(halve::<T, LANES, 16>(sums)))))[0]
 }
 
 #[cfg(test)]

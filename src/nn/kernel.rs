@@ -1,39 +1,52 @@
 //! The product of `f32` matrices for AVX-512 and for AVX2 with FMA, and the choice between them and `matrixmultiply`.
 //!
-//! C is made in tiles of a few rows and two registers of columns, whose sums stay in registers while k goes by. Each
+//! B is read in panels, of as many columns as a tile has: either it has been packed before, as weights are once a step, or
+//! it is packed on the way. C is made in tiles of a few rows and two registers of columns, whose sums stay in registers while k goes by. Each
 //! element of C is one chain of fused multiply-adds over k in ascending order, whichever tile it falls in and however wide
 //! a register is: wherever rows or columns are split, and on either kind of processor, the bits are the same.
 
-use super::finish::Finish;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use super::gemm::{Factor, Product};
+use ndarray::ArrayView2;
 
-/// Whether this processor has what [`product`] needs, and `SAC_GEMM=portable` in the environment does not forbid it.
-pub(super) fn available() -> bool {
+/// Does `product` if this processor, the way its matrices lie and its finish allow it; says whether they do.
+pub(super) fn product(product: &mut Product<f32>) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return x86::CHOSEN.is_some();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// C ← A·B, finished as `finish` says, if this processor, the way the matrices lie and `finish` allow it; says whether
-/// they do.
-///
-/// # Panics
-/// If the shapes do not fit each other.
-pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>, c: ArrayViewMut2<f32>, finish: &Finish<f32>) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return x86::CHOSEN.is_some_and(|kind| x86::product(kind, a, b, c, finish));
+    return x86::CHOSEN.is_some_and(|kind| x86::product(kind, product));
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (a, b, c, finish);
+        let _ = product;
         false
     }
 }
 
+/// Floats that [`pack`] writes for a B of `[k, n]`; none if nothing here would read them.
+pub(super) fn packed_len(k: usize, n: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    return x86::CHOSEN.map_or(0, |kind| x86::packed_len(kind, k, n));
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (k, n);
+        0
+    }
+}
+
+/// Writes B, of which rows or columns must be contiguous, as [`product`] reads it.
+///
+/// # Panics
+/// If `panels` is not as long as [`packed_len`] says.
+pub(super) fn pack(b: ArrayView2<f32>, panels: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kind) = *x86::CHOSEN {
+        return x86::pack(kind, b, panels);
+    }
+    assert!(panels.is_empty(), "nothing reads panels of {:?}", b.dim());
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{ArrayView2, ArrayViewMut2, Finish};
+    use super::{ArrayView2, Factor, Product};
     use crate::nn::Activation;
+    use crate::nn::finish::Finish;
     use ndarray::{ArrayBase, Axis, Ix2, RawData};
     use std::arch::x86_64::*;
     use std::cell::RefCell;
@@ -48,6 +61,18 @@ mod x86 {
     /// Registers of columns in a tile of a single row, where each has to wait for its own last sum; and in the panels of B
     /// that are packed together, because a row of B is read fastest in long pieces.
     const GROUP: usize = 8;
+    /// A C of at most this many columns is made of inner products, or as the transpose of a C of so few rows.
+    const NARROW: usize = 8;
+    /// With a k of at most this, little is done in a tile but to write it; so C is written row by row.
+    const SHALLOW: usize = 8;
+    /// With a k of at least this, there is so much to multiply that caches should be told what comes next.
+    const DEEP: usize = 128;
+    /// Partial sums of an inner product.
+    const PARTS: usize = 32;
+    /// Floats in a cache line.
+    const LINE: isize = 16;
+    /// Rows of A whose inner products are formed together.
+    const TOGETHER: usize = 4;
 
     /// A matrix by its first element, and the distances from one row to the next and from one column to the next.
     #[derive(Clone, Copy)]
@@ -78,9 +103,26 @@ mod x86 {
         Slope(*const f32, isize, Option<*const usize>),
     }
 
+    /// B by its elements, and, if it has been packed, by its panels.
+    #[derive(Clone, Copy)]
+    struct Right {
+        matrix: Matrix<*const f32>,
+        panels: Option<*const f32>,
+    }
+
+    /// C ← A·B or C ← C + A·B, and then `tail`; where there are `column_sums`, those of B overwrite them, or are added.
+    struct Task {
+        sizes: [usize; 3],
+        a: Matrix<*const f32>,
+        b: Right,
+        c: Matrix<*mut f32>,
+        accumulate: bool,
+        column_sums: Option<*mut f32>,
+        tail: Tail,
+    }
+
     /// [`multiply`] for one kind of processor.
-    type Multiply =
-        unsafe fn([usize; 3], Matrix<*const f32>, Matrix<*const f32>, Matrix<*mut f32>, Tail, &mut Packed) -> bool;
+    type Multiply = unsafe fn(&Task, &mut Packed) -> bool;
 
     /// [`tile`] for one kind of processor and one shape.
     type Tile = unsafe fn(&Job);
@@ -89,6 +131,8 @@ mod x86 {
     /// pointer comes with the distance from one row to the next; with A that of columns, if it is transposed.
     struct Job {
         depth: usize,
+        /// What should be in the second-level cache soon: a cache line for each step of k.
+        ahead: *const f32,
         width: usize,
         a: (*const f32, isize),
         b: (*const f32, isize),
@@ -144,6 +188,8 @@ mod x86 {
         unsafe fn keep_where_positive(self, h: Self) -> Self;
         /// self·b + c, rounded once.
         unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+        /// The sum of [`PARTS`] floats: the first half and the second are added, and so on with what is left.
+        unsafe fn sum(parts: &[Self]) -> f32;
         /// Writes the transpose of the `LANES` × `LANES` floats at `from`; each pointer comes with the distance between rows.
         unsafe fn transpose(from: (*const f32, isize), to: (*mut f32, isize));
     }
@@ -153,23 +199,22 @@ mod x86 {
         (
             $name:ident($vector:ty), $features:literal, $lanes:literal lanes, rows $($rows:literal)*,
             $zero:ident, $load:ident, $store:ident, $broadcast:ident, $add:ident, $mul_add:ident, $max:ident,
-            $keep:ident, $transpose:ident, $load_first:ident, $store_first:ident
+            $keep:ident, $transpose:ident, $load_first:ident, $store_first:ident, $sum:ident
         ) => {
             #[derive(Clone, Copy)]
             struct $name($vector);
 
             impl $name {
                 #[target_feature(enable = $features)]
-                unsafe fn multiply(
-                    sizes: [usize; 3],
-                    a: Matrix<*const f32>,
-                    b: Matrix<*const f32>,
-                    c: Matrix<*mut f32>,
-                    tail: Tail,
-                    packed: &mut Packed,
-                ) -> bool {
+                unsafe fn multiply(task: &Task, packed: &mut Packed) -> bool {
                     // SAFETY: the caller promises the same.
-                    unsafe { multiply::<Self>(sizes, a, b, c, tail, packed) }
+                    unsafe { narrow::<Self>(task, packed) || multiply::<Self>(task, packed) }
+                }
+
+                #[target_feature(enable = $features)]
+                unsafe fn pack(sizes: [usize; 2], b: Matrix<*const f32>, panels: *mut f32) {
+                    // SAFETY: the caller promises the same.
+                    unsafe { fill::<Self>(sizes, b, (panels, sizes[0]), None) }
                 }
 
                 #[target_feature(enable = $features)]
@@ -244,6 +289,11 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn sum(parts: &[Self]) -> f32 {
+                    unsafe { $sum(std::array::from_fn(|i| parts[i].0)) }
+                }
+
+                #[inline(always)]
                 unsafe fn transpose((from, from_step): (*const f32, isize), (to, to_step): (*mut f32, isize)) {
                     unsafe {
                         let mut rows = [$zero(); $lanes];
@@ -262,13 +312,13 @@ mod x86 {
     register! {
         Avx512(__m512), "avx512f", 16 lanes, rows 1 2 3 4 5 6 7 8 9 10 11 12,
         _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_fmadd_ps,
-        _mm512_max_ps, keep_16, transposed_16, load_first_16, store_first_16
+        _mm512_max_ps, keep_16, transposed_16, load_first_16, store_first_16, sum_16
     }
 
     register! {
         Avx2(__m256), "avx2,fma", 8 lanes, rows 1 2 3 4 5 6,
         _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_fmadd_ps,
-        _mm256_max_ps, keep_8, transposed_8, load_first_8, store_first_8
+        _mm256_max_ps, keep_8, transposed_8, load_first_8, store_first_8, sum_8
     }
 
     /// Panels of B, `[GROUP / REGISTERS, DEPTH, REGISTERS · LANES]`; they begin with a cache line, so that no load straddles
@@ -280,21 +330,40 @@ mod x86 {
         static PACKED: RefCell<Box<Packed>> = RefCell::new(Box::new(Packed([0.0; _])));
     }
 
+    /// [`super::packed_len`] for one of the [`kinds`].
+    pub(super) fn packed_len(kind: Kind, k: usize, n: usize) -> usize {
+        let panel = REGISTERS
+            * match kind {
+                Kind::Avx512 => Avx512::LANES,
+                Kind::Avx2 => Avx2::LANES,
+            };
+        k * n.next_multiple_of(panel)
+    }
+
+    /// [`super::pack`] for one of the [`kinds`].
+    pub(super) fn pack(kind: Kind, b: ArrayView2<f32>, panels: &mut [f32]) {
+        let (k, n) = b.dim();
+        assert_eq!(panels.len(), packed_len(kind, k, n));
+        let b = Matrix::new(b.as_ptr(), &b);
+        assert!(b.strides.contains(&1), "rows or columns of B are contiguous");
+        // SAFETY: `kind` has been found in the processor. B is a live view, and there are as many floats as its panels take.
+        unsafe {
+            match kind {
+                Kind::Avx512 => Avx512::pack([k, n], b, panels.as_mut_ptr()),
+                Kind::Avx2 => Avx2::pack([k, n], b, panels.as_mut_ptr()),
+            }
+        }
+    }
+
     /// [`super::product`] by one of the [`kinds`].
-    pub(super) fn product(
-        kind: Kind,
-        a: ArrayView2<f32>,
-        b: ArrayView2<f32>,
-        mut c: ArrayViewMut2<f32>,
-        finish: &Finish<f32>,
-    ) -> bool {
+    pub(super) fn product(kind: Kind, product: &mut Product<f32>) -> bool {
         let multiply: Multiply = match kind {
             Kind::Avx512 => Avx512::multiply,
             Kind::Avx2 => Avx2::multiply,
         };
-        let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
-        assert_eq!((b.nrows(), c.dim()), (k, (m, n)));
-        finish.check(m, n);
+        let [m, k, n] = product.check();
+        let Product { a, b: Factor { matrix: b, panels }, c, accumulate, column_sums, finish } = product;
+        assert!(panels.is_none_or(|panels| panels.len() == packed_len(kind, k, n)));
         let tail = match *finish {
             Finish::Nothing => Tail::Nothing,
             Finish::Bias(bias, None) => Tail::Bias(bias.as_ptr(), false),
@@ -305,36 +374,39 @@ mod x86 {
             }
             _ => return false,
         };
-        let (a, b) = (Matrix::new(a.as_ptr(), &a), Matrix::new(b.as_ptr(), &b));
-        let c = Matrix::new(c.as_mut_ptr(), &c);
+        let task = Task {
+            sizes: [m, k, n],
+            a: Matrix::new(a.as_ptr(), a),
+            b: Right { matrix: Matrix::new(b.as_ptr(), b), panels: panels.map(<[f32]>::as_ptr) },
+            c: Matrix::new(c.as_mut_ptr(), c),
+            accumulate: *accumulate,
+            column_sums: column_sums.as_mut().map(|sums| sums.as_mut_ptr()),
+            tail,
+        };
         // SAFETY: `kind` has been found in the processor. Pointers and strides are those of live views
-        // of the shapes checked above, of which C, being borrowed mutably, overlaps none.
-        PACKED.with_borrow_mut(|packed| unsafe {
-            // (A·B)ᵀ = Bᵀ·Aᵀ makes a C whose columns are contiguous one whose rows are.
-            multiply([m, k, n], a, b, c, tail, packed)
-                || matches!(tail, Tail::Nothing) && multiply([n, k, m], b.t(), a.t(), c.t(), tail, packed)
-        })
+        // of the shapes checked above, of which C and the sums, being borrowed mutably, overlap none.
+        PACKED.with_borrow_mut(|packed| unsafe { multiply(&task, packed) })
     }
 
-    /// C ← A·B, and then `tail`, if the rows of C, and the rows or columns of A and B, are contiguous; says whether so.
+    /// Does `task` if the rows of C, and the rows or columns of A and B, are contiguous, and column sums are asked of a B
+    /// whose rows are; says whether so.
     ///
     /// # Safety
-    /// A must be `[m, k]`, B `[k, n]` and C `[m, n]`, all within their allocations; C must overlap nothing else; `tail`
-    /// must fit C; and it must be compiled for, and run on, a processor that has such registers.
+    /// A must be `[m, k]`, B `[k, n]`, with panels as [`pack`] makes them if there are any, C `[m, n]` and the sums `[n]`, all
+    /// within their allocations; C and the sums must overlap nothing else; the tail must fit C; and it must be compiled
+    /// for, and run on, a processor that has such registers.
     #[inline(always)]
-    unsafe fn multiply<V: Register>(
-        [m, k, n]: [usize; 3],
-        a: Matrix<*const f32>,
-        b: Matrix<*const f32>,
-        c: Matrix<*mut f32>,
-        tail: Tail,
-        Packed(packed): &mut Packed,
-    ) -> bool {
+    unsafe fn multiply<V: Register>(task: &Task, Packed(packed): &mut Packed) -> bool {
+        let &Task { sizes: [m, k, n], a, b, c, accumulate, column_sums, tail } = task;
+        let Right { matrix: b, panels } = b;
         if c.strides[1] != 1 || !a.strides.contains(&1) || !b.strides.contains(&1) {
             return false;
         }
         let packed = packed.as_mut_ptr();
         let (a_transposed, b_transposed) = (a.strides[1] != 1, b.strides[1] != 1);
+        if b_transposed && column_sums.is_some() {
+            return false;
+        }
         let a_step = a.strides[usize::from(a_transposed)];
         let (tiles, one_row) = (&V::TILES[usize::from(a_transposed)], V::ONE_ROW[usize::from(a_transposed)]);
         let strips = m.div_ceil(V::ROWS);
@@ -348,44 +420,167 @@ mod x86 {
                 // SAFETY: `first + depth` ≤ k, `start + columns` ≤ n and, below, `column + width` ≤ `columns` and
                 // `row + rows` ≤ m, so all that is touched lies within the matrices that the caller vouches for.
                 unsafe {
-                    let job = |row: usize, column: usize, width: usize, b: (*const f32, isize)| Job {
+                    let job = |row: usize, column: usize, width: usize, b: (*const f32, isize), ahead| Job {
                         depth,
+                        ahead,
                         width,
                         a: (a.at.offset(row as isize * a.strides[0] + first as isize * a.strides[1]), a_step),
                         b,
                         c: (c.at.offset(row as isize * c.strides[0] + column as isize), c.strides[0]),
-                        accumulate: first > 0,
+                        accumulate: accumulate || first > 0,
                         tail: if last { tail.at(row, column) } else { Tail::Nothing },
                     };
                     let at = b.at.offset(first as isize * b.strides[0] + start as isize * b.strides[1]);
-                    if m == 1 && columns == group && !b_transposed {
-                        one_row(&job(0, start, columns, (at, b.strides[0])));
+                    let contiguous = !b_transposed && column_sums.is_none();
+                    if m == 1 && columns == group && contiguous {
+                        one_row(&job(0, start, columns, (at, b.strides[0]), at));
                         continue;
                     }
-                    let pack = b_transposed || strips >= SHARING || !columns.is_multiple_of(V::LANES);
-                    if b_transposed {
-                        transpose::<V>(depth, columns, (at, b.strides[1]), packed);
-                    } else if pack {
-                        copy::<V>(depth, columns, (at, b.strides[0]), packed);
-                    }
-                    for column in (0..columns).step_by(panel) {
-                        let width = panel.min(columns - column);
-                        let b = if pack {
-                            (packed.add(column * DEPTH).cast_const(), panel as isize)
-                        } else {
-                            (at.add(column), b.strides[0])
-                        };
-                        for strip in 0..strips {
-                            // The strips are as even as can be: a thin last one would leave the multipliers waiting.
-                            let row = strip * m / strips;
-                            let rows = (strip + 1) * m / strips - row;
-                            tiles[(width - 1) / V::LANES][rows - 1](&job(row, start + column, width, b));
+                    // The panels of these columns, and how many rows each of them has.
+                    let panels = match panels {
+                        Some(panels) => Some((panels.add(start * k + first * panel), k)),
+                        None if contiguous && strips < SHARING && columns.is_multiple_of(V::LANES) => None,
+                        None => {
+                            let sums = column_sums.map(|sums| (sums.add(start), accumulate || first > 0));
+                            fill::<V>([depth, columns], Matrix { at, ..b }, (packed, DEPTH), sums);
+                            Some((packed.cast_const(), DEPTH))
                         }
+                    };
+                    let panels_here = columns.div_ceil(panel);
+                    for i in 0..panels_here * strips {
+                        let (i, strip) =
+                            if k <= SHALLOW { (i % panels_here, i / panels_here) } else { (i / strips, i % strips) };
+                        let column = i * panel;
+                        let width = panel.min(columns - column);
+                        let b = match panels {
+                            Some((panels, rows)) => (panels.add(column * rows), panel as isize),
+                            None => (at.add(column), b.strides[0]),
+                        };
+                        // The strips are as even as can be: a thin last one would leave the multipliers waiting.
+                        let row = strip * m / strips;
+                        let rows = (strip + 1) * m / strips - row;
+                        // The first two strips bring the next panel, a line in each step of k.
+                        let ahead = b.0.wrapping_add((panel + strip.min(1) * LINE as usize) * depth);
+                        tiles[(width - 1) / V::LANES][rows - 1](&job(row, start + column, width, b, ahead));
                     }
                 }
             }
         }
         true
+    }
+
+    /// Does `task` if C is narrow, and nothing but a bias follows; says whether so.
+    ///
+    /// # Safety
+    /// As for [`multiply`].
+    #[inline(always)]
+    unsafe fn narrow<V: Register>(task: &Task, packed: &mut Packed) -> bool {
+        let &Task { sizes: [m, k, n], a, b: Right { matrix: b, .. }, c, accumulate, column_sums, tail } = task;
+        if n > NARROW || matches!(tail, Tail::Slope(..)) {
+            return false;
+        }
+        let at = |b: Matrix<*const f32>, p: usize, j: usize| {
+            b.at.wrapping_offset(p as isize * b.strides[0] + j as isize * b.strides[1])
+        };
+        let c_at = |i: usize, j: usize| c.at.wrapping_offset(i as isize * c.strides[0] + j as isize * c.strides[1]);
+        // SAFETY: all indices stay below m, k and n, and there is room for the k · n floats of B, or for `width` columns.
+        unsafe {
+            if a.strides[1] == 1 && k * n <= packed.0.len() {
+                // Column after column.
+                let columns = packed.0.as_mut_ptr();
+                if n > 1 || b.strides[0] != 1 {
+                    for (p, j) in (0..k).flat_map(|p| (0..n).map(move |j| (p, j))) {
+                        *columns.add(j * k + p) = *at(b, p, j);
+                    }
+                }
+                let rows = |first: usize| a.at.offset(first as isize * a.strides[0]);
+                let mut sums = [0.0; TOGETHER];
+                for j in 0..n {
+                    let column = if n > 1 || b.strides[0] != 1 { columns.add(j * k).cast_const() } else { b.at };
+                    for first in (0..m).step_by(TOGETHER) {
+                        let count = TOGETHER.min(m - first);
+                        match count {
+                            TOGETHER => sums = inner::<V, TOGETHER>(k, (rows(first), a.strides[0]), column),
+                            _ => (0..count).for_each(|i| {
+                                [sums[i]] = inner::<V, 1>(k, (rows(first + i), a.strides[0]), column);
+                            }),
+                        }
+                        for (i, sum) in sums[..count].iter().enumerate() {
+                            let sum = if accumulate { *c_at(first + i, j) + sum } else { *sum };
+                            *c_at(first + i, j) = match tail {
+                                Tail::Bias(bias, relu) => match sum + *bias.add(j) {
+                                    sum if relu && sum < 0.0 => 0.0,
+                                    sum => sum,
+                                },
+                                _ => sum,
+                            };
+                        }
+                    }
+                }
+            } else if matches!(tail, Tail::Nothing) && n == 1 && c.strides[0] == 1 {
+                let (a, b) = (b.t(), Right { matrix: a.t(), panels: None });
+                if !multiply::<V>(&Task { sizes: [n, k, m], a, b, c: c.t(), column_sums: None, ..*task }, packed) {
+                    return false;
+                }
+            } else if matches!(tail, Tail::Nothing) {
+                // As its transpose, by way of a matrix whose rows are contiguous.
+                const WIDTH: usize = 256;
+                let mut transposed = [0.0; NARROW * WIDTH];
+                for first in (0..m).step_by(WIDTH) {
+                    let width = WIDTH.min(m - first);
+                    let elements = || (0..width).flat_map(|i| (0..n).map(move |j| (i, j)));
+                    if accumulate {
+                        elements().for_each(|(i, j)| transposed[j * WIDTH + i] = *c_at(first + i, j));
+                    }
+                    let a = Matrix { at: a.at.offset(first as isize * a.strides[0]), ..a };
+                    let task = Task {
+                        sizes: [n, k, width],
+                        a: b.t(),
+                        b: Right { matrix: a.t(), panels: None },
+                        c: Matrix { at: transposed.as_mut_ptr(), strides: [WIDTH as isize, 1] },
+                        column_sums: None,
+                        ..*task
+                    };
+                    if !multiply::<V>(&task, packed) {
+                        return false;
+                    }
+                    elements().for_each(|(i, j)| *c_at(first + i, j) = transposed[j * WIDTH + i]);
+                }
+            } else {
+                return false;
+            }
+            if let Some(sums) = column_sums {
+                for j in 0..n {
+                    let sum = if accumulate { *sums.add(j) } else { 0.0 };
+                    *sums.add(j) = (0..k).fold(sum, |sum, p| sum + *at(b, p, j));
+                }
+            }
+        }
+        true
+    }
+
+    /// The inner products of `R` rows of A, `k` long and a step apart, with a column of B.
+    ///
+    /// # Safety
+    /// There must be as many floats, and the processor must have the registers.
+    #[inline(always)]
+    unsafe fn inner<V: Register, const R: usize>(k: usize, (a, step): (*const f32, isize), b: *const f32) -> [f32; R] {
+        let registers = PARTS / V::LANES;
+        // SAFETY: floats beyond k are not read, and zeros take their place.
+        unsafe {
+            let mut parts = [[V::zero(); PARTS / 8]; R];
+            for p in (0..k).step_by(PARTS) {
+                for v in 0..registers {
+                    let start = p + v * V::LANES;
+                    let b = V::load_first(b.wrapping_add(start), k.saturating_sub(start));
+                    for (i, parts) in parts.iter_mut().enumerate() {
+                        let a = a.wrapping_offset(i as isize * step).wrapping_add(start);
+                        parts[v] = V::load_first(a, k.saturating_sub(start)).mul_add(b, parts[v]);
+                    }
+                }
+            }
+            std::array::from_fn(|i| V::sum(&parts[i][..registers]))
+        }
     }
 
     impl Tail {
@@ -415,7 +610,7 @@ mod x86 {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     unsafe fn tile<V: Register, const R: usize, const N: usize, const TRANSPOSED: bool>(job: &Job) {
-        let &Job { depth, width, a: (a, a_step), b: (b, b_step), c: (c, c_step), accumulate, tail } = job;
+        let &Job { depth, ahead, width, a: (a, a_step), b: (b, b_step), c: (c, c_step), accumulate, tail } = job;
         // SAFETY: indices stay below R, `depth` and N · LANES, and those of C and of what fits it below `width`.
         unsafe {
             let h_row = |i: usize| match tail {
@@ -423,16 +618,26 @@ mod x86 {
                 _ => None,
             };
             let mut sums = [[V::zero(); N]; R];
-            for i in 0..R {
-                for v in 0..N {
-                    // C is not needed before the end, nor is h, and by then they should be in the cache.
-                    let c = c.offset(i as isize * c_step).add(v * V::LANES);
-                    _mm_prefetch::<_MM_HINT_ET0>(c.cast());
-                    if accumulate {
+            if accumulate {
+                for i in 0..R {
+                    for v in 0..N {
+                        let c = c.offset(i as isize * c_step).add(v * V::LANES);
                         sums[i][v] = V::load_first(c, width - v * V::LANES);
                     }
-                    if let Some(h) = h_row(i) {
-                        _mm_prefetch::<_MM_HINT_T0>(h.add(v * V::LANES).cast());
+                }
+            }
+            if depth >= DEEP {
+                // C is not needed before the end, nor is h, and by then they should be in the cache.
+                for i in 0..R {
+                    for v in 0..N {
+                        _mm_prefetch::<_MM_HINT_ET0>(c.offset(i as isize * c_step).add(v * V::LANES).cast());
+                    }
+                }
+                if let Tail::Slope(..) = tail {
+                    for i in 0..R {
+                        for v in 0..N {
+                            _mm_prefetch::<_MM_HINT_T0>(h_row(i).unwrap_unchecked().add(v * V::LANES).cast());
+                        }
                     }
                 }
             }
@@ -440,6 +645,10 @@ mod x86 {
                 let mut row = [V::zero(); N];
                 for v in 0..N {
                     row[v] = V::load(b.offset(p * b_step).add(v * V::LANES));
+                }
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_offset(p * LINE).cast());
+                if TRANSPOSED {
+                    _mm_prefetch::<_MM_HINT_T0>(a.wrapping_offset(p * a_step + LINE).cast());
                 }
                 for i in 0..R {
                     let at = if TRANSPOSED { p * a_step + i as isize } else { i as isize * a_step + p };
@@ -479,52 +688,92 @@ mod x86 {
         }
     }
 
-    /// Copies B, `[depth, columns]`, whose rows are contiguous and lie a step apart, to panels. What the last panel has
-    /// beyond is left as it is: it is multiplied, and then dropped.
+    /// Copies B, `[depth, columns]`, to panels of so many rows, the first `depth` of which are written. What the last panel
+    /// has beyond the columns is multiplied, and then dropped. If there are sums, those of the columns of B, whose rows must
+    /// then be contiguous, overwrite them or are added.
     ///
     /// # Safety
-    /// B must be so and fit the panels, and the processor must have the registers.
+    /// B's rows or columns must be contiguous, panels and sums must have room, and the processor must have the registers.
     #[inline(always)]
-    unsafe fn copy<V: Register>(depth: usize, columns: usize, (b, step): (*const f32, isize), packed: *mut f32) {
-        let panel = REGISTERS * V::LANES;
-        for p in 0..depth {
-            for column in (0..columns).step_by(panel) {
-                // SAFETY: p < `depth`, and columns stay below `columns`.
-                unsafe {
-                    let (from, to) = (b.offset(p as isize * step).add(column), packed.add(column * DEPTH + p * panel));
-                    if columns - column >= panel {
-                        for v in 0..REGISTERS {
-                            V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
+    unsafe fn fill<V: Register>(
+        [depth, columns]: [usize; 2],
+        b: Matrix<*const f32>,
+        (panels, rows): (*mut f32, usize),
+        sums: Option<(*mut f32, bool)>,
+    ) {
+        let (panel, group) = (REGISTERS * V::LANES, GROUP * V::LANES);
+        let to =
+            |p: usize, column: usize| panels.wrapping_add(column / panel * panel * rows + p * panel + column % panel);
+        if b.strides[1] != 1 {
+            for j in (0..columns).step_by(V::LANES) {
+                for p in (0..depth).step_by(V::LANES) {
+                    let (rows, width) = (V::LANES.min(depth - p), V::LANES.min(columns - j));
+                    // SAFETY: `p + rows` ≤ `depth` and `j + width` ≤ `columns`.
+                    unsafe {
+                        let from = b.at.offset(j as isize * b.strides[1]).add(p);
+                        if rows == V::LANES && width == V::LANES {
+                            V::transpose((from, b.strides[1]), (to(p, j), panel as isize));
+                        } else {
+                            for (p_here, j_here) in (0..rows).flat_map(|p| (0..width).map(move |j| (p, j))) {
+                                *to(p + p_here, j + j_here) = *from.offset(j_here as isize * b.strides[1]).add(p_here);
+                            }
                         }
-                    } else {
-                        to.copy_from_nonoverlapping(from, columns - column);
                     }
+                }
+            }
+            return;
+        }
+        for start in (0..columns).step_by(group) {
+            // SAFETY: registers begin before `columns`, and only what lies before it is read.
+            unsafe {
+                let from = b.at.add(start);
+                let sums = sums.map(|(sums, add)| (sums.add(start), add));
+                if columns - start >= group {
+                    copy::<V, GROUP>(depth, group, (from, b.strides[0]), |p, v| to(p, start + v * V::LANES), sums);
+                    continue;
+                }
+                for column in (start..columns).step_by(V::LANES) {
+                    let (from, width) = (b.at.add(column), columns - column);
+                    let sums = sums.map(|(sums, add)| (sums.add(column - start), add));
+                    copy::<V, 1>(depth, width, (from, b.strides[0]), |p, _| to(p, column), sums);
                 }
             }
         }
     }
 
-    /// Copies B, `[depth, columns]`, whose columns are contiguous and lie a step apart, to panels, as [`copy`] does.
+    /// Copies `N` registers of each of `depth` rows, which lie a step apart, to where `to` says for row and register, and
+    /// sums them up. Only the last register may reach beyond `width`.
     ///
     /// # Safety
-    /// As for [`copy`].
+    /// As for [`fill`].
     #[inline(always)]
-    unsafe fn transpose<V: Register>(depth: usize, columns: usize, (b, step): (*const f32, isize), packed: *mut f32) {
-        let panel = REGISTERS * V::LANES;
-        for j in (0..columns).step_by(V::LANES) {
-            for p in (0..depth).step_by(V::LANES) {
-                let (rows, width) = (V::LANES.min(depth - p), V::LANES.min(columns - j));
-                // SAFETY: `p + rows` ≤ `depth` and `j + width` ≤ `columns`.
-                unsafe {
-                    let from = b.offset(j as isize * step).add(p);
-                    let to = packed.add(j / panel * panel * DEPTH + p * panel + j % panel);
-                    if rows == V::LANES && width == V::LANES {
-                        V::transpose((from, step), (to, panel as isize));
-                    } else {
-                        for (p, j) in (0..rows).flat_map(|p| (0..width).map(move |j| (p, j))) {
-                            *to.add(p * panel + j) = *from.offset(j as isize * step).add(p);
-                        }
-                    }
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn copy<V: Register, const N: usize>(
+        depth: usize,
+        width: usize,
+        (from, step): (*const f32, isize),
+        to: impl Fn(usize, usize) -> *mut f32,
+        sums: Option<(*mut f32, bool)>,
+    ) {
+        let part = |v: usize| width - v * V::LANES;
+        // SAFETY: the caller promises the same.
+        unsafe {
+            let mut totals = [V::zero(); N];
+            if let Some((sums, true)) = sums {
+                for v in 0..N {
+                    totals[v] = V::load_first(sums.add(v * V::LANES), part(v));
+                }
+            }
+            for p in 0..depth {
+                for v in 0..N {
+                    let row = V::load_first(from.offset(p as isize * step).add(v * V::LANES), part(v));
+                    row.store(to(p, v));
+                    totals[v] = totals[v].add(row);
+                }
+            }
+            if let Some((sums, _)) = sums {
+                for v in 0..N {
+                    totals[v].store_first(sums.add(v * V::LANES), part(v));
                 }
             }
         }
@@ -544,6 +793,29 @@ mod x86 {
     unsafe fn store_first_16(x: __m512, to: *mut f32, count: usize) {
         // SAFETY: the caller promises the same.
         unsafe { _mm512_mask_storeu_ps(to, first_16(count), x) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn sum_16(parts: [__m512; PARTS / 16]) -> f32 {
+        let x = _mm512_add_ps(parts[0], parts[1]);
+        let upper = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b1110>(x, x));
+        sum_of_8(_mm256_add_ps(_mm512_castps512_ps256(x), upper))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn sum_8(parts: [__m256; PARTS / 8]) -> f32 {
+        let (lower, upper) = (_mm256_add_ps(parts[0], parts[2]), _mm256_add_ps(parts[1], parts[3]));
+        sum_of_8(_mm256_add_ps(lower, upper))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn sum_of_8(x: __m256) -> f32 {
+        let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
     }
 
     fn first_16(count: usize) -> u16 {
@@ -633,8 +905,9 @@ mod x86 {
 mod tests {
     use super::*;
     use crate::nn::Activation;
+    use crate::nn::finish::Finish;
     use crate::rng::{Philox, Stream};
-    use ndarray::{Array2, ShapeBuilder};
+    use ndarray::{Array2, Axis, ShapeBuilder, s};
     use ndarray_rand::{RandomExt, rand_distr::StandardNormal};
 
     fn matrix(rng: &mut Philox, rows: usize, columns: usize, transposed: bool) -> Array2<f32> {
@@ -643,10 +916,14 @@ mod tests {
         matrix
     }
 
-    /// Every layout and every finish, on every kind of register that this processor has, against one chain of fused
-    /// multiply-adds an element: bit for bit, so that nothing depends on how a product is split.
-    #[test]
-    fn products_have_the_bits_of_a_plain_loop() {
+    fn relaid(matrix: &Array2<f32>, transposed: bool) -> Array2<f32> {
+        let mut other = Array2::zeros(matrix.raw_dim().set_f(transposed));
+        other.assign(matrix);
+        other
+    }
+
+    /// The kinds of registers that this processor has; none only where that is allowed.
+    fn kinds() -> Vec<x86::Kind> {
         let kinds: Vec<_> = x86::kinds().collect();
         println!("registers: {kinds:?}");
         if kinds.is_empty() {
@@ -655,44 +932,113 @@ mod tests {
             );
             assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
         }
+        kinds
+    }
+
+    /// c + A·B as the kernel forms it: a chain of fused multiply-adds; but 32 of them, added in pairs, for an `inner` product,
+    /// which a narrow C is made of if the rows of A are contiguous, and no slope follows.
+    fn plain(a: &Array2<f32>, b: &Array2<f32>, c: &Array2<f32>, inner: bool) -> Array2<f32> {
+        let k = a.ncols();
+        Array2::from_shape_fn(c.dim(), |(i, j)| {
+            if !inner {
+                return (0..k).fold(c[[i, j]], |sum, p| a[[i, p]].mul_add(b[[p, j]], sum));
+            }
+            let part = |part| (part..k).step_by(32).fold(0.0, |sum, p| a[[i, p]].mul_add(b[[p, j]], sum));
+            let mut parts: Vec<f32> = (0..32).map(part).collect();
+            while parts.len() > 1 {
+                let upper = parts.split_off(parts.len() / 2);
+                parts.iter_mut().zip(upper).for_each(|(part, upper)| *part += upper);
+            }
+            c[[i, j]] + parts[0]
+        })
+    }
+
+    /// Every layout and every finish, B packed before and on the way, added to C or not, on every kind of register that
+    /// this processor has: bit for bit as [`plain`], so that nothing depends on how a product is split.
+    #[test]
+    fn products_have_the_bits_of_a_plain_loop() {
+        let kinds = kinds();
         let mut rng = Philox::new(0, Stream::Init, 0);
-        let sizes = [1, 2, 13, 16, 31, 67];
+        let sizes = [0, 1, 2, 13, 16, 31, 67];
         let all = sizes.into_iter().flat_map(|m| sizes.map(|k| sizes.map(|n| (m, k, n))).into_iter().flatten());
-        let large = [(128, 256, 64), (50, 257, 48), (37, 600, 101), (1, 300, 64), (1, 40, 333), (7, 3, 300)];
+        let large =
+            [(128, 256, 64), (50, 257, 48), (37, 600, 101), (1, 300, 64), (1, 40, 333), (7, 3, 300), (300, 70, 7)];
         for (m, k, n) in all.chain(large) {
             let (mut a, b) = (matrix(&mut rng, m, k, false), matrix(&mut rng, k, n, false));
             let (bias, hidden) = (matrix(&mut rng, 1, n, false), matrix(&mut rng, m + 3, n, false));
             let rows: Vec<usize> = (0..m).map(|i| (i * 7 + 2) % (m + 3)).collect();
-            a[[m / 2, k / 2]] = if n % 5 == 1 { f32::NAN } else { -0.0 };
-            let sum = Array2::from_shape_fn((m, n), |(i, j)| (0..k).fold(0.0, |s, p| a[[i, p]].mul_add(b[[p, j]], s)));
-            let biased = &sum + &bias;
-            let masked = |row_of: &dyn Fn(usize) -> usize| {
-                Array2::from_shape_fn((m, n), |(i, j)| if hidden[[row_of(i), j]] > 0.0 { sum[[i, j]] } else { 0.0 })
-            };
-            let bias = bias.as_slice().expect("a row");
-            let slope = |hidden, rows| Finish::Slope { hidden, rows, activation: Activation::Relu };
-            let finishes = [
-                (Finish::Nothing, sum.clone()),
-                (Finish::Bias(bias, None), biased.clone()),
-                (Finish::Bias(bias, Some(Activation::Relu)), biased.mapv(|x| if x < 0.0 { 0.0 } else { x })),
-                (slope(hidden.slice(ndarray::s![..m, ..]), None), masked(&|i| i)),
-                (slope(hidden.view(), Some(&rows)), masked(&|i| rows[i])),
-            ];
-            let cases = kinds.iter().flat_map(|&kind| (0..8).map(move |layout| (kind, layout)));
-            for ((kind, layout), (finish, expected)) in cases.flat_map(|case| finishes.iter().map(move |f| (case, f))) {
-                let relaid = |matrix: &Array2<f32>, transposed: bool| {
-                    let mut other = Array2::zeros(matrix.raw_dim().set_f(transposed));
-                    other.assign(matrix);
-                    other
-                };
+            if m * k > 0 {
+                a[[m / 2, k / 2]] = if n % 5 == 1 { f32::NAN } else { -0.0 };
+            }
+            let before = matrix(&mut rng, m, n, false);
+            let bias_slice = bias.as_slice().expect("a row");
+            let cases = kinds.iter().flat_map(|&kind| (0..32).map(move |layout| (kind, layout)));
+            for (kind, layout) in cases {
                 let (a, b) = (relaid(&a, layout & 1 > 0), relaid(&b, layout & 2 > 0));
-                let mut c = matrix(&mut rng, m, n, layout & 4 > 0);
-                if !x86::product(kind, a.view(), b.view(), c.view_mut(), finish) {
-                    assert!(layout & 4 > 0 && !matches!(finish, Finish::Nothing), "{kind:?}: {m} {k} {n} is refused");
-                    continue;
+                let (packed, accumulate) = (layout & 8 > 0, layout & 16 > 0);
+                let start = if accumulate { before.clone() } else { Array2::zeros((m, n)) };
+                let sum = plain(&a, &b, &start, n <= 8 && (layout & 1 == 0 || k <= 1 || m == 1));
+                let (biased, chain) = (&sum + &bias, plain(&a, &b, &start, false));
+                let masked = |row_of: &dyn Fn(usize) -> usize| {
+                    Array2::from_shape_fn(
+                        (m, n),
+                        |(i, j)| if hidden[[row_of(i), j]] > 0.0 { chain[[i, j]] } else { 0.0 },
+                    )
+                };
+                let mut panels = crate::nn::Aligned::zeros(x86::packed_len(kind, k, n));
+                if packed {
+                    x86::pack(kind, b.view(), &mut panels);
                 }
-                let same = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
-                assert!(c.iter().zip(expected).all(same), "{kind:?}: {m} {k} {n}, layout {layout}, {finish:?}");
+                let activation = Activation::Relu;
+                let relu = biased.mapv(|x| if x < 0.0 { 0.0 } else { x });
+                for (i, expected) in
+                    [sum.clone(), biased, relu, masked(&|i| i), masked(&|i| rows[i])].iter().enumerate()
+                {
+                    // What C holds before matters only to what is added to it.
+                    let mut c = relaid(&before, layout & 4 > 0);
+                    let finish = match i {
+                        0 => Finish::Nothing,
+                        1 => Finish::Bias(bias_slice, None),
+                        2 => Finish::Bias(bias_slice, Some(activation)),
+                        3 => Finish::Slope { hidden: hidden.slice(s![..m, ..]), rows: None, activation },
+                        _ => Finish::Slope { hidden: hidden.view(), rows: Some(&rows), activation },
+                    };
+                    let b = Factor { matrix: b.view(), panels: packed.then_some(&*panels) };
+                    let (a, c_here) = (a.view(), c.view_mut());
+                    if !x86::product(kind, &mut Product { a, b, c: c_here, accumulate, column_sums: None, finish }) {
+                        assert!(m * n == 0 || layout & 4 > 0, "{kind:?}: {m} {k} {n}, layout {layout}, {i} is refused");
+                        continue;
+                    }
+                    let same = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+                    let wrong = c.iter().zip(expected).position(|pair| !same(pair));
+                    assert!(wrong.is_none(), "{kind:?}: {m} {k} {n}, layout {layout}, finish {i}: {wrong:?}");
+                }
+            }
+        }
+    }
+
+    /// The sums of B's columns that come with a product, added to what was there or not, one row after the other.
+    #[test]
+    fn column_sums_have_the_bits_of_a_plain_loop() {
+        let kinds = kinds();
+        let mut rng = Philox::new(1, Stream::Init, 0);
+        let sizes = [(3, 0, 5), (5, 7, 1), (20, 31, 8), (20, 31, 9), (16, 300, 64), (5, 600, 333)];
+        for ((m, k, n), accumulate) in sizes.into_iter().flat_map(|size| [false, true].map(|add| (size, add))) {
+            let (a, b) = (matrix(&mut rng, m, k, true), matrix(&mut rng, k, n, false));
+            let start = if accumulate { 0.5 } else { 0.0 };
+            let expected = b.map_axis(Axis(0), |column| column.iter().fold(start, |sum, x| sum + x));
+            for &kind in &kinds {
+                let (mut c, mut sums) = (matrix(&mut rng, m, n, false), vec![0.5; n]);
+                let mut product = Product {
+                    a: a.view(),
+                    b: b.view().into(),
+                    c: c.view_mut(),
+                    accumulate,
+                    column_sums: Some(&mut sums),
+                    finish: Finish::Nothing,
+                };
+                assert!(x86::product(kind, &mut product));
+                assert_eq!(sums, expected.as_slice().expect("it is a vector"), "{kind:?}: {m} {k} {n}");
             }
         }
     }

@@ -3,12 +3,17 @@
 //! hₗ = φ(hₗ₋₁·Wₗ + bₗ), h₀ = x, and a last layer without φ. A weight is stored `[in, out]` in row-major order, followed
 //! by its bias `[out]`, layer after layer. Files hold weights `[out, in]` as PyTorch does; see `run::policy_file`.
 
+use super::aligned::Matrix;
 use super::finish::{Activation, Finish};
-use super::gemm::product;
+use super::gemm::{Product, product};
 use super::real::Real;
-use super::simd::simd;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use super::threads::{join, join_if};
+use super::weights::Weights;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use std::ops::Range;
+
+/// Fewest parameters whose gradients are worth sharing among threads.
+const WORTHWHILE: usize = 1 << 14;
 
 /// One layer and where its parameters lie in the flat vector.
 #[derive(Clone, Debug)]
@@ -30,13 +35,19 @@ pub struct Mlp {
     activation: Activation,
 }
 
-/// What a forward pass over `B` rows leaves for the backward pass, and what that needs for itself.
+/// A pass over `B` rows: what goes in, what comes out, and what the backward pass leaves.
 #[derive(Clone, Debug)]
-pub struct Workspace<T> {
+pub struct Pass<T> {
+    /// x, `[B, inputs]`.
+    pub x: Matrix<T>,
     /// hₗ after φ, `[B, Hₗ]` for each hidden layer.
-    pub hidden: Vec<Array2<T>>,
+    pub hidden: Vec<Matrix<T>>,
+    /// y, `[B, outputs]`.
+    pub y: Matrix<T>,
+    /// ∂L/∂y, `[B, outputs]`.
+    pub d_y: Matrix<T>,
     /// ∂L/∂(hₗ before φ), `[B, Hₗ]` for each hidden layer.
-    pub d_hidden: Vec<Array2<T>>,
+    pub d_hidden: Vec<Matrix<T>>,
 }
 
 impl Mlp {
@@ -78,137 +89,137 @@ impl Mlp {
     }
 
     /// Room for passes over `rows` rows.
-    pub fn workspace<T: Real>(&self, rows: usize) -> Workspace<T> {
-        let hidden = &self.layers[..self.layers.len() - 1];
-        let buffers: Vec<_> = hidden.iter().map(|layer| Array2::zeros((rows, layer.outputs))).collect();
-        Workspace { d_hidden: buffers.clone(), hidden: buffers }
+    pub fn pass<T: Real>(&self, rows: usize) -> Pass<T> {
+        let matrix = |columns| Matrix::zeros(rows, columns);
+        let hidden = || self.layers[..self.layers.len() - 1].iter().map(|layer| matrix(layer.outputs)).collect();
+        let (x, y, d_y) = (matrix(self.inputs()), matrix(self.outputs()), matrix(self.outputs()));
+        Pass { x, hidden: hidden(), y, d_y, d_hidden: hidden() }
     }
 
-    /// y = h_L·W_L + b_L with hₗ = φ(hₗ₋₁·Wₗ + bₗ) and h₀ = x.
-    ///
-    /// `x` is `[B, inputs]`, `y` is `[B, outputs]`, both in row-major order; `workspace` was made for B rows.
-    pub fn forward<T: Real>(&self, theta: &[T], x: ArrayView2<T>, workspace: &mut Workspace<T>, y: ArrayViewMut2<T>) {
-        assert_eq!(theta.len(), self.parameters());
+    /// From x of `pass` to its y = h_L·W_L + b_L, with hₗ = φ(hₗ₋₁·Wₗ + bₗ) and h₀ = x.
+    pub fn forward<'a, T: Real>(&self, weights: impl Into<Weights<'a, T>>, pass: &mut Pass<T>) {
+        let weights = weights.into();
+        assert_eq!(weights.theta.len(), self.parameters());
+        let Pass { x, hidden, y, .. } = pass;
         let last = self.layers.len() - 1;
-        let mut y = Some(y);
         for (l, layer) in self.layers.iter().enumerate() {
-            let (below, above) = workspace.hidden.split_at_mut(l);
-            let input = below.last().map_or(x, |h| h.view());
-            let output = if l < last { above[0].view_mut() } else { y.take().expect("there is one last layer") };
-            let weight = weight(layer, theta);
-            let activation = (l < last).then_some(self.activation);
-            let bias = Finish::Bias(&theta[layer.bias.clone()], activation);
-            product(input, weight, output, bias);
+            let (below, above) = hidden.split_at_mut(l);
+            let input = below.last().unwrap_or(x).view();
+            let output = above.first_mut().unwrap_or(y).view_mut();
+            let bias = Finish::Bias(&weights.theta[layer.bias.clone()], (l < last).then_some(self.activation));
+            product(input, weights.forward(l, layer), output, bias);
         }
     }
 
-    /// The backward pass of [`Self::forward`], which must have run before over the same `theta`, `x` and `workspace`.
-    ///
-    /// Given ∂L/∂y as `d_y` `[B, outputs]`:
-    /// - ∂L/∂Wₗ = hₗ₋₁ᵀ·δₗ and ∂L/∂bₗ = Σ over rows of δₗ overwrite `d_theta`, if it is asked for;
-    /// - δₗ₋₁ = (δₗ·Wₗᵀ) ⊙ φ′(hₗ₋₁) goes down the layers;
-    /// - ∂L/∂x = δ₁·W₁ᵀ overwrites `d_x` `[B, n]`, if it is asked for, over the *last* n inputs (n = inputs for all).
-    pub fn backward<T: Real>(
-        &self,
-        theta: &[T],
-        x: ArrayView2<T>,
-        d_y: ArrayView2<T>,
-        workspace: &mut Workspace<T>,
-        mut d_theta: Option<&mut [T]>,
-        d_x: Option<ArrayViewMut2<T>>,
-    ) {
-        assert_eq!(theta.len(), self.parameters());
-        let Workspace { hidden, d_hidden } = workspace;
-        for (l, layer) in self.layers.iter().enumerate().rev() {
-            let (d_below, d_above) = d_hidden.split_at_mut(l);
-            let d_output = d_above.first().map_or(d_y, |d| d.view());
-            let below = if l > 0 { hidden[l - 1].view() } else { x };
-            let d_layer = d_theta.as_deref_mut().map(|d| &mut d[layer.weight.start..layer.bias.end]);
-            let d_below = d_below.last_mut();
-            // The two gradients do not need each other.
-            rayon::join(
-                || d_layer.map(|d_layer| layer_parameters_backward(layer, below, d_output, d_layer)),
-                || {
-                    d_below.map(|d| {
-                        layer_input_backward(layer, theta, below, None, d_output, self.activation, d.view_mut())
-                    })
-                },
-            );
-        }
-        if let Some(d_x) = d_x {
-            let d_output = d_hidden.first().map_or(d_y, |d| d.view());
-            last_inputs_backward(&self.layers[0], theta, d_output, d_x);
-        }
+    /// The backward pass of [`Self::forward`], which must have run before over the same parameters, from d_y of `pass` down
+    /// to the first layer: δₗ₋₁ = (δₗ·Wₗᵀ) ⊙ φ′(hₗ₋₁), where δₗ is what hₗ was before φ has as its gradient.
+    pub fn backward<'a, T: Real>(&self, weights: impl Into<Weights<'a, T>>, pass: &mut Pass<T>) {
+        let (rows, weights) = (pass.x.view().nrows(), weights.into());
+        self.backward_some(weights, rows, None, pass);
     }
 
-    /// ∂L/∂x alone, as from [`Self::backward`], for `rows` of the B rows of the forward pass, in that order.
-    ///
-    /// `d_y` is `[rows, outputs]`, and `d_x` `[rows, n]` takes the gradient over the last n inputs.
-    pub fn backward_rows<T: Real>(
-        &self,
-        theta: &[T],
-        rows: &[usize],
-        d_y: ArrayView2<T>,
-        workspace: &mut Workspace<T>,
-        d_x: ArrayViewMut2<T>,
-    ) {
-        let Workspace { hidden, d_hidden } = workspace;
-        let selected = s![..rows.len(), ..];
+    /// As [`Self::backward`], for some `rows` of the forward pass alone: the first rows of d_y and of all δₗ belong to
+    /// them, in their order.
+    pub fn backward_rows<'a, T: Real>(&self, weights: impl Into<Weights<'a, T>>, rows: &[usize], pass: &mut Pass<T>) {
+        self.backward_some(weights.into(), rows.len(), Some(rows), pass);
+    }
+
+    fn backward_some<T: Real>(&self, weights: Weights<T>, count: usize, rows: Option<&[usize]>, pass: &mut Pass<T>) {
+        let Pass { hidden, d_y, d_hidden, .. } = pass;
+        let selected = s![..count, ..];
         for (l, layer) in self.layers.iter().enumerate().skip(1).rev() {
             let (d_below, d_above) = d_hidden.split_at_mut(l);
-            let d_output = d_above.first().map_or(d_y, |d| d.slice(selected));
-            let d_below = d_below[l - 1].slice_mut(selected);
-            let below = hidden[l - 1].view();
-            layer_input_backward(layer, theta, below, Some(rows), d_output, self.activation, d_below);
+            let delta = d_above.first().unwrap_or(d_y).view().slice_move(selected);
+            let d_below = d_below[l - 1].view_mut().slice_move(selected);
+            let h = hidden[l - 1].view();
+            let h = if rows.is_none() { h.slice_move(selected) } else { h };
+            let slope = Finish::Slope { hidden: h, rows, activation: self.activation };
+            product(delta, weights.backward(l, layer), d_below, slope);
         }
-        let d_output = d_hidden.first().map_or(d_y, |d| d.slice(selected));
-        last_inputs_backward(&self.layers[0], theta, d_output, d_x);
+    }
+
+    /// ∂L/∂x = δ₁·W₁ᵀ over the last inputs, as many as `d_x` has columns, in as many rows as `d_x` has; the last
+    /// backward pass has left δ₁ in `pass`.
+    pub fn last_inputs_backward<T: Real>(&self, theta: &[T], pass: &Pass<T>, d_x: ArrayViewMut2<T>) {
+        let layer = &self.layers[0];
+        let from = layer.inputs.checked_sub(d_x.ncols()).expect("d_x is at most as wide as x");
+        let delta = pass.d_hidden.first().unwrap_or(&pass.d_y).view().slice_move(s![..d_x.nrows(), ..]);
+        product(delta, weight(layer, theta).split_at(Axis(0), from).1.reversed_axes(), d_x, Finish::Nothing);
+    }
+
+    /// ∂L/∂Wₗ = hₗ₋₁ᵀ·δₗ and ∂L/∂bₗ = Σ over rows of δₗ, over all rows of all `passes`, each of which has gone forward and
+    /// backward; they overwrite `d_theta`.
+    pub fn gradient<'a, T: Real>(&self, passes: impl Iterator<Item = &'a Pass<T>> + Clone + Sync, d_theta: &mut [T]) {
+        assert_eq!(d_theta.len(), self.parameters());
+        self.layers_gradient(0..self.layers.len(), &passes, d_theta);
+    }
+
+    /// That of some layers, whose parameters are those of `d_theta`.
+    fn layers_gradient<'a, T: Real>(
+        &self,
+        layers: Range<usize>,
+        passes: &(impl Iterator<Item = &'a Pass<T>> + Clone + Sync),
+        d_theta: &mut [T],
+    ) {
+        if layers.len() > 1 {
+            let middle = layers.start.midpoint(layers.end);
+            let start = self.layers[layers.start].weight.start;
+            let (d_lower, d_upper) = d_theta.split_at_mut(self.layers[middle].weight.start - start);
+            join_if(
+                d_lower.len().max(d_upper.len()) >= WORTHWHILE,
+                || self.layers_gradient(layers.start..middle, passes, d_lower),
+                || self.layers_gradient(middle..layers.end, passes, d_upper),
+            );
+            return;
+        }
+        let (l, layer) = (layers.start, &self.layers[layers.start]);
+        let (d_weight, d_bias) = d_theta.split_at_mut(layer.weight.len());
+        let d_weight =
+            ArrayViewMut2::from_shape((layer.inputs, layer.outputs), d_weight).expect("a weight has its shape");
+        columns_gradient(l, 0, passes, d_weight, d_bias);
     }
 }
 
-/// ∂L/∂W = hᵀ·δ and ∂L/∂b = Σ over rows of δ, with h the layer's input `[B, in]` and δ its output's gradient `[B, out]`.
-fn layer_parameters_backward<T: Real>(layer: &Layer, h: ArrayView2<T>, delta: ArrayView2<T>, d_layer: &mut [T]) {
-    let (d_weight, d_bias) = d_layer.split_at_mut(layer.weight.len());
-    let d_weight = ArrayViewMut2::from_shape((layer.inputs, layer.outputs), d_weight).expect("a weight has its shape");
-    rayon::join(
-        || product(h.t(), delta, d_weight, Finish::Nothing),
-        || sum_rows(delta.to_slice().expect("gradients lie in row-major order"), d_bias),
-    );
-}
-
-/// The gradient over the sums that the layer below has formed: (δ·Wᵀ) ⊙ φ′(h), as above; if there are `rows`, row
-/// `rows[i]` of h belongs to row i of δ.
-fn layer_input_backward<T: Real>(
-    layer: &Layer,
-    theta: &[T],
-    h: ArrayView2<T>,
-    rows: Option<&[usize]>,
-    delta: ArrayView2<T>,
-    activation: Activation,
-    d_below: ArrayViewMut2<T>,
+/// ∂L/∂W = hᵀ·δ and ∂L/∂b = Σ over rows of δ, for the outputs of layer `l` from `first` on, as many as `d_bias` has; pass
+/// after pass, so that no sum depends on how the outputs are divided.
+fn columns_gradient<'a, T: Real>(
+    l: usize,
+    first: usize,
+    passes: &(impl Iterator<Item = &'a Pass<T>> + Clone + Sync),
+    d_weight: ArrayViewMut2<T>,
+    d_bias: &mut [T],
 ) {
-    let slope = Finish::Slope { hidden: h, rows, activation };
-    product(delta, weight(layer, theta).t(), d_below, slope);
-}
-
-/// ∂L/∂x = δ·Wᵀ over the last inputs, as many as `d_x` has columns.
-fn last_inputs_backward<T: Real>(layer: &Layer, theta: &[T], delta: ArrayView2<T>, d_x: ArrayViewMut2<T>) {
-    let from = layer.inputs.checked_sub(d_x.ncols()).expect("d_x is at most as wide as x");
-    product(delta, weight(layer, theta).split_at(Axis(0), from).1.t(), d_x, Finish::Nothing);
+    /// Fewest outputs.
+    const COLUMNS: usize = 64;
+    let columns = d_bias.len();
+    if columns >= 2 * COLUMNS && d_weight.len() >= WORTHWHILE {
+        let middle = columns / COLUMNS / 2 * COLUMNS;
+        let ((d_left, d_right), (d_bias_left, d_bias_right)) =
+            (d_weight.split_at(Axis(1), middle), d_bias.split_at_mut(middle));
+        join(
+            || columns_gradient(l, first, passes, d_left, d_bias_left),
+            || columns_gradient(l, first + middle, passes, d_right, d_bias_right),
+        );
+        return;
+    }
+    let mut d_weight = d_weight;
+    for (i, pass) in passes.clone().enumerate() {
+        let h = if l > 0 { &pass.hidden[l - 1] } else { &pass.x };
+        let delta = pass.d_hidden.get(l).unwrap_or(&pass.d_y).view().slice_move(s![.., first..first + columns]);
+        let product = Product {
+            a: h.view().reversed_axes(),
+            b: delta.into(),
+            c: d_weight.view_mut(),
+            accumulate: i > 0,
+            column_sums: Some(&mut *d_bias),
+            finish: Finish::Nothing,
+        };
+        product.run();
+    }
 }
 
 /// W of a layer, `[in, out]`, as a view into the flat vector.
 pub fn weight<'a, T>(layer: &Layer, theta: &'a [T]) -> ArrayView2<'a, T> {
     let shape = (layer.inputs, layer.outputs);
     ArrayView2::from_shape(shape, &theta[layer.weight.clone()]).expect("a weight has its shape")
-}
-
-simd! {
-    /// ∂L/∂b ← Σ over rows of δ.
-    fn sum_rows<T>(delta: &[T], d_bias: &mut [T]) {
-        d_bias.fill(T::zero());
-        for row in delta.chunks_exact(d_bias.len()) {
-            d_bias.iter_mut().zip(row).for_each(|(sum, &d)| *sum += d);
-        }
-    }
 }

@@ -4,6 +4,8 @@
 //! differences in `tests/gradients.rs`. Everything is generic over [`Real`]: `f32` to train, `f64` to prove.
 
 pub mod adam;
+pub mod aligned;
+mod elementary;
 pub mod finish;
 pub mod gemm;
 pub mod init;
@@ -12,10 +14,14 @@ pub mod mlp;
 pub mod real;
 mod simd;
 pub mod tanh_gaussian;
+pub mod threads;
+pub mod weights;
 
 pub use adam::{Adam, polyak};
+pub use aligned::{Aligned, Matrix};
 pub use finish::Activation;
 pub use init::Init;
-pub use mlp::{Mlp, Workspace};
+pub use mlp::{Mlp, Pass};
 pub use real::Real;
 pub use tanh_gaussian::{LogStd, Mean, TanhGaussian};
+pub use weights::{Theta, Weights};

@@ -6,8 +6,11 @@
 //! where tanh saturates. Reference: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv 1812.05905,
 //! appendix C; log(1 − tanh²u) = 2(log 2 − u − softplus(−2u)) is an identity.
 
+use super::elementary::{one_minus_tanh_squared, softplus, tanh};
 use super::real::Real;
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Zip};
+use super::simd::simd;
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, s};
+use std::ops::Range;
 
 /// How the network's raw output becomes log σ.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,19 +33,19 @@ pub enum LogStd {
 
 impl LogStd {
     /// log σ of a raw output.
-    #[inline]
+    #[inline(always)]
     fn forward<T: Real>(self, raw: T) -> T {
         match self {
             // Comparisons, unlike min and max, let NaN through.
             Self::Clamp { min, .. } if raw < T::of(min) => T::of(min),
             Self::Clamp { max, .. } if raw > T::of(max) => T::of(max),
             Self::Clamp { .. } => raw,
-            Self::Tanh { min, max } => T::of(min) + T::of(0.5 * (max - min)) * (raw.tanh() + T::one()),
+            Self::Tanh { min, max } => T::of(min) + T::of(0.5 * (max - min)) * (tanh(raw) + T::one()),
         }
     }
 
     /// ∂ log σ / ∂ raw.
-    #[inline]
+    #[inline(always)]
     fn slope<T: Real>(self, raw: T) -> T {
         match self {
             Self::Clamp { min, max } if raw < T::of(min) || raw > T::of(max) => T::zero(),
@@ -64,16 +67,16 @@ pub enum Mean {
 
 impl Mean {
     /// μ of a raw output.
-    #[inline]
+    #[inline(always)]
     fn forward<T: Real>(self, raw: T) -> T {
         match self {
             Self::Raw => raw,
-            Self::Tanh => raw.tanh(),
+            Self::Tanh => tanh(raw),
         }
     }
 
     /// ∂μ / ∂ raw.
-    #[inline]
+    #[inline(always)]
     fn slope<T: Real>(self, raw: T) -> T {
         match self {
             Self::Raw => T::one(),
@@ -103,24 +106,31 @@ impl TanhGaussian {
         mut action: ArrayViewMut2<T>,
         mut log_prob: ArrayViewMut1<T>,
     ) {
+        let shape = raw_mean.dim();
+        assert!([raw_log_std.dim(), noise.dim(), action.dim(), (log_prob.len(), shape.1)] == [shape; 4]);
+        let [mut means, mut log_stds, mut noises, mut actions, mut terms] = [[T::zero(); BLOCK]; 5];
+        log_prob.fill(T::zero());
+        for block in blocks(shape) {
+            block.copy(&mut means).assign(&block.of(raw_mean));
+            block.copy(&mut log_stds).assign(&block.of(raw_log_std));
+            block.copy(&mut noises).assign(&block.of(noise));
+            sample(*self, block.padded_length(), &means, &log_stds, &noises, &mut actions, &mut terms);
+            block.of_mut(&mut action).assign(&block.copy(&mut actions));
+            let mut log_prob = log_prob.slice_mut(s![block.rows.clone()]);
+            block.copy(&mut terms).rows().into_iter().for_each(|terms| log_prob += &terms);
+        }
+    }
+
+    /// (a, its dimension's term of log π(a)) from raw μ, raw log σ and ε of one dimension.
+    #[inline(always)]
+    fn sample_one<T: Real>(self, raw_mean: T, raw_log_std: T, noise: T) -> (T, T) {
         let (half, two) = (T::of(0.5), T::of(2.0));
         let half_log_two_pi = T::of(0.5 * (2.0 * std::f64::consts::PI).ln());
         let log_two = T::of(std::f64::consts::LN_2);
-        for (row, log_prob) in log_prob.iter_mut().enumerate() {
-            let mut sum = T::zero();
-            Zip::from(action.row_mut(row))
-                .and(raw_mean.row(row))
-                .and(raw_log_std.row(row))
-                .and(noise.row(row))
-                .for_each(|action, &raw_mean, &raw, &noise| {
-                    let log_std = self.log_std.forward(raw);
-                    let u = self.mean.forward(raw_mean) + log_std.exp() * noise;
-                    *action = u.tanh();
-                    sum += -half * noise * noise - log_std - half_log_two_pi;
-                    sum -= two * (log_two - u - softplus(-two * u));
-                });
-            *log_prob = sum;
-        }
+        let log_std = self.log_std.forward(raw_log_std);
+        let u = self.mean.forward(raw_mean) + log_std.exponential() * noise;
+        let gaussian = -half * noise * noise - log_std - half_log_two_pi;
+        (tanh(u), gaussian - two * (log_two - u - softplus(-two * u)))
     }
 
     /// The backward pass of [`Self::sample`] with ε held fixed; needs what that was given, not what it returned.
@@ -140,45 +150,141 @@ impl TanhGaussian {
         mut d_raw_mean: ArrayViewMut2<T>,
         mut d_raw_log_std: ArrayViewMut2<T>,
     ) {
-        let two = T::of(2.0);
-        for (row, &d_log_prob) in d_log_prob.iter().enumerate() {
-            for column in 0..raw_mean.ncols() {
-                let at = [row, column];
-                let raw = raw_log_std[at];
-                let scaled_noise = self.log_std.forward(raw).exp() * noise[at];
-                let u = self.mean.forward(raw_mean[at]) + scaled_noise;
-                let d_u = d_action[at] * one_minus_tanh_squared(u) + d_log_prob * two * u.tanh();
-                d_raw_mean[at] = d_u * self.mean.slope(raw_mean[at]);
-                d_raw_log_std[at] = (d_u * scaled_noise - d_log_prob) * self.log_std.slope(raw);
-            }
+        let shape = raw_mean.dim();
+        assert!([raw_log_std.dim(), noise.dim(), d_action.dim(), (d_log_prob.len(), shape.1)] == [shape; 4]);
+        assert!([d_raw_mean.dim(), d_raw_log_std.dim()] == [shape; 2]);
+        let [mut means, mut log_stds, mut noises, mut d_actions, mut d_log_probs] = [[T::zero(); BLOCK]; 5];
+        for block in blocks(shape) {
+            block.copy(&mut means).assign(&block.of(raw_mean));
+            block.copy(&mut log_stds).assign(&block.of(raw_log_std));
+            block.copy(&mut noises).assign(&block.of(noise));
+            block.copy(&mut d_actions).assign(&block.of(d_action));
+            block.copy(&mut d_log_probs).assign(&d_log_prob.slice(s![block.rows.clone()]));
+            sample_backward(*self, block.padded_length(), &mut means, &mut log_stds, &noises, &d_actions, &d_log_probs);
+            block.of_mut(&mut d_raw_mean).assign(&block.copy(&mut means));
+            block.of_mut(&mut d_raw_log_std).assign(&block.copy(&mut log_stds));
         }
+    }
+
+    /// (∂L/∂ raw μ, ∂L/∂ raw log σ) of one dimension.
+    #[inline(always)]
+    fn sample_one_backward<T: Real>(self, raw_mean: T, raw_log_std: T, noise: T, d_action: T, d_log_prob: T) -> (T, T) {
+        let scaled_noise = self.log_std.forward(raw_log_std).exponential() * noise;
+        let u = self.mean.forward(raw_mean) + scaled_noise;
+        let d_u = d_action * one_minus_tanh_squared(u) + d_log_prob * T::of(2.0) * tanh(u);
+        let d_log_std = d_u * scaled_noise - d_log_prob;
+        (d_u * self.mean.slope(raw_mean), d_log_std * self.log_std.slope(raw_log_std))
     }
 
     /// The deterministic action tanh(μ); `raw_mean` and `action` are `[B, A]`.
     pub fn mode<T: Real>(&self, raw_mean: ArrayView2<T>, mut action: ArrayViewMut2<T>) {
-        Zip::from(&mut action).and(&raw_mean).for_each(|action, &raw| *action = self.mean.forward(raw).tanh());
+        assert_eq!(raw_mean.dim(), action.dim());
+        let mut values = [T::zero(); BLOCK];
+        for block in blocks(raw_mean.dim()) {
+            block.copy(&mut values).assign(&block.of(raw_mean));
+            mode(*self, block.padded_length(), &mut values);
+            block.of_mut(&mut action).assign(&block.copy(&mut values));
+        }
     }
 }
 
-/// log(1 + eˣ), without overflow for any x.
-#[inline]
-fn softplus<T: Real>(x: T) -> T {
-    (-x.abs()).exp().ln_1p() + if x < T::zero() { T::zero() } else { x }
+simd! {
+    /// [`TanhGaussian::sample_one`] for the first `length` elements.
+    fn sample<T>(
+        distribution: TanhGaussian,
+        length: usize,
+        raw_mean: &[T; BLOCK],
+        raw_log_std: &[T; BLOCK],
+        noise: &[T; BLOCK],
+        action: &mut [T; BLOCK],
+        log_prob: &mut [T; BLOCK],
+    ) {
+        for i in 0..length.min(BLOCK) {
+            (action[i], log_prob[i]) = distribution.sample_one(raw_mean[i], raw_log_std[i], noise[i]);
+        }
+    }
 }
 
-/// 1 − tanh²u = 4z/(1 + z)² with z = e^(−2|u|): to full precision where tanh u rounds to ±1.
-#[inline]
-fn one_minus_tanh_squared<T: Real>(u: T) -> T {
-    let z = (T::of(-2.0) * u.abs()).exp();
-    let one_plus_z = T::one() + z;
-    T::of(4.0) * z / (one_plus_z * one_plus_z)
+simd! {
+    /// [`TanhGaussian::sample_one_backward`] for the first `length` elements; the gradients overwrite the raw outputs.
+    fn sample_backward<T>(
+        distribution: TanhGaussian,
+        length: usize,
+        mean: &mut [T; BLOCK],
+        log_std: &mut [T; BLOCK],
+        noise: &[T; BLOCK],
+        d_action: &[T; BLOCK],
+        d_log_prob: &[T; BLOCK],
+    ) {
+        for i in 0..length.min(BLOCK) {
+            (mean[i], log_std[i]) =
+                distribution.sample_one_backward(mean[i], log_std[i], noise[i], d_action[i], d_log_prob[i]);
+        }
+    }
+}
+
+simd! {
+    /// a = tanh(μ) overwrites the first `length` raw outputs.
+    fn mode<T>(distribution: TanhGaussian, length: usize, values: &mut [T; BLOCK]) {
+        for value in &mut values[..length] {
+            *value = tanh(distribution.mean.forward(*value));
+        }
+    }
+}
+
+/// Number of elements that are copied to where they are contiguous, whatever their strides, to be computed in vectors.
+const BLOCK: usize = 256;
+
+/// Number of elements in the widest vectors.
+const LANES: usize = 16;
+
+/// Some of the rows and columns of a matrix, [`BLOCK`] elements at most. They are copied column after column: a batch has
+/// more rows than columns.
+struct Block {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// The blocks of a matrix of so many rows and columns; those of the same rows come in the order of their columns.
+fn blocks((rows, columns): (usize, usize)) -> impl Iterator<Item = Block> {
+    let width = columns.clamp(1, BLOCK);
+    let height = BLOCK / width;
+    (0..rows).step_by(height).flat_map(move |row| {
+        (0..columns).step_by(width).map(move |column| Block {
+            rows: row..rows.min(row + height),
+            columns: column..columns.min(column + width),
+        })
+    })
+}
+
+impl Block {
+    /// The transpose of this block of `matrix`.
+    fn of<'a, T>(&self, matrix: ArrayView2<'a, T>) -> ArrayView2<'a, T> {
+        matrix.slice_move(s![self.rows.clone(), self.columns.clone()]).reversed_axes()
+    }
+
+    /// The transpose of this block of `matrix`.
+    fn of_mut<'a, T>(&self, matrix: &'a mut ArrayViewMut2<T>) -> ArrayViewMut2<'a, T> {
+        matrix.slice_mut(s![self.rows.clone(), self.columns.clone()]).reversed_axes()
+    }
+
+    /// Where the transpose of this block is contiguous.
+    fn copy<'a, T>(&self, elements: &'a mut [T; BLOCK]) -> ArrayViewMut2<'a, T> {
+        let shape = (self.columns.len(), self.rows.len());
+        ArrayViewMut2::from_shape(shape, &mut elements[..shape.0 * shape.1]).expect("they are as many")
+    }
+
+    /// Number of elements in whole vectors; what the last one has beyond the block is computed and ignored.
+    fn padded_length(&self) -> usize {
+        (self.rows.len() * self.columns.len()).next_multiple_of(LANES)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rng::{Philox, Stream};
-    use ndarray::{Array1, Array2, arr2};
+    use ndarray::{Array1, Array2, Axis, arr2};
     use ndarray_rand::{RandomExt, rand_distr::StandardNormal};
 
     const CLAMP: TanhGaussian = TanhGaussian { mean: Mean::Raw, log_std: LogStd::Clamp { min: -20.0, max: 2.0 } };
@@ -259,6 +365,38 @@ mod tests {
             let zero = arr2(&[[0.0_f32]]);
             CLAMP.sample(mean.view(), zero.view(), zero.view(), action.view_mut(), log_prob.view_mut());
             assert!(log_prob[0].is_finite() && action[[0, 0]].abs() <= 1.0);
+        }
+    }
+
+    #[test]
+    fn every_shape_has_the_bits_of_single_elements() {
+        let tanh = TanhGaussian { mean: Mean::Tanh, log_std: LogStd::Tanh { min: -20.0, max: 2.0 } };
+        for ((b, a), head) in [(1, 1), (300, 1), (50, 7), (3, 300)].into_iter().zip([CLAMP, tanh, CLAMP, tanh]) {
+            let mut philox = Philox::new(7, Stream::Action, 0);
+            let mut normal = |columns| Array2::<f32>::random_using((b, columns), StandardNormal, &mut philox);
+            let (both, noise, d_action, mut d_both, mut action) =
+                (normal(2 * a), normal(a), normal(a), normal(2 * a), normal(a));
+            let (d_log_prob, mut log_prob) = (normal(1).column(0).to_owned(), Array1::zeros(b));
+            let (mean, log_std) = both.view().split_at(Axis(1), a);
+            let (d_mean, d_log_std) = d_both.view_mut().split_at(Axis(1), a);
+            head.sample(mean, log_std, noise.view(), action.view_mut(), log_prob.view_mut());
+            head.sample_backward(mean, log_std, noise.view(), d_action.view(), d_log_prob.view(), d_mean, d_log_std);
+            let mut mode = Array2::zeros((b, a));
+            head.mode(mean, mode.view_mut());
+            for row in 0..b {
+                let mut sum = 0.0;
+                for column in 0..a {
+                    let at = [row, column];
+                    let (expected, term) = head.sample_one(mean[at], log_std[at], noise[at]);
+                    sum += term;
+                    assert_eq!(action[at], expected);
+                    assert_eq!(mode[at], super::tanh(head.mean.forward(mean[at])));
+                    let expected =
+                        head.sample_one_backward(mean[at], log_std[at], noise[at], d_action[at], d_log_prob[row]);
+                    assert_eq!((d_both[at], d_both[[row, a + column]]), expected);
+                }
+                assert_eq!(log_prob[row], sum);
+            }
         }
     }
 }

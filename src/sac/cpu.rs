@@ -3,26 +3,34 @@
 //! Twin critics Q₁, Q₂ with target copies Q̄₁, Q̄₂, a tanh-Gaussian policy π and a temperature α, fixed or tuned.
 //! Reference: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv 1812.05905.
 
-use super::{Learner, Metrics, Noise, Policy, PolicyWorkspace, Snapshot};
+use super::{Learner, Metrics, Noise, Policy, PolicyPass, Snapshot};
 use crate::config::{Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
 use crate::error::Error;
-use crate::nn::{Adam, Mlp, Real, Workspace, init, polyak};
+use crate::nn::threads::{for_each, join};
+use crate::nn::{Adam, Aligned, Matrix, Mlp, Pass, Real, Theta, init, polyak};
 use crate::replay::{Batch, Replay};
 use crate::rng::{Philox, Stream};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array1, ArrayView1, ArrayView2, ArrayViewMut2, s};
+use std::ops::Range;
+
+/// The most rows of a batch that go through a network together, by one thread: what a layer leaves of them stays in the
+/// cache for the next.
+const BLOCK_ROWS: usize = 128;
+/// Multiplications of a pass of the policy that are worth sharing among threads, although each needs all weights then.
+const WORK_TO_SHARE: usize = 1 << 21;
 
 /// A parameter vector, the gradient of its loss, and the optimizer that brings the two together.
 struct Parameters<T> {
-    values: Vec<T>,
-    gradient: Vec<T>,
+    theta: Theta<T>,
+    gradient: Aligned<T>,
     adam: Adam<T>,
     /// Bound on each element of the gradient.
     clamp: Option<T>,
 }
 
 impl<T: Real> Parameters<T> {
-    fn new(values: Vec<T>, learning_rate: f64, clamp: Option<T>) -> Self {
-        Self { gradient: vec![T::zero(); values.len()], adam: Adam::new(values.len(), learning_rate), values, clamp }
+    fn new(theta: Theta<T>, learning_rate: f64, clamp: Option<T>) -> Self {
+        Self { gradient: Aligned::zeros(theta.len()), adam: Adam::new(theta.len(), learning_rate), theta, clamp }
     }
 
     fn step(&mut self) {
@@ -39,22 +47,24 @@ impl<T: Real> Parameters<T> {
             };
             self.gradient.iter_mut().for_each(|g| *g = clamp(*g));
         }
-        self.adam.step(&mut self.values, &self.gradient);
+        self.adam.step(self.theta.values_mut(), &self.gradient);
+        self.theta.pack();
     }
 
     /// θ's step, and for a `target` that is to follow, θ̄ ← θ̄ + τ(θ − θ̄), at the place that `order` gives it.
-    fn step_and_follow(&mut self, target: Option<&mut Vec<T>>, tau: T, order: LossOrder) {
-        let follow = |values: &[T]| {
+    fn step_and_follow(&mut self, target: Option<&mut Theta<T>>, tau: T, order: LossOrder) {
+        let follow = |theta: &[T]| {
             if let Some(target) = target {
-                polyak(target, values, tau);
+                polyak(target.values_mut(), theta, tau);
+                target.pack();
             }
         };
         if order == LossOrder::TemperatureFirst {
-            follow(&self.values);
+            follow(&self.theta);
             self.step();
         } else {
             self.step();
-            follow(&self.values);
+            follow(&self.theta);
         }
     }
 }
@@ -62,28 +72,48 @@ impl<T: Real> Parameters<T> {
 /// One of the twins: Q(s, a), and its slowly following copy Q̄ where that is what the target takes.
 struct Critic<T> {
     online: Parameters<T>,
-    target: Option<Vec<T>>,
-    workspace: Workspace<T>,
-    /// Q(s, a) or Q(s, ã), whichever was last asked for, and Q̄(s′, ã′), `[B, 1]`.
-    q: Array2<T>,
-    target_q: Array2<T>,
-    /// ∂L/∂Q, `[B, 1]`.
-    d_q: Array2<T>,
-    /// The rows of the batch in which this twin is the minimum, and ∂J_π/∂a in those rows, `[rows, A]` of `[B, A]`.
-    rows: Vec<usize>,
-    d_action: Array2<T>,
+    target: Option<Theta<T>>,
+    /// For each block of rows.
+    passes: Vec<CriticPass<T>>,
+}
+
+/// A pass of a critic over a block of rows, `B` here.
+struct CriticPass<T> {
+    /// From \[s, a] or \[s, ã] to Q, whichever was last asked for; before, from \[s′, ã′] to Q̄.
+    network: Pass<T>,
+    /// Q̄(s′, ã′), `[B]`.
+    target_q: Array1<T>,
+    /// The rows of the block in which this twin is the minimum, and ∂J_π/∂a in those rows, `[rows, A]` of `[B, A]`.
+    chosen: Vec<usize>,
+    d_action: Matrix<T>,
+}
+
+impl<T: Real> CriticPass<T> {
+    /// Q, whichever was last asked for, or Q̄, `[B]`.
+    fn q(&self) -> &[T] {
+        self.network.y.column()
+    }
+
+    /// Takes the joined rows of observations and actions as inputs.
+    fn set_inputs(&mut self, observation: ArrayView2<T>, action: ArrayView2<T>) {
+        let (o, a) = (observation.ncols(), action.ncols());
+        let observations = observation.as_slice().expect("rows lie one after the other").chunks_exact(o.max(1));
+        let actions = action.as_slice().expect("rows lie one after the other").chunks_exact(a.max(1));
+        for (x, (observation, action)) in self.network.x.rows_mut().zip(observations.zip(actions)) {
+            let (left, right) = x.split_at_mut(o);
+            left.iter_mut().zip(observation).for_each(|(x, &from)| *x = from);
+            right.iter_mut().zip(action).for_each(|(x, &from)| *x = from);
+        }
+    }
 }
 
 /// V(s), and its slowly following copy V̄.
 struct Value<T> {
     network: Mlp,
     online: Parameters<T>,
-    target: Vec<T>,
-    workspace: Workspace<T>,
-    /// V̄(s′) or V(s), whichever was last asked for, `[B, 1]`.
-    v: Array2<T>,
-    /// ∂L/∂V, `[B, 1]`.
-    d_v: Array2<T>,
+    target: Theta<T>,
+    /// For each block of rows: from s to V(s) or from s′ to V̄(s′), whichever was last asked for.
+    passes: Vec<Pass<T>>,
 }
 
 /// The learner that the proofs are about; `f32` to train, `f64` to prove.
@@ -105,18 +135,12 @@ pub struct CpuLearner<T = f32> {
     /// log α, one element; it stays as it is if α is fixed.
     log_alpha: Parameters<T>,
 
-    /// Passes of the policy over s, over s′, and over what is acted upon.
-    current: PolicyWorkspace<T>,
-    next: PolicyWorkspace<T>,
-    acting: PolicyWorkspace<T>,
-    /// \[s, a] or \[s, ã], and \[s′, ã′], `[B, O + A]`.
-    critic_input: Array2<T>,
-    target_input: Array2<T>,
+    /// Passes of the policy over s and over s′, for each block of rows, and over what is acted upon.
+    current: Vec<PolicyPass<T>>,
+    next: Vec<PolicyPass<T>>,
+    acting: PolicyPass<T>,
     /// y, `[B]`.
     target: Array1<T>,
-    /// ∂J_π/∂ã, `[B, A]`, and ∂J_π/∂log π, `[B]`.
-    d_action: Array2<T>,
-    d_log_prob: Array1<T>,
 
     /// What [`Learner::learn`] draws.
     seed: u64,
@@ -144,31 +168,32 @@ impl<T: Real> CpuLearner<T> {
             GradientClamp::Off => None,
             GradientClamp::Fixed(bound) => Some(T::of(bound)),
         };
+        let blocks = blocks(batch_size, &policy.networks[0]);
         let critics = [1, 2].map(|index| {
             let values = initial(&critic, index);
+            let pass = |rows: Range<usize>| CriticPass {
+                network: critic.pass(rows.len()),
+                target_q: Array1::zeros(rows.len()),
+                chosen: Vec::with_capacity(rows.len()),
+                d_action: Matrix::zeros(rows.len(), action_size),
+            };
             Critic {
-                target: (config.bootstrap == Bootstrap::TargetQ).then(|| values.clone()),
-                online: Parameters::new(values, config.critic_learning_rate, clamp),
-                workspace: critic.workspace(batch_size),
-                q: Array2::zeros((batch_size, 1)),
-                target_q: Array2::zeros((batch_size, 1)),
-                d_q: Array2::zeros((batch_size, 1)),
-                rows: Vec::with_capacity(batch_size),
-                d_action: Array2::zeros((batch_size, action_size)),
+                target: (config.bootstrap == Bootstrap::TargetQ).then(|| Theta::new(&values, [&critic], false)),
+                online: Parameters::new(Theta::new(&values, [&critic], true), config.critic_learning_rate, clamp),
+                passes: blocks.clone().map(pass).collect(),
             }
         });
         let value = (config.bootstrap == Bootstrap::ValueNetwork).then(|| {
             let network = Mlp::new(observation_size, &config.critic_hidden, 1, config.activation);
             let values = initial(&network, 3);
             Value {
-                target: values.clone(),
-                online: Parameters::new(values, config.value_learning_rate, clamp),
-                workspace: network.workspace(batch_size),
-                v: Array2::zeros((batch_size, 1)),
-                d_v: Array2::zeros((batch_size, 1)),
+                target: Theta::new(&values, [&network], false),
+                online: Parameters::new(Theta::new(&values, [&network], true), config.value_learning_rate, clamp),
+                passes: blocks.clone().map(|rows| network.pass(rows.len())).collect(),
                 network,
             }
         });
+        let theta = policy.theta(&policy.initial(config, &mut rng(0)), true);
         let log_alpha = vec![T::of(config.initial_alpha.ln())];
         Self {
             tau: T::of(config.tau),
@@ -184,18 +209,14 @@ impl<T: Real> CpuLearner<T> {
             temperature_loss: config.temperature_loss,
             loss_order: config.loss_order,
             policy_delay: config.policy_delay,
-            theta: Parameters::new(policy.initial(config, &mut rng(0)), config.policy_learning_rate, clamp),
+            theta: Parameters::new(theta, config.policy_learning_rate, clamp),
             critics,
             value,
-            log_alpha: Parameters::new(log_alpha, config.temperature_learning_rate, None),
-            current: policy.workspace(batch_size),
-            next: policy.workspace(batch_size),
-            acting: policy.workspace(1),
-            critic_input: Array2::zeros((batch_size, observation_size + action_size)),
-            target_input: Array2::zeros((batch_size, observation_size + action_size)),
+            log_alpha: Parameters::new(Theta::new(&log_alpha, [], false), config.temperature_learning_rate, None),
+            current: blocks.clone().map(|rows| policy.pass(rows)).collect(),
+            next: blocks.map(|rows| policy.pass(rows)).collect(),
+            acting: policy.pass(0..1),
             target: Array1::zeros(batch_size),
-            d_action: Array2::zeros((batch_size, action_size)),
-            d_log_prob: Array1::zeros(batch_size),
             seed: config.seed,
             gamma: T::of(config.gamma),
             rows: vec![0; batch_size],
@@ -230,7 +251,8 @@ impl<T: Real> CpuLearner<T> {
         if !self.finite("critic loss", critic_loss) {
             return;
         }
-        let q = self.critics.iter().map(|critic| mean(critic.q.column(0))).sum::<T>() / T::of(2.0);
+        let q = self.critics.iter().flat_map(|critic| &critic.passes).flat_map(|pass| pass.q());
+        let q = mean(q.copied(), 2 * batch.reward.len());
         if self.loss_order == LossOrder::Sequential {
             self.critic_step(policy_is_due);
         }
@@ -271,24 +293,29 @@ impl<T: Real> CpuLearner<T> {
         self.metrics.updates += 1;
         self.metrics.critic_loss += critic_loss.as_f64();
         self.metrics.q += q.as_f64();
-        self.metrics.entropy -= mean(self.current.log_prob.view()).as_f64();
+        self.metrics.entropy -= self.mean_log_prob().as_f64();
     }
 
     /// α
     pub fn alpha(&self) -> T {
         let first = self.first_update_alpha.filter(|_| self.metrics.updates == 0);
-        self.fixed_alpha.or(first).unwrap_or_else(|| self.log_alpha.values[0].exp())
+        self.fixed_alpha.or(first).unwrap_or_else(|| self.log_alpha.theta[0].exp())
     }
 
-    /// ã ~ π(·|s) and, for a target that needs it, ã′ ~ π(·|s′), with their log-probabilities: passes of the same policy,
-    /// at the same time.
+    /// ã ~ π(·|s) and, for a target that needs it, ã′ ~ π(·|s′), with their log-probabilities.
     pub fn sample_actions(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
-        let (policy, theta) = (&self.policy, &self.theta.values);
+        let (policy, theta) = (&self.policy, &self.theta.theta);
+        let sample = |passes: &mut [PolicyPass<T>], observation: ArrayView2<T>, noise: ArrayView2<T>| {
+            for_each(passes, &|_, pass| {
+                let rows = s![pass.rows.clone(), ..];
+                policy.sample(theta, observation.slice(rows), noise.slice(rows), pass);
+            });
+        };
         let (current, next) = (&mut self.current, &mut self.next);
         let with_next = self.value.is_none();
-        rayon::join(
-            || policy.sample(theta, batch.observation.view(), noise.current.view(), current),
-            || with_next.then(|| policy.sample(theta, batch.next_observation.view(), noise.next.view(), next)),
+        join(
+            || sample(current, batch.observation.view(), noise.current.view()),
+            || with_next.then(|| sample(next, batch.next_observation.view(), noise.next.view())),
         );
     }
 
@@ -296,41 +323,51 @@ impl<T: Real> CpuLearner<T> {
     /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) or y = r + γ(1 − d)·V̄(s′); ã′ is that of the last
     /// [`Self::sample_actions`].
     pub fn critic_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
-        let PolicyWorkspace { action, log_prob, .. } = &self.next;
-        let next_observation = batch.next_observation.view();
-        join_columns(&mut self.critic_input, batch.observation.view(), batch.action.view());
-        join_columns(&mut self.target_input, next_observation, action.view());
-        let (network, input, target_input) = (&self.critic, self.critic_input.view(), self.target_input.view());
-        for_both(&mut self.critics, |Critic { online, target, workspace, q, target_q, .. }| {
-            if let Some(target) = target {
-                network.forward(target, target_input, workspace, target_q.view_mut());
-            }
-            network.forward(&online.values, input, workspace, q.view_mut());
+        let (network, next) = (&self.critic, &self.next);
+        for_both(&mut self.critics, |Critic { online, target, passes }| {
+            for_each(passes, &|i, pass| {
+                let PolicyPass { rows, action: next_action, .. } = &next[i];
+                let rows = s![rows.clone(), ..];
+                if let Some(target) = &target {
+                    pass.set_inputs(batch.next_observation.slice(rows), next_action.view());
+                    network.forward(target.weights(0), &mut pass.network);
+                    pass.target_q.assign(&pass.network.y.view().column(0));
+                }
+                pass.set_inputs(batch.observation.slice(rows), batch.action.slice(rows));
+                network.forward(online.theta.weights(0), &mut pass.network);
+            });
         });
-        if let Some(Value { network, target, workspace, v, .. }) = &mut self.value {
-            network.forward(target, next_observation, workspace, v.view_mut());
+        if let Some(Value { network, target, passes, .. }) = &mut self.value {
+            for_each(passes, &|i, pass| {
+                pass.x.view_mut().assign(&batch.next_observation.slice(s![next[i].rows.clone(), ..]));
+                network.forward(target.weights(0), pass);
+            });
         }
 
-        let rows = T::of(self.target.len() as f64);
+        let batch_size = T::of(self.target.len() as f64);
         let mut loss = T::zero();
         let [q1, q2] = &mut self.critics;
-        for (row, y) in self.target.iter_mut().enumerate() {
-            let at = [row, 0];
-            let next_value = match &self.value {
-                Some(Value { v, .. }) => v[at],
-                None => min(q1.target_q[at], q2.target_q[at]) - alpha * log_prob[row],
-            };
-            *y = batch.reward[row] + batch.discount[row] * next_value;
-            for Critic { q, d_q, .. } in [&mut *q1, &mut *q2] {
-                let error = q[at] - *y;
-                loss += error * error;
-                d_q[at] = T::of(2.0) * error / rows;
+        for (i, PolicyPass { rows, log_prob, .. }) in next.iter().enumerate() {
+            let (q1, q2) = (&mut q1.passes[i], &mut q2.passes[i]);
+            for (at, row) in rows.clone().enumerate() {
+                let next_value = match &self.value {
+                    Some(Value { passes, .. }) => passes[i].y.column()[at],
+                    None => min(q1.target_q[at], q2.target_q[at]) - alpha * log_prob[at],
+                };
+                let y = batch.reward[row] + batch.discount[row] * next_value;
+                self.target[row] = y;
+                for Pass { y: q, d_y: d_q, .. } in [&mut q1.network, &mut q2.network] {
+                    let error = q.column()[at] - y;
+                    loss += error * error;
+                    d_q.column_mut()[at] = T::of(2.0) * error / batch_size;
+                }
             }
         }
-        for_both(&mut self.critics, |Critic { online, workspace, d_q, .. }| {
-            network.backward(&online.values, input, d_q.view(), workspace, Some(&mut online.gradient), None);
+        for_both(&mut self.critics, |Critic { online, passes, .. }| {
+            for_each(passes, &|_, pass| network.backward(online.theta.weights(0), &mut pass.network));
+            network.gradient(passes.iter().map(|pass| &pass.network), &mut online.gradient);
         });
-        loss / rows
+        loss / batch_size
     }
 
     /// y of the last [`Self::critic_loss`], `[B]`.
@@ -348,30 +385,38 @@ impl<T: Real> CpuLearner<T> {
 
     /// Qᵢ(s, ã), for the losses of V and of the policy; ã is that of the last [`Self::sample_actions`].
     pub fn evaluate_actions(&mut self, batch: &Batch<T>) {
-        join_columns(&mut self.critic_input, batch.observation.view(), self.current.action.view());
-        let (network, input) = (&self.critic, self.critic_input.view());
-        for_both(&mut self.critics, |Critic { online, workspace, q, .. }| {
-            network.forward(&online.values, input, workspace, q.view_mut());
+        let (network, current) = (&self.critic, &self.current);
+        for_both(&mut self.critics, |Critic { online, passes, .. }| {
+            for_each(passes, &|i, pass| {
+                let PolicyPass { rows, action, .. } = &current[i];
+                pass.set_inputs(batch.observation.slice(s![rows.clone(), ..]), action.view());
+                network.forward(online.theta.weights(0), &mut pass.network);
+            });
         });
     }
 
     /// J_V = mean (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))², and its gradient over the parameters of V, if there is one;
     /// Qᵢ(s, ã) is that of the last [`Self::evaluate_actions`].
     pub fn value_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
-        let Some(Value { network, online, workspace, v, d_v, .. }) = &mut self.value else { return T::zero() };
-        let observation = batch.observation.view();
-        network.forward(&online.values, observation, workspace, v.view_mut());
-        let rows = T::of(batch.reward.len() as f64);
-        let [q1, q2] = &self.critics;
+        let Some(Value { network, online, passes, .. }) = &mut self.value else { return T::zero() };
+        let ([q1, q2], current) = (&self.critics, &self.current);
+        for_each(passes, &|i, pass| {
+            pass.x.view_mut().assign(&batch.observation.slice(s![current[i].rows.clone(), ..]));
+            network.forward(online.theta.weights(0), pass);
+        });
+        let batch_size = T::of(batch.reward.len() as f64);
         let mut loss = T::zero();
-        for (row, &log_prob) in self.current.log_prob.iter().enumerate() {
-            let at = [row, 0];
-            let error = v[at] - (min(q1.q[at], q2.q[at]) - alpha * log_prob);
-            loss += error * error;
-            d_v[at] = T::of(2.0) * error / rows;
+        for (i, Pass { y: v, d_y: d_v, .. }) in passes.iter_mut().enumerate() {
+            let (q1, q2, log_prob) = (q1.passes[i].q(), q2.passes[i].q(), &current[i].log_prob);
+            for (at, d_v) in d_v.column_mut().iter_mut().enumerate() {
+                let error = v.column()[at] - (min(q1[at], q2[at]) - alpha * log_prob[at]);
+                loss += error * error;
+                *d_v = T::of(2.0) * error / batch_size;
+            }
         }
-        network.backward(&online.values, observation, d_v.view(), workspace, Some(&mut online.gradient), None);
-        loss / rows
+        for_each(passes, &|_, pass| network.backward(online.theta.weights(0), pass));
+        network.gradient(passes.iter(), &mut online.gradient);
+        loss / batch_size
     }
 
     /// The step of V, if there is one, and V̄ ← V̄ + τ(V − V̄) if the target is to follow.
@@ -384,42 +429,49 @@ impl<T: Real> CpuLearner<T> {
     /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)), and its gradient over the policy's parameters; Qᵢ(s, ã) is that of the
     /// last [`Self::evaluate_actions`], with the same batch and noise.
     pub fn policy_loss(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> T {
-        let (observation, noise) = (batch.observation.view(), noise.current.view());
         let batch_size = T::of(batch.reward.len() as f64);
-        let (network, log_prob) = (&self.critic, &self.current.log_prob);
+        let [q1, q2] = &mut self.critics;
 
         // Only the critic that is the minimum passes a gradient on, ∂J_π/∂Q = −1/B.
-        let [q1, q2] = &mut self.critics;
-        q1.rows.clear();
-        q2.rows.clear();
         let mut loss = T::zero();
-        for (row, &log_prob) in log_prob.iter().enumerate() {
-            let at = [row, 0];
-            loss += alpha * log_prob - min(q1.q[at], q2.q[at]);
-            if q1.q[at] <= q2.q[at] { q1.rows.push(row) } else { q2.rows.push(row) }
-        }
-        for_both(&mut self.critics, |Critic { online, workspace, rows, d_q, d_action, .. }| {
-            let selected = s![..rows.len(), ..];
-            d_q.fill(-batch_size.recip());
-            network.backward_rows(&online.values, rows, d_q.slice(selected), workspace, d_action.slice_mut(selected));
-        });
-        for Critic { rows, d_action, .. } in &self.critics {
-            for (&row, d_action) in rows.iter().zip(d_action.rows()) {
-                self.d_action.row_mut(row).assign(&d_action);
+        for (i, PolicyPass { log_prob, .. }) in self.current.iter().enumerate() {
+            let (q1, q2) = (&mut q1.passes[i], &mut q2.passes[i]);
+            q1.chosen.clear();
+            q2.chosen.clear();
+            for (at, &log_prob) in log_prob.iter().enumerate() {
+                let q = [q1.q()[at], q2.q()[at]];
+                loss += alpha * log_prob - min(q[0], q[1]);
+                if q[0] <= q[1] { q1.chosen.push(at) } else { q2.chosen.push(at) }
             }
         }
-        self.d_log_prob.fill(alpha / batch_size);
-        let Parameters { values, gradient, .. } = &mut self.theta;
-        let (d_action, d_log_prob) = (self.d_action.view(), self.d_log_prob.view());
-        self.policy.sample_backward(values, observation, noise, d_action, d_log_prob, &mut self.current, gradient);
+        let critic = &self.critic;
+        for_both(&mut self.critics, |Critic { online: Parameters { theta, .. }, passes, .. }| {
+            for_each(passes, &|_, CriticPass { network, chosen, d_action, .. }| {
+                network.d_y.column_mut().fill(-batch_size.recip());
+                critic.backward_rows(theta.weights(0), chosen, network);
+                critic.last_inputs_backward(theta, network, d_action.view_mut().slice_move(s![..chosen.len(), ..]));
+            });
+        });
+        let (policy, theta, critics) = (&self.policy, &self.theta.theta, &self.critics);
+        for_each(&mut self.current, &|i, pass| {
+            let mut to = pass.d_action.view_mut();
+            for CriticPass { chosen, d_action, .. } in critics.iter().map(|critic| &critic.passes[i]) {
+                for (&row, d_action) in chosen.iter().zip(d_action.view().rows()) {
+                    to.row_mut(row).assign(&d_action);
+                }
+            }
+            pass.d_log_prob.fill(alpha / batch_size);
+            policy.sample_backward(theta, noise.current.slice(s![pass.rows.clone(), ..]), pass);
+        });
+        policy.gradient(&self.current, &mut self.theta.gradient);
         loss / batch_size
     }
 
     /// J_α = −log α · mean (log π(ã|s) + H̄), or −α · mean (log π(ã|s) + H̄), and its gradient over log α; log π is that of
     /// the last [`Self::sample_actions`].
     pub fn temperature_loss(&mut self) -> T {
-        let gap = mean(self.current.log_prob.view()) + self.target_entropy;
-        let log_alpha = self.log_alpha.values[0];
+        let gap = self.mean_log_prob() + self.target_entropy;
+        let log_alpha = self.log_alpha.theta[0];
         let (factor, slope) = match self.temperature_loss {
             TemperatureLoss::LogAlpha => (log_alpha, T::one()),
             TemperatureLoss::Alpha => (log_alpha.exp(), log_alpha.exp()),
@@ -441,6 +493,11 @@ impl<T: Real> CpuLearner<T> {
         true
     }
 
+    /// mean log π(ã|s), of the last [`Self::sample_actions`].
+    fn mean_log_prob(&self) -> T {
+        mean(self.current.iter().flat_map(|pass| &pass.log_prob).copied(), self.target.len())
+    }
+
     /// The gradients that the losses last left, by the names of [`Learner::snapshot`].
     pub fn gradients(&self) -> Vec<(&'static str, &[T])> {
         let [q1, q2] = &self.critics;
@@ -450,7 +507,7 @@ impl<T: Real> CpuLearner<T> {
             ("q2", &q2.online.gradient),
             ("log_alpha", &self.log_alpha.gradient),
         ];
-        gradients.extend(self.value.iter().map(|value| ("value", value.online.gradient.as_slice())));
+        gradients.extend(self.value.iter().map(|value| ("value", &*value.online.gradient)));
         gradients
     }
 
@@ -489,38 +546,47 @@ impl<T: Real> CpuLearner<T> {
     /// twins, one after the other, and of the policy over s′ and over s, likewise.
     pub fn intermediates(&self) -> Vec<(String, Vec<T>)> {
         let [q1, q2] = &self.critics;
-        let flat = |arrays: &[&Array2<T>]| arrays.iter().flat_map(|array| array.iter().copied()).collect::<Vec<_>>();
-        let (next, current) = (&self.next, &self.current);
+        let flat = |matrices: &mut dyn Iterator<Item = &Matrix<T>>| -> Vec<T> {
+            matrices.flat_map(|matrix| matrix.view().into_iter()).copied().collect()
+        };
+        let flat_log_prob = self.next.iter().chain(&self.current).flat_map(|pass| &pass.log_prob).copied();
+        let both: [&[PolicyPass<T>]; 2] = [&self.next, &self.current];
+        let critics = |pick: fn(&CriticPass<T>) -> &[T]| -> Vec<T> {
+            q1.passes.iter().chain(&q2.passes).flat_map(pick).copied().collect()
+        };
         let mut list = vec![
-            ("action".to_string(), flat(&[&next.action, &current.action])),
-            ("log_prob".into(), next.log_prob.iter().chain(&current.log_prob).copied().collect()),
-            ("q".into(), flat(&[&q1.q, &q2.q])),
-            ("target_q".into(), flat(&[&q1.target_q, &q2.target_q])),
+            ("action".to_string(), flat(&mut self.next.iter().chain(&self.current).map(|pass| &pass.action))),
+            ("log_prob".into(), flat_log_prob.collect()),
+            ("q".into(), critics(CriticPass::q)),
+            ("target_q".into(), critics(|pass| pass.target_q.as_slice().expect("it is a vector"))),
             ("target".into(), self.target.to_vec()),
-            ("d_q".into(), flat(&[&q1.d_q, &q2.d_q])),
-            ("d_action".into(), flat(&[&self.d_action])),
+            ("d_q".into(), critics(|pass| pass.network.d_y.column())),
+            ("d_action".into(), flat(&mut self.current.iter().map(|pass| &pass.d_action))),
         ];
-        let (outputs, d_outputs) = (next.outputs().zip(current.outputs()), current.d_outputs());
-        list.extend(outputs.zip(d_outputs).enumerate().flat_map(|(i, ((next, current), d))| {
-            [(format!("policy{i}.output"), flat(&[next, current])), (format!("policy{i}.d_output"), flat(&[d]))]
-        }));
-        let mut hidden = |name: &str, forward: &[&Workspace<T>], backward: &[&Workspace<T>]| {
+        let mut hidden = |name: &str, forward: &[&Pass<T>], backward: &[&Pass<T>]| {
             for l in 0..forward[0].hidden.len() {
-                let of = |workspaces: &[&Workspace<T>], pick: fn(&Workspace<T>) -> &[Array2<T>]| {
-                    workspaces.iter().flat_map(|workspace| pick(workspace)[l].iter().copied()).collect()
-                };
-                list.push((format!("{name}.hidden{l}"), of(forward, |workspace| &workspace.hidden)));
-                list.push((format!("{name}.d_hidden{l}"), of(backward, |workspace| &workspace.d_hidden)));
+                list.push((format!("{name}.hidden{l}"), flat(&mut forward.iter().map(|pass| &pass.hidden[l]))));
+                list.push((format!("{name}.d_hidden{l}"), flat(&mut backward.iter().map(|pass| &pass.d_hidden[l]))));
             }
         };
-        for (i, (next, current)) in next.networks().zip(current.networks()).enumerate() {
-            hidden(&format!("policy{i}"), &[next, current], &[current]);
+        for i in 0..self.policy.networks.len() {
+            let [next, current] = both.map(|passes| passes.iter().map(|pass| pass.network(i)).collect::<Vec<_>>());
+            let all = [next, current.clone()].concat();
+            hidden(&format!("policy{i}"), &all, &current);
         }
-        let twins = [&q1.workspace, &q2.workspace];
+        let twins: Vec<_> = q1.passes.iter().chain(&q2.passes).map(|pass| &pass.network).collect();
         hidden("critic", &twins, &twins);
-        if let Some(Value { workspace, v, d_v, .. }) = &self.value {
-            hidden("value", &[workspace], &[workspace]);
-            list.extend([("v".into(), flat(&[v])), ("d_v".into(), flat(&[d_v]))]);
+        if let Some(Value { passes, .. }) = &self.value {
+            let passes: Vec<_> = passes.iter().collect();
+            hidden("value", &passes, &passes);
+            list.push(("v".into(), flat(&mut passes.iter().map(|pass| &pass.y))));
+            list.push(("d_v".into(), flat(&mut passes.iter().map(|pass| &pass.d_y))));
+        }
+        for i in 0..self.policy.networks.len() {
+            let outputs = both.iter().flat_map(|passes| passes.iter()).map(|pass| &pass.network(i).y);
+            list.push((format!("policy{i}.output"), flat(&mut { outputs })));
+            let d_outputs = self.current.iter().map(|pass| &pass.network(i).d_y);
+            list.push((format!("policy{i}.d_output"), flat(&mut { d_outputs })));
         }
         list
     }
@@ -531,6 +597,18 @@ impl<T: Real> CpuLearner<T> {
             self.metrics.failure = Some((self.metrics.updates + 1, quantity));
         }
         value.is_finite()
+    }
+
+    /// Takes over parameters that have been changed by way of [`Self::state`].
+    fn pack(&mut self) {
+        let Self { theta, critics, value, .. } = self;
+        theta.theta.pack();
+        let critics = critics.iter_mut().map(|Critic { online, target, .. }| (online, target.as_mut()));
+        for (online, target) in critics.chain(value.as_mut().map(|value| (&mut value.online, Some(&mut value.target))))
+        {
+            online.theta.pack();
+            target.into_iter().for_each(Theta::pack);
+        }
     }
 
     /// Everything that updates depend on, by name: vectors, and counts.
@@ -547,9 +625,9 @@ impl<T: Real> CpuLearner<T> {
         let mut vectors = Vec::new();
         let Metrics { updates, policy_updates, .. } = &mut self.metrics;
         let mut counts = vec![("updates".to_string(), updates), ("policy_updates".to_string(), policy_updates)];
-        for (name, Parameters { values, adam, .. }, target) in networks {
-            vectors.push((name.to_string(), values.as_mut_slice()));
-            vectors.extend(target.map(|target| (format!("target_{name}"), target.as_mut_slice())));
+        for (name, Parameters { theta, adam, .. }, target) in networks {
+            vectors.push((name.to_string(), theta.values_mut()));
+            vectors.extend(target.map(|target| (format!("target_{name}"), target.values_mut())));
             vectors.push((format!("{name}.adam_first_moment"), &mut adam.first_moment));
             vectors.push((format!("{name}.adam_second_moment"), &mut adam.second_moment));
             counts.push((format!("{name}.adam_steps"), &mut adam.steps));
@@ -566,10 +644,10 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
         action: ArrayViewMut2<T>,
     ) -> Result<(), Error> {
         let rows = observation.nrows();
-        if self.acting.log_prob.len() != rows {
-            self.acting = self.policy.workspace(rows);
+        if self.acting.rows.len() != rows {
+            self.acting = self.policy.pass(0..rows);
         }
-        self.policy.act(&self.theta.values, observation, noise, &mut self.acting, action);
+        self.policy.act(&self.theta.theta, observation, noise, &mut self.acting, action);
         Ok(())
     }
 
@@ -581,7 +659,7 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {
         // They leave the learner for as long as it looks at them; nothing is allocated for it.
         let (mut batch, mut noise) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.noise));
-        rayon::join(
+        join(
             || {
                 replay.sample(&mut Philox::new(self.seed, Stream::Replay, update), &mut self.rows);
                 replay.gather(&self.rows, self.gamma, &mut batch);
@@ -611,23 +689,25 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
         for (name, count) in counts {
             *count = snapshot.count(&name).expect("it has been looked up");
         }
+        self.pack();
         // A failure is behind it.
         self.metrics = Metrics::of(snapshot);
         Ok(())
     }
 }
 
+/// The rows of a batch in blocks, as equal as can be; two at least if there is much to do, for two threads. Results do not
+/// depend on it.
+fn blocks(batch_size: usize, policy: &Mlp) -> impl Iterator<Item = Range<usize>> + Clone {
+    let much = batch_size * policy.parameters() >= WORK_TO_SHARE && rayon::current_num_threads() > 1;
+    let count = batch_size.div_ceil(BLOCK_ROWS).max(if much { 2 } else { 1 }).min(batch_size);
+    (0..count).map(move |i| i * batch_size / count..(i + 1) * batch_size / count)
+}
+
 /// Does the same with both critics, at the same time.
 fn for_both<T: Real>(critics: &mut [Critic<T>; 2], work: impl Fn(&mut Critic<T>) + Sync) {
     let [q1, q2] = critics;
-    rayon::join(|| work(q1), || work(q2));
-}
-
-/// \[s, a]: `[B, O]` and `[B, A]` side by side into `[B, O + A]`.
-fn join_columns<T: Real>(joined: &mut Array2<T>, observation: ArrayView2<T>, action: ArrayView2<T>) {
-    let (left, right) = joined.view_mut().split_at(Axis(1), observation.ncols());
-    observation.assign_to(left);
-    action.assign_to(right);
+    join(|| work(q1), || work(q2));
 }
 
 /// The smaller one; NaN if either is.
@@ -635,8 +715,8 @@ fn min<T: Real>(a: T, b: T) -> T {
     if a < b || a.is_nan() { a } else { b }
 }
 
-fn mean<T: Real>(values: ArrayView1<T>) -> T {
-    values.sum() / T::of(values.len() as f64)
+fn mean<T: Real>(values: impl Iterator<Item = T>, count: usize) -> T {
+    values.sum::<T>() / T::of(count as f64)
 }
 
 #[cfg(test)]
@@ -670,10 +750,10 @@ mod tests {
     fn a_temperature_that_is_not_finite_fails_by_its_name() {
         let (mut learner, batch, noise) = learner_and_batch();
         (learner.temperature_loss, learner.target_entropy) = (TemperatureLoss::Alpha, 1e30);
-        learner.log_alpha.values[0] = 20.0;
+        learner.log_alpha.theta.values_mut()[0] = 20.0;
         learner.update(&batch, &noise);
         assert_eq!(learner.metrics().failure, Some((1, "temperature loss")));
-        assert_eq!(learner.log_alpha.values[0], 20.0);
+        assert_eq!(learner.log_alpha.theta[0], 20.0);
     }
 
     /// A learner that has failed does nothing more, until it goes back to a snapshot.

@@ -12,7 +12,7 @@ mod policy;
 pub use cpu::CpuLearner;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaLearner;
-pub use policy::{Policy, PolicyWorkspace};
+pub use policy::{Policy, PolicyPass};
 
 use crate::error::Error;
 use crate::nn::Real;

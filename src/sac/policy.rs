@@ -1,9 +1,10 @@
 //! π(a|s): the network, or the two networks, whose outputs are the raw μ and the raw log σ of a tanh-Gaussian.
 
 use crate::config::{Config, Heads};
-use crate::nn::{Mlp, Real, TanhGaussian, Workspace, init};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
+use crate::nn::{Matrix, Mlp, Pass, Real, TanhGaussian, Theta, init};
+use ndarray::{Array1, ArrayView2, ArrayViewMut2, Axis};
 use rand::Rng;
+use std::ops::Range;
 
 /// The shape of a policy; its parameters are one flat vector, network after network.
 #[derive(Clone, Debug)]
@@ -14,39 +15,27 @@ pub struct Policy {
     pub distribution: TanhGaussian,
 }
 
-/// What a pass over `B` observations leaves behind.
+/// A pass over `B` observations.
 #[derive(Clone, Debug)]
-pub struct PolicyWorkspace<T> {
-    /// For each network.
+pub struct PolicyPass<T> {
+    /// Which rows of the batch they are.
+    pub rows: Range<usize>,
+    /// Through each network; their x are the observations.
     passes: Vec<Pass<T>>,
     /// a, `[B, A]`.
-    pub action: Array2<T>,
+    pub action: Matrix<T>,
+    /// ∂L/∂a, `[B, A]`.
+    pub d_action: Matrix<T>,
     /// log π(a|s), `[B]`.
     pub log_prob: Array1<T>,
+    /// ∂L/∂log π, `[B]`.
+    pub d_log_prob: Array1<T>,
 }
 
-/// What a pass through one network leaves: its output, and ∂L/∂output.
-#[derive(Clone, Debug)]
-struct Pass<T> {
-    network: Workspace<T>,
-    output: Array2<T>,
-    d_output: Array2<T>,
-}
-
-impl<T> PolicyWorkspace<T> {
-    /// What each network leaves for its backward pass.
-    pub fn networks(&self) -> impl Iterator<Item = &Workspace<T>> {
-        self.passes.iter().map(|pass| &pass.network)
-    }
-
-    /// The output of each network.
-    pub fn outputs(&self) -> impl Iterator<Item = &Array2<T>> {
-        self.passes.iter().map(|pass| &pass.output)
-    }
-
-    /// ∂L/∂output of each network.
-    pub fn d_outputs(&self) -> impl Iterator<Item = &Array2<T>> {
-        self.passes.iter().map(|pass| &pass.d_output)
+impl<T> PolicyPass<T> {
+    /// The pass through network `i`.
+    pub fn network(&self, i: usize) -> &Pass<T> {
+        &self.passes[i]
     }
 }
 
@@ -83,83 +72,83 @@ impl Policy {
         self.networks.iter().map(Mlp::parameters).sum()
     }
 
-    /// Room for passes over `rows` observations.
-    pub fn workspace<T: Real>(&self, rows: usize) -> PolicyWorkspace<T> {
-        let pass = |network: &Mlp| {
-            let output = Array2::zeros((rows, network.outputs()));
-            Pass { network: network.workspace(rows), d_output: output.clone(), output }
-        };
-        PolicyWorkspace {
-            passes: self.networks.iter().map(pass).collect(),
-            action: Array2::zeros((rows, self.action_size())),
-            log_prob: Array1::zeros(rows),
+    /// Room for a pass over those `rows` of a batch.
+    pub fn pass<T: Real>(&self, rows: Range<usize>) -> PolicyPass<T> {
+        let (count, actions) = (rows.len(), self.action_size());
+        PolicyPass {
+            rows,
+            passes: self.networks.iter().map(|network| network.pass(count)).collect(),
+            action: Matrix::zeros(count, actions),
+            d_action: Matrix::zeros(count, actions),
+            log_prob: Array1::zeros(count),
+            d_log_prob: Array1::zeros(count),
         }
+    }
+
+    /// `values` as parameters of the networks, on the way forward and, if there is one, the way `back`.
+    pub fn theta<T: Real>(&self, values: &[T], back: bool) -> Theta<T> {
+        Theta::new(values, &self.networks, back)
     }
 
     /// Runs the networks over `observation` `[B, O]`.
-    fn forward<T: Real>(&self, theta: &[T], observation: ArrayView2<T>, passes: &mut [Pass<T>]) {
-        let mut rest = theta;
-        for (network, Pass { network: workspace, output, .. }) in self.networks.iter().zip(passes) {
-            let theta = rest.split_off(..network.parameters()).expect("θ has as many parameters as the networks");
-            network.forward(theta, observation, workspace, output.view_mut());
+    fn forward<T: Real>(&self, theta: &Theta<T>, observation: ArrayView2<T>, passes: &mut [Pass<T>]) {
+        for (i, (network, pass)) in self.networks.iter().zip(passes).enumerate() {
+            pass.x.view_mut().assign(&observation);
+            network.forward(theta.weights(i), pass);
         }
     }
 
-    /// ã = tanh(μ(s) + σ(s)·ε) and log π(ã|s), left in `workspace`.
+    /// ã = tanh(μ(s) + σ(s)·ε) and log π(ã|s), left in `pass`.
     ///
     /// `observation` is `[B, O]`, `noise` (ε) is `[B, A]`.
     pub fn sample<T: Real>(
         &self,
-        theta: &[T],
+        theta: &Theta<T>,
         observation: ArrayView2<T>,
         noise: ArrayView2<T>,
-        workspace: &mut PolicyWorkspace<T>,
+        pass: &mut PolicyPass<T>,
     ) {
-        let PolicyWorkspace { passes, action, log_prob } = workspace;
+        let PolicyPass { passes, action, log_prob, .. } = pass;
         self.forward(theta, observation, passes);
         let (mean, log_std) = heads(passes);
         self.distribution.sample(mean, log_std, noise, action.view_mut(), log_prob.view_mut());
     }
 
-    /// The backward pass of [`Self::sample`]: from ∂L/∂ã as `d_action` `[B, A]` and ∂L/∂log π as `d_log_prob` `[B]` to
-    /// ∂L/∂θ, which overwrites `d_theta`.
-    #[allow(clippy::too_many_arguments)]
-    pub fn sample_backward<T: Real>(
-        &self,
-        theta: &[T],
-        observation: ArrayView2<T>,
-        noise: ArrayView2<T>,
-        d_action: ArrayView2<T>,
-        d_log_prob: ArrayView1<T>,
-        workspace: &mut PolicyWorkspace<T>,
-        d_theta: &mut [T],
-    ) {
-        let passes = &mut workspace.passes;
+    /// The backward pass of [`Self::sample`], from the pass's ∂L/∂ã and ∂L/∂log π to what [`Self::gradient`] needs.
+    pub fn sample_backward<T: Real>(&self, theta: &Theta<T>, noise: ArrayView2<T>, pass: &mut PolicyPass<T>) {
+        let PolicyPass { passes, d_action, d_log_prob, .. } = pass;
         let (mean, log_std, d_mean, d_log_std) = heads_and_gradients(passes);
-        self.distribution.sample_backward(mean, log_std, noise, d_action, d_log_prob, d_mean, d_log_std);
-        let (mut rest, mut d_rest) = (theta, d_theta);
-        for (network, Pass { network: workspace, d_output, .. }) in self.networks.iter().zip(passes) {
-            let theta = rest.split_off(..network.parameters()).expect("θ has as many parameters as the networks");
-            let d_theta = d_rest.split_off_mut(..network.parameters()).expect("∂L/∂θ is as long as θ");
-            network.backward(theta, observation, d_output.view(), workspace, Some(d_theta), None);
+        let d_log_prob = d_log_prob.view();
+        self.distribution.sample_backward(mean, log_std, noise, d_action.view(), d_log_prob, d_mean, d_log_std);
+        for (i, (network, pass)) in self.networks.iter().zip(passes).enumerate() {
+            network.backward(theta.weights(i), pass);
+        }
+    }
+
+    /// ∂L/∂θ over all rows of all `passes`, each of which has gone forward and backward; it overwrites `d_theta`.
+    pub fn gradient<T: Real>(&self, passes: &[PolicyPass<T>], d_theta: &mut [T]) {
+        let mut rest = d_theta;
+        for (i, network) in self.networks.iter().enumerate() {
+            let d_theta = rest.split_off_mut(..network.parameters()).expect("∂L/∂θ is as long as θ");
+            network.gradient(passes.iter().map(|pass| &pass.passes[i]), d_theta);
         }
     }
 
     /// Writes the action to take: sampled if there is `noise` `[B, A]`, else the deterministic tanh(μ(s)).
     pub fn act<T: Real>(
         &self,
-        theta: &[T],
+        theta: &Theta<T>,
         observation: ArrayView2<T>,
         noise: Option<ArrayView2<T>>,
-        workspace: &mut PolicyWorkspace<T>,
+        pass: &mut PolicyPass<T>,
         mut action: ArrayViewMut2<T>,
     ) {
         if let Some(noise) = noise {
-            self.sample(theta, observation, noise, workspace);
-            action.assign(&workspace.action);
+            self.sample(theta, observation, noise, pass);
+            action.assign(&pass.action.view());
         } else {
-            self.forward(theta, observation, &mut workspace.passes);
-            self.distribution.mode(heads(&workspace.passes).0, action);
+            self.forward(theta, observation, &mut pass.passes);
+            self.distribution.mode(heads(&pass.passes).0, action);
         }
     }
 }
@@ -167,8 +156,8 @@ impl Policy {
 /// The raw μ and the raw log σ, `[B, A]`.
 fn heads<T: Real>(passes: &[Pass<T>]) -> (ArrayView2<'_, T>, ArrayView2<'_, T>) {
     match passes {
-        [both] => both.output.view().split_at(Axis(1), both.output.ncols() / 2),
-        [mean, log_std] => (mean.output.view(), log_std.output.view()),
+        [both] => both.y.view().split_at(Axis(1), both.y.view().ncols() / 2),
+        [mean, log_std] => (mean.y.view(), log_std.y.view()),
         _ => unreachable!("a policy has one network or two"),
     }
 }
@@ -179,15 +168,13 @@ fn heads_and_gradients<T: Real>(
     passes: &mut [Pass<T>],
 ) -> (ArrayView2<'_, T>, ArrayView2<'_, T>, ArrayViewMut2<'_, T>, ArrayViewMut2<'_, T>) {
     match passes {
-        [Pass { output, d_output, .. }] => {
-            let actions = output.ncols() / 2;
-            let (mean, log_std) = output.view().split_at(Axis(1), actions);
-            let (d_mean, d_log_std) = d_output.view_mut().split_at(Axis(1), actions);
+        [Pass { y, d_y, .. }] => {
+            let actions = y.view().ncols() / 2;
+            let (mean, log_std) = y.view().split_at(Axis(1), actions);
+            let (d_mean, d_log_std) = d_y.view_mut().split_at(Axis(1), actions);
             (mean, log_std, d_mean, d_log_std)
         }
-        [mean, log_std] => {
-            (mean.output.view(), log_std.output.view(), mean.d_output.view_mut(), log_std.d_output.view_mut())
-        }
+        [mean, log_std] => (mean.y.view(), log_std.y.view(), mean.d_y.view_mut(), log_std.d_y.view_mut()),
         _ => unreachable!("a policy has one network or two"),
     }
 }
