@@ -30,9 +30,13 @@ pub enum Stream {
 pub struct Philox {
     key: [u32; 2],
     counter: [u32; 4],
-    block: [u32; 4],
+    /// The words of [`BLOCKS`] counters, and how many of them are used.
+    words: [u32; 4 * BLOCKS],
     used: usize,
 }
+
+/// Counters that are worked at together: one alone would wait for each of its products.
+const BLOCKS: usize = 4;
 
 impl Philox {
     /// The generator named by `(seed, stream, step)`.
@@ -40,20 +44,23 @@ impl Philox {
         Self {
             key: [seed as u32, (seed >> 32) as u32],
             counter: [0, step as u32, (step >> 32) as u32, stream as u32],
-            block: [0; 4],
-            used: 4,
+            words: [0; 4 * BLOCKS],
+            used: 4 * BLOCKS,
         }
     }
 }
 
 impl RngCore for Philox {
     fn next_u32(&mut self) -> u32 {
-        if self.used == 4 {
-            self.block = philox4x32_10(self.counter, self.key);
-            self.counter[0] = self.counter[0].wrapping_add(1);
+        if self.used == self.words.len() {
+            let [first, rest @ ..] = self.counter;
+            let counters: [_; BLOCKS] =
+                std::array::from_fn(|i| [first.wrapping_add(i as u32), rest[0], rest[1], rest[2]]);
+            self.words.copy_from_slice(philox4x32_10(counters, self.key).as_flattened());
+            self.counter[0] = first.wrapping_add(BLOCKS as u32);
             self.used = 0;
         }
-        let word = self.block[self.used];
+        let word = self.words[self.used];
         self.used += 1;
         word
     }
@@ -70,18 +77,20 @@ impl RngCore for Philox {
     }
 }
 
-/// Ten rounds of Philox over one 128-bit counter.
-fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let [mut c0, mut c1, mut c2, mut c3] = counter;
+/// Ten rounds of Philox over some 128-bit counters.
+fn philox4x32_10<const N: usize>(mut counters: [[u32; 4]; N], key: [u32; 2]) -> [[u32; 4]; N] {
     let [mut k0, mut k1] = key;
     for _ in 0..10 {
-        let p0 = u64::from(c0) * 0xD251_1F53;
-        let p1 = u64::from(c2) * 0xCD9E_8D57;
-        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
+        for counter in &mut counters {
+            let [c0, c1, c2, c3] = *counter;
+            let p0 = u64::from(c0) * 0xD251_1F53;
+            let p1 = u64::from(c2) * 0xCD9E_8D57;
+            *counter = [(p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32];
+        }
         k0 = k0.wrapping_add(0x9E37_79B9);
         k1 = k1.wrapping_add(0xBB67_AE85);
     }
-    [c0, c1, c2, c3]
+    counters
 }
 
 #[cfg(test)]
@@ -101,7 +110,18 @@ mod tests {
             ),
         ];
         for (counter, key, expected) in cases {
-            assert_eq!(philox4x32_10(counter, key), expected);
+            assert_eq!(philox4x32_10([counter], key), [expected]);
+        }
+    }
+
+    /// The words are those of one counter after the other, also where the lowest part of it overflows.
+    #[test]
+    fn counters_follow_each_other() {
+        let mut rng = Philox::new(3, Stream::Update, 5);
+        rng.counter[0] = u32::MAX - 5;
+        for i in 0..10_u32 {
+            let [expected] = philox4x32_10([[(u32::MAX - 5).wrapping_add(i), 5, 0, Stream::Update as u32]], [3, 0]);
+            assert_eq!([(); 4].map(|()| rng.next_u32()), expected);
         }
     }
 

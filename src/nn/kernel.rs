@@ -1,9 +1,11 @@
 //! The product of `f32` matrices for AVX-512 and for AVX2 with FMA, and the choice between them and `matrixmultiply`.
 //!
-//! B is read in panels, of as many columns as a tile has: either it has been packed before, as weights are once a step, or
-//! it is packed on the way. C is made in tiles of a few rows and two registers of columns, whose sums stay in registers while k goes by. Each
-//! element of C is one chain of fused multiply-adds over k in ascending order, whichever tile it falls in and however wide
-//! a register is: wherever rows or columns are split, and on either kind of processor, the bits are the same.
+//! B is read as it is if its rows are contiguous. Otherwise it is read in panels, of as many columns as a tile has: either it
+//! has been packed before, as transposed weights are once a step, or it is packed on the way. C is made in tiles of a few
+//! rows and two registers of columns, whose sums stay in registers while k goes by. Each element of C is one chain of fused
+//! multiply-adds over k in ascending order, whichever tile it falls in and however wide a register is: wherever rows or
+//! columns are split, and on either kind of processor, the bits are the same. Only a C of few columns may be made of inner
+//! products instead, each of 32 such chains.
 
 use super::gemm::{Factor, Product};
 use ndarray::ArrayView2;
@@ -54,8 +56,6 @@ mod x86 {
 
     /// How much of k is gone through at a time: a panel of so many rows of B stays in the first-level cache.
     const DEPTH: usize = 256;
-    /// Fewest tiles that must share a panel of B for it to be worth copying.
-    const SHARING: usize = 4;
     /// Registers of columns in a tile.
     const REGISTERS: usize = 2;
     /// Registers of columns in a tile of a single row, where each has to wait for its own last sum; and in the panels of B
@@ -169,8 +169,8 @@ mod x86 {
         const ROWS: usize;
         /// Tiles of [`REGISTERS`] by whether A is transposed, by registers to a row less one, and by rows less one.
         const TILES: &'static [[&'static [Tile]; REGISTERS]; 2];
-        /// The tile of one row and [`GROUP`], by whether A is transposed.
-        const ONE_ROW: [Tile; 2];
+        /// Tiles of one row, by whether A is transposed, and by registers less one.
+        const ONE_ROW: [[Tile; GROUP]; 2];
 
         unsafe fn zero() -> Self;
         unsafe fn load(from: *const f32) -> Self;
@@ -192,6 +192,22 @@ mod x86 {
         unsafe fn sum(parts: &[Self]) -> f32;
         /// Writes the transpose of the `LANES` × `LANES` floats at `from`; each pointer comes with the distance between rows.
         unsafe fn transpose(from: (*const f32, isize), to: (*mut f32, isize));
+    }
+
+    /// The tiles of one row of a type, for A as it is or transposed.
+    macro_rules! one_row {
+        ($register:ty, $transposed:literal) => {
+            [
+                <$register>::tile::<1, 1, $transposed>,
+                <$register>::tile::<1, 2, $transposed>,
+                <$register>::tile::<1, 3, $transposed>,
+                <$register>::tile::<1, 4, $transposed>,
+                <$register>::tile::<1, 5, $transposed>,
+                <$register>::tile::<1, 6, $transposed>,
+                <$register>::tile::<1, 7, $transposed>,
+                <$register>::tile::<1, GROUP, $transposed>,
+            ]
+        };
     }
 
     /// Implements [`Register`] and `product` for a type, given the instructions of its processor.
@@ -234,8 +250,7 @@ mod x86 {
                     [&[$(Self::tile::<$rows, 1, false>),*], &[$(Self::tile::<$rows, 2, false>),*]],
                     [&[$(Self::tile::<$rows, 1, true>),*], &[$(Self::tile::<$rows, 2, true>),*]],
                 ];
-                const ONE_ROW: [Tile; 2] =
-                    [Self::tile::<1, GROUP, false>, Self::tile::<1, GROUP, true>];
+                const ONE_ROW: [[Tile; GROUP]; 2] = [one_row!(Self, false), one_row!(Self, true)];
 
                 #[inline(always)]
                 unsafe fn zero() -> Self {
@@ -327,7 +342,7 @@ mod x86 {
     struct Packed([f32; DEPTH * GROUP * 16]);
 
     thread_local! {
-        static PACKED: RefCell<Box<Packed>> = RefCell::new(Box::new(Packed([0.0; _])));
+        static PACKED: RefCell<Packed> = const { RefCell::new(Packed([0.0; _])) };
     }
 
     /// [`super::packed_len`] for one of the [`kinds`].
@@ -432,14 +447,14 @@ mod x86 {
                     };
                     let at = b.at.offset(first as isize * b.strides[0] + start as isize * b.strides[1]);
                     let contiguous = !b_transposed && column_sums.is_none();
-                    if m == 1 && columns == group && contiguous {
-                        one_row(&job(0, start, columns, (at, b.strides[0]), at));
+                    if m == 1 && columns.is_multiple_of(V::LANES) && contiguous {
+                        one_row[columns / V::LANES - 1](&job(0, start, columns, (at, b.strides[0]), at));
                         continue;
                     }
                     // The panels of these columns, and how many rows each of them has.
                     let panels = match panels {
                         Some(panels) => Some((panels.add(start * k + first * panel), k)),
-                        None if contiguous && strips < SHARING && columns.is_multiple_of(V::LANES) => None,
+                        None if contiguous && columns.is_multiple_of(V::LANES) => None,
                         None => {
                             let sums = column_sums.map(|sums| (sums.add(start), accumulate || first > 0));
                             fill::<V>([depth, columns], Matrix { at, ..b }, (packed, DEPTH), sums);

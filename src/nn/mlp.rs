@@ -107,7 +107,7 @@ impl Mlp {
             let input = below.last().unwrap_or(x).view();
             let output = above.first_mut().unwrap_or(y).view_mut();
             let bias = Finish::Bias(&weights.theta[layer.bias.clone()], (l < last).then_some(self.activation));
-            product(input, weights.forward(l, layer), output, bias);
+            product(input, weight(layer, weights.theta), output, bias);
         }
     }
 
@@ -134,7 +134,7 @@ impl Mlp {
             let h = hidden[l - 1].view();
             let h = if rows.is_none() { h.slice_move(selected) } else { h };
             let slope = Finish::Slope { hidden: h, rows, activation: self.activation };
-            product(delta, weights.backward(l, layer), d_below, slope);
+            product(delta, weights.transposed(l, layer), d_below, slope);
         }
     }
 

@@ -108,8 +108,17 @@ impl TanhGaussian {
     ) {
         let shape = raw_mean.dim();
         assert!([raw_log_std.dim(), noise.dim(), action.dim(), (log_prob.len(), shape.1)] == [shape; 4]);
-        let [mut means, mut log_stds, mut noises, mut actions, mut terms] = [[T::zero(); BLOCK]; 5];
         log_prob.fill(T::zero());
+        if shape.0 * shape.1 < LANES {
+            // A single action is sampled sooner than its blocks are made.
+            for (at, action) in action.indexed_iter_mut() {
+                let term;
+                (*action, term) = self.sample_one(raw_mean[at], raw_log_std[at], noise[at]);
+                log_prob[at.0] += term;
+            }
+            return;
+        }
+        let [mut means, mut log_stds, mut noises, mut actions, mut terms] = [[T::zero(); BLOCK]; 5];
         for block in blocks(shape) {
             block.copy(&mut means).assign(&block.of(raw_mean));
             block.copy(&mut log_stds).assign(&block.of(raw_log_std));
@@ -179,6 +188,10 @@ impl TanhGaussian {
     /// The deterministic action tanh(μ); `raw_mean` and `action` are `[B, A]`.
     pub fn mode<T: Real>(&self, raw_mean: ArrayView2<T>, mut action: ArrayViewMut2<T>) {
         assert_eq!(raw_mean.dim(), action.dim());
+        if action.len() < LANES {
+            action.zip_mut_with(&raw_mean, |action, &raw| *action = tanh(self.mean.forward(raw)));
+            return;
+        }
         let mut values = [T::zero(); BLOCK];
         for block in blocks(raw_mean.dim()) {
             block.copy(&mut values).assign(&block.of(raw_mean));

@@ -1,13 +1,13 @@
-//! The parameters of networks, with their weights once more as the kernel reads them.
+//! The parameters of networks, with the transposes of their weights as the kernel reads them.
 //!
-//! Within an update a weight is a factor of up to a dozen products, and it changes once. So it is packed once, after each
-//! step, instead of in each product.
+//! Within an update a weight is a factor of up to a dozen products, and it changes once. On the way forward the kernel reads
+//! it as it is; for the way back it is transposed once, after each step, instead of in each product.
 
 use super::aligned::Aligned;
 use super::gemm::Factor;
 use super::mlp::{Layer, Mlp, weight};
 use super::real::Real;
-use super::threads::{join, join_if};
+use super::threads::join;
 use ndarray::{ArrayView2, Axis};
 use std::ops::{Deref, Range};
 
@@ -18,15 +18,16 @@ const WORTHWHILE: usize = 1 << 14;
 #[derive(Clone, Debug)]
 pub struct Theta<T> {
     values: Aligned<T>,
-    networks: Vec<(Mlp, Range<usize>, Panels<T>)>,
+    networks: Vec<Network<T>>,
 }
 
-/// Of each layer W for the way forward and Wᵀ for the way back, as [`Real::pack`] writes them; nothing where no product
-/// would take them from here.
+/// A network, which of the parameters are its own, and of each layer Wᵀ as [`Real::pack`] writes it; nothing where no
+/// product would take it from here.
 #[derive(Clone, Debug)]
-struct Panels<T> {
-    forward: Vec<Aligned<T>>,
-    backward: Vec<Aligned<T>>,
+struct Network<T> {
+    shape: Mlp,
+    parameters: Range<usize>,
+    transposed: Vec<Aligned<T>>,
 }
 
 /// θ of one network.
@@ -34,7 +35,7 @@ struct Panels<T> {
 pub struct Weights<'a, T> {
     /// θ, flat.
     pub theta: &'a [T],
-    panels: Option<&'a Panels<T>>,
+    transposed: Option<&'a [Aligned<T>]>,
 }
 
 impl<T: Real> Theta<T> {
@@ -44,7 +45,11 @@ impl<T: Real> Theta<T> {
         let networks = networks.into_iter().map(|network| {
             let start = end;
             end += network.parameters();
-            (network.clone(), start..end, Panels::new(network, back))
+            let transposed = network.layers().iter().enumerate().map(|(l, layer)| {
+                // Nothing that was hidden lies below the first layer.
+                Aligned::zeros(if back && l > 0 { T::packed_len(layer.outputs, layer.inputs) } else { 0 })
+            });
+            Network { shape: network.clone(), parameters: start..end, transposed: transposed.collect() }
         });
         let mut theta = Self { networks: networks.collect(), values: Aligned::from(values) };
         theta.pack();
@@ -53,8 +58,8 @@ impl<T: Real> Theta<T> {
 
     /// The parameters of network `i`.
     pub fn weights(&self, i: usize) -> Weights<'_, T> {
-        let (_, range, panels) = &self.networks[i];
-        Weights { theta: &self.values[range.clone()], panels: Some(panels) }
+        let Network { parameters, transposed, .. } = &self.networks[i];
+        Weights { theta: &self.values[parameters.clone()], transposed: Some(transposed) }
     }
 
     /// All parameters, to be changed; [`Self::pack`] must follow.
@@ -64,12 +69,10 @@ impl<T: Real> Theta<T> {
 
     /// Takes over changed parameters.
     pub fn pack(&mut self) {
-        for (network, range, Panels { forward, backward }) in &mut self.networks {
-            let theta = &self.values[range.clone()];
-            for ((layer, forward), backward) in network.layers().iter().zip(forward).zip(backward) {
-                let weight = weight(layer, theta);
-                let many = weight.len() >= WORTHWHILE;
-                join_if(many, || pack(weight, forward), || pack(weight.reversed_axes(), backward));
+        for Network { shape, parameters, transposed } in &mut self.networks {
+            let theta = &self.values[parameters.clone()];
+            for (layer, panels) in shape.layers().iter().zip(transposed) {
+                pack(weight(layer, theta).reversed_axes(), panels);
             }
         }
     }
@@ -83,21 +86,9 @@ impl<T> Deref for Theta<T> {
     }
 }
 
-impl<T: Real> Panels<T> {
-    fn new(network: &Mlp, back: bool) -> Self {
-        let layers = network.layers().iter();
-        let forward = layers.clone().map(|layer| Aligned::zeros(T::packed_len(layer.inputs, layer.outputs)));
-        let backward = layers.enumerate().map(|(l, layer)| {
-            // Nothing that was hidden lies below the first layer.
-            Aligned::zeros(if back && l > 0 { T::packed_len(layer.outputs, layer.inputs) } else { 0 })
-        });
-        Self { forward: forward.collect(), backward: backward.collect() }
-    }
-}
-
 /// [`Real::pack`], with columns beside each other where there are many, unless there is no room for any.
 fn pack<T: Real>(matrix: ArrayView2<T>, panels: &mut [T]) {
-    /// A multiple of any panel's.
+    /// A multiple of the width of any panel.
     const COLUMNS: usize = 128;
     let (k, n) = matrix.dim();
     if panels.is_empty() {
@@ -112,23 +103,17 @@ fn pack<T: Real>(matrix: ArrayView2<T>, panels: &mut [T]) {
     join(|| pack(left, to_left), || pack(right, to_right));
 }
 
-/// Parameters alone: their products pack for themselves.
+/// Parameters alone: products transpose weights for themselves.
 impl<'a, T> From<&'a [T]> for Weights<'a, T> {
     fn from(theta: &'a [T]) -> Self {
-        Self { theta, panels: None }
+        Self { theta, transposed: None }
     }
 }
 
 impl<'a, T: Real> Weights<'a, T> {
-    /// W of layer `l`, `[in, out]`.
-    pub(super) fn forward(self, l: usize, layer: &Layer) -> Factor<'a, T> {
-        let panels = self.panels.map(|panels| &*panels.forward[l]).filter(|panels| !panels.is_empty());
-        Factor { matrix: weight(layer, self.theta), panels }
-    }
-
     /// Wᵀ of layer `l`, `[out, in]`.
-    pub(super) fn backward(self, l: usize, layer: &Layer) -> Factor<'a, T> {
-        let panels = self.panels.map(|panels| &*panels.backward[l]).filter(|panels| !panels.is_empty());
+    pub(super) fn transposed(self, l: usize, layer: &Layer) -> Factor<'a, T> {
+        let panels = self.transposed.map(|transposed| &*transposed[l]).filter(|panels| !panels.is_empty());
         Factor { matrix: weight(layer, self.theta).reversed_axes(), panels }
     }
 }
