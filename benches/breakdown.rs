@@ -120,14 +120,13 @@ fn flops(network: &Mlp, rows: usize) -> (f64, f64) {
 }
 
 /// Bytes that are read and written in packing the weights of a network.
-fn packing(network: &Mlp, back: bool) -> f64 {
-    let bytes = |from: usize, packed: usize| if packed == 0 { 0 } else { 4 * (from + packed) };
-    let layers = network.layers().iter().enumerate().map(|(l, layer)| {
-        let (k, n, length) = (layer.inputs, layer.outputs, layer.weight.len());
-        let backward = if back && l > 0 { bytes(length, f32::packed_len(n, k)) } else { 0 };
-        bytes(length, f32::packed_len(k, n)) + backward
+fn packing(network: &Mlp) -> f64 {
+    let layers = network.layers().iter().skip(1);
+    let bytes = layers.map(|layer| match f32::packed_len(layer.outputs, layer.inputs) {
+        0 => 0,
+        packed => 4 * (layer.weight.len() + packed),
     });
-    layers.sum::<usize>() as f64
+    bytes.sum::<usize>() as f64
 }
 
 /// Bytes of Adam's step, which reads θ, its gradient and two moments and writes all but the gradient; and of Polyak's.
@@ -152,7 +151,6 @@ impl Steps {
         online.pack();
         if follow {
             polyak(target.values_mut(), online, 0.01);
-            target.pack();
         }
     }
 }
@@ -266,9 +264,7 @@ fn phases(size: Size, threads: usize, lasting: Duration) -> f64 {
     let to_action = (2 * size.batch * size.act * size.hidden) as f64;
     let products = [2.0 * p, 2.0 * (3.0 * q + q_back), 2.0 * q, q_back + to_action + p_back + p];
     let (adam, follow) = stepping(&critic);
-    let bytes = 2.0 * (adam + follow + packing(&critic, true) + packing(&critic, false))
-        + stepping(&policy).0
-        + packing(&policy, true);
+    let bytes = 2.0 * (adam + follow + packing(&critic)) + stepping(&policy).0 + packing(&policy);
     println!(
         "threads: {threads}; peak {:.0} GFLOP/s, of one thread {:.0}; stream {:.1} GB/s; {updates} rounds",
         rate / 1e9,
@@ -344,7 +340,7 @@ fn blocks(size: Size, lasting: Duration) {
         ("its sample_backward", NONE, NONE),
         ("Adam::step", NONE, step),
         ("polyak", NONE, follow),
-        ("Theta::pack", NONE, packing(critic, true)),
+        ("Theta::pack", NONE, packing(critic)),
     ] {
         columns.line(name, times.of(name), flops, bytes);
     }

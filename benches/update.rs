@@ -56,13 +56,14 @@ fn update(criterion: &mut Criterion) {
 }
 
 fn act(criterion: &mut Criterion) {
-    let size = Size { obs: 17, act: 6, batch: 256, hidden: 256 };
-    let mut learner = size.learner();
-    let observation = Array2::from_elem((1, size.obs), 0.1);
-    let (noise, mut action) = (Array2::from_elem((1, size.act), 0.1), Array2::zeros((1, size.act)));
-    criterion.bench_function("act/cpu/obs17-act6-h256", |bencher| {
-        bencher.iter(|| learner.act(observation.view(), Some(noise.view()), action.view_mut()));
-    });
+    for (obs, act, hidden) in [(3, 1, 256), (17, 6, 256), (3, 1, 64)] {
+        let mut learner = Size { obs, act, batch: 256, hidden }.learner();
+        let observation = Array2::from_elem((1, obs), 0.1);
+        let (noise, mut action) = (Array2::from_elem((1, act), 0.1), Array2::zeros((1, act)));
+        criterion.bench_function(&format!("act/cpu/obs{obs}-act{act}-h{hidden}"), |bencher| {
+            bencher.iter(|| learner.act(observation.view(), Some(noise.view()), action.view_mut()));
+        });
+    }
 }
 
 fn main() {

@@ -1,9 +1,8 @@
 //! Matrix products, and how work is divided among threads.
 //!
-//! `f32` products go to this crate's own kernel where the processor has AVX-512, or AVX2 with FMA, except those of few
-//! columns; other large products go to `matrixmultiply`. Products with a thin side (a network's first and last layers, and
-//! every layer when a single observation is acted upon) otherwise go to two vectorized loops, because packing would cost
-//! more than it gains.
+//! `f32` products go to this crate's own kernel where the processor has AVX-512, or AVX2 with FMA; other large products go to
+//! `matrixmultiply`. Products with a thin side (a network's first and last layers, and every layer when a single observation
+//! is acted upon) otherwise go to two vectorized loops, because packing would cost more than it gains.
 //!
 //! Work is divided by shape, never by the number of threads, and no sum is ever split: the same inputs give the same
 //! bits on any number of threads.
