@@ -302,6 +302,55 @@ mod tests {
         println!("worst error of a product: {worst:.1e}");
     }
 
+    /// What is added to C, and the sums of B's columns that come with a product, by the loops of this file and by
+    /// `matrixmultiply`, which `f32` has where its own kernel does not go.
+    fn sums_match_plain_loops<T: Real>(tolerance: f64) {
+        let mut rng = Philox::new(1, Stream::Init, 0);
+        let mut worst: f64 = 0.0;
+        let sizes =
+            [(3, 0, 5), (1, 1, 1), (5, 7, 1), (20, 31, 8), (31, 20, 9), (17, 300, 64), (9, 600, 67), (600, 9, 33)];
+        for (m, k, n) in sizes {
+            for layout in 0..16 {
+                let mut matrix = |rows: usize, columns: usize, transposed: bool| {
+                    let mut array = Array2::zeros((rows, columns).set_f(transposed));
+                    array.assign(&Array2::random_using((rows, columns), StandardNormal, &mut rng).mapv(T::of));
+                    array
+                };
+                let (a, b) = (matrix(m, k, layout & 1 > 0), matrix(k, n, layout & 2 > 0));
+                let (mut c, start) = (matrix(m, n, layout & 4 > 0), matrix(1, n, false));
+                let accumulate = layout & 8 > 0;
+                // What was there before matters only to what is added to it.
+                let kept = if accumulate { 1.0 } else { 0.0 };
+                let wide = |array: &Array2<T>| array.mapv(T::as_f64);
+                let expected = wide(&c) * kept + naive(&wide(&a), &wide(&b));
+                let expected_sums = wide(&start).row(0).to_owned() * kept + wide(&b).sum_axis(Axis(0));
+                let mut sums = start.into_raw_vec_and_offset().0;
+                let mut product = Product {
+                    a: a.view(),
+                    b: b.view().into(),
+                    c: c.view_mut(),
+                    accumulate,
+                    column_sums: Some(&mut sums),
+                    finish: Finish::Nothing,
+                };
+                product.run_elsewhere();
+                let errors = wide(&c) - expected;
+                let sums_errors = sums.iter().zip(&expected_sums).map(|(sum, expected)| sum.as_f64() - expected);
+                let error = errors.iter().copied().chain(sums_errors).fold(0.0, |worst: f64, e| worst.max(e.abs()));
+                let error = error / (k as f64).sqrt().max(1.0);
+                assert!(error <= tolerance, "[{m}, {k}]·[{k}, {n}], layout {layout}: error {error:.1e}");
+                worst = worst.max(error);
+            }
+        }
+        println!("worst error of a sum: {worst:.1e}");
+    }
+
+    #[test]
+    fn sums_match_plain_loops_in_both_precisions() {
+        sums_match_plain_loops::<f64>(1e-14);
+        sums_match_plain_loops::<f32>(5e-6);
+    }
+
     fn triples(sizes: &[usize]) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         sizes.iter().flat_map(move |&m| sizes.iter().flat_map(move |&k| sizes.iter().map(move |&n| (m, k, n))))
     }
