@@ -9,6 +9,9 @@ use std::process::Command;
 const DIVIDED: &str = "steps = 360\nbatch_size = 300\nfinal_episodes = 3\neval_episodes = 2\neval_every = 100\n";
 const TINY: &str = "steps = 600\nbatch_size = 16\npolicy_hidden = [8, 4]\ncritic_hidden = [5]\nfinal_episodes = 3\n";
 
+/// Two blocks of rows, and a layer of a single unit, whose gradients are sums of another kind.
+const BLOCKS: &str = "steps = 300\nbatch_size = 100\ncritic_hidden = [1]\nrandom_steps = 150\nfinal_episodes = 3\n";
+
 /// The bytes of `metrics.csv` and `policy.safetensors` that a process with these arguments leaves.
 fn train(name: &str, config: &str, arguments: &[&str]) -> [Vec<u8>; 2] {
     let directory = format!("{name}-{}-{}", arguments.concat(), std::process::id());
@@ -40,6 +43,11 @@ fn assert_same_results(name: &str, config: &str) {
 #[test]
 fn a_network_whose_work_is_divided_gives_the_same_bytes_on_any_number_of_threads() {
     assert_same_results("divided", DIVIDED);
+}
+
+#[test]
+fn blocks_of_rows_are_the_same_on_any_number_of_threads() {
+    assert_same_results("blocks", BLOCKS);
 }
 
 #[test]

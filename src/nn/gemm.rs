@@ -12,7 +12,6 @@ use super::real::Real;
 use super::simd::simd;
 use super::threads::join;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
-use std::ops::Range;
 
 /// What `SAC_GEMM` in the environment may ask for: the kernel with these registers, if the processor has them, or
 /// `matrixmultiply` alone. It is for comparing them; without it the widest registers are taken.
@@ -28,7 +27,7 @@ const LANES: usize = 32;
 const PANEL: usize = 2048;
 /// Fewest rows and columns, and least work in multiplications, that are worth handing to another thread.
 const BLOCK_ROWS: usize = 256;
-const BLOCK_COLUMNS: usize = 64;
+const BLOCK_COLUMNS: usize = 256;
 const BLOCK_WORK: usize = 1 << 19;
 
 /// B of a product, `[k, n]`, of any strides, and perhaps the same as the kernel reads it.
@@ -174,8 +173,9 @@ pub fn product<'a, T: Real>(
 /// Does the product if a loop of this file fits its shape and the way its matrices lie; says whether it did.
 fn thin<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, mut c: ArrayViewMut2<T>, accumulate: bool) -> bool {
     let (m, k, n) = (a.nrows(), a.ncols(), b.ncols());
-    let dots = a.is_standard_layout() && (1..=THIN).contains(&n);
-    let rows = (m <= THIN || k <= THIN) && (b.is_standard_layout() || k * n <= PANEL);
+    let has_rows = |matrix: ArrayView2<T>| matrix.ncols() <= 1 || matrix.strides()[1] == 1;
+    let dots = has_rows(a) && (1..=THIN).contains(&n);
+    let rows = (m <= THIN || k <= THIN) && (has_rows(b) || k * n <= PANEL);
     if !(dots || rows) {
         return false;
     }
@@ -184,45 +184,38 @@ fn thin<T: Real>(a: ArrayView2<T>, b: ArrayView2<T>, mut c: ArrayViewMut2<T>, ac
     }
     let mut panel = [T::zero(); PANEL];
     if dots {
-        let a = a.to_slice().expect("its layout is the standard one");
         let depth = PANEL / n / LANES * LANES;
-        for (i, b) in b.axis_chunks_iter(Axis(0), depth).enumerate() {
-            let range = i * depth..i * depth + b.nrows();
-            if let Some(b) = b.t().to_slice() {
-                thin_dots((a, k), range, b, c.view_mut());
-            } else {
-                panel.iter_mut().zip(b.t()).for_each(|(to, &from)| *to = from);
-                thin_dots((a, k), range, &panel[..b.len()], c.view_mut());
-            }
+        for (a, b) in a.axis_chunks_iter(Axis(1), depth).zip(b.axis_chunks_iter(Axis(0), depth)) {
+            // Column after column.
+            panel.iter_mut().zip(b.t()).for_each(|(to, &from)| *to = from);
+            thin_dots(a, &panel[..b.len()], c.view_mut());
         }
-    } else if let Some(b) = b.to_slice() {
+    } else if has_rows(b) {
         thin_rows(a, b, c);
     } else {
         panel.iter_mut().zip(b).for_each(|(to, &from)| *to = from);
-        thin_rows(a, &panel[..k * n], c);
+        thin_rows(a, ArrayView2::from_shape((k, n), &panel[..k * n]).expect("it has as many elements"), c);
     }
     true
 }
 
 simd! {
-    /// C\[i, ·] ← C\[i, ·] + Σₖ A\[i, k]·B\[k, ·]: adds up rows of B, which is given in row-major order.
-    fn thin_rows<T>(a: ArrayView2<T>, b: &[T], c: ArrayViewMut2<T>) {
+    /// C\[i, ·] ← C\[i, ·] + Σₖ A\[i, k]·B\[k, ·]: adds up rows of B, which are contiguous.
+    fn thin_rows<T>(a: ArrayView2<T>, b: ArrayView2<T>, c: ArrayViewMut2<T>) {
         let (n, mut c) = (c.ncols(), c);
         for (a, mut c) in a.rows().into_iter().zip(c.rows_mut()) {
             for first in (0..n).step_by(COLUMNS) {
                 let width = COLUMNS.min(n - first);
                 let mut sums = [T::zero(); COLUMNS];
                 sums.iter_mut().zip(c.iter().skip(first)).for_each(|(sum, &c)| *sum = c);
-                let rows = a.iter().zip(b.chunks_exact(n).map(|b| &b[first..first + width]));
-                if width == COLUMNS {
-                    // A number known to the compiler lets the sums stay in registers.
-                    for (&x, b) in rows {
+                for (&x, b) in a.iter().zip(b.rows()) {
+                    let b = &b.to_slice().expect("rows are contiguous")[first..first + width];
+                    if let Ok(b) = <&[T; COLUMNS]>::try_from(b) {
+                        // A number known to the compiler lets the sums stay in registers.
                         for j in 0..COLUMNS {
                             sums[j] += x * b[j];
                         }
-                    }
-                } else {
-                    for (&x, b) in rows {
+                    } else {
                         sums.iter_mut().zip(b).for_each(|(sum, &y)| *sum += x * y);
                     }
                 }
@@ -233,13 +226,13 @@ simd! {
 }
 
 simd! {
-    /// C\[i, j] ← C\[i, j] + A\[i, range] · B\[·, j]: inner products of rows of A, which come k elements apart, with the
-    /// columns of B, given in column-major order.
-    fn thin_dots<T>(a: (&[T], usize), range: Range<usize>, b: &[T], c: ArrayViewMut2<T>) {
-        let ((a, k), mut c) = (a, c);
-        for (a, mut c) in a.chunks_exact(k).zip(c.rows_mut()) {
-            let a = &a[range.clone()];
-            for (b, c) in b.chunks_exact(range.len()).zip(&mut c) {
+    /// C\[i, j] ← C\[i, j] + A\[i, ·] · B\[·, j]: inner products of the rows of A, which are contiguous, with the columns of B,
+    /// given in column-major order.
+    fn thin_dots<T>(a: ArrayView2<T>, b: &[T], c: ArrayViewMut2<T>) {
+        let mut c = c;
+        for (a, mut c) in a.rows().into_iter().zip(c.rows_mut()) {
+            let a = a.to_slice().expect("rows are contiguous");
+            for (b, c) in b.chunks_exact(a.len()).zip(&mut c) {
                 *c += dot(a, b);
             }
         }
