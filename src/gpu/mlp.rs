@@ -31,7 +31,7 @@ impl Matrix {
     }
 }
 
-/// What passes of several networks of one shape leave on the device; [`crate::nn::Workspace`] has the same.
+/// What passes of several networks of one shape leave on the device; [`crate::nn::Pass`] has the same.
 pub struct DeviceWorkspace {
     mlp: Mlp,
     /// hₗ, `[networks, rows, Hₗ]` for each hidden layer.
