@@ -1,4 +1,5 @@
 """One update of this project against one update of its peers, in alternating pairs; prints each pair's ratio and the median.
+Within a pair each side gives the median of what it measures several times.
 
 usage: against_peers.py PEER_COMMAND [--pairs 10] [--bench update/cpu/obs3-act1-b256-h256]
 
@@ -6,6 +7,9 @@ PEER_COMMAND is any command whose last line of output holds "... N updates/s". B
 whose speed drifts does not favour one. Needs Python 3.9 and a Rust toolchain.
 """
 import argparse
+import json
+import os
+import pathlib
 import re
 import shlex
 import statistics
@@ -17,14 +21,13 @@ parser.add_argument("--pairs", type=int, default=10)
 parser.add_argument("--bench", default="update/cpu/obs3-act1-b256-h256")
 arguments = parser.parse_args()
 
-UNITS = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
-
 
 def ours():
     command = ["cargo", "bench", "--quiet", "--bench", "update", "--", arguments.bench]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    median, unit = re.search(r"time:\s+\[\S+ \S+ (\S+) (\S+)", output).groups()
-    return 1 / (float(median) * UNITS[unit])
+    subprocess.run(command, check=True, capture_output=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    estimates = json.loads((target / "criterion" / arguments.bench / "new" / "estimates.json").read_text())
+    return 1e9 / estimates["median"]["point_estimate"]
 
 
 def peers():
