@@ -315,7 +315,8 @@ pub const MAX_THREADS: usize = 256;
 
 /// Runs `work` in a pool of `threads` threads; 0 stands for one for each core, up to four.
 ///
-/// Everything that is parallel within `work` uses this pool, and handing over work costs least from inside it.
+/// Everything that is parallel within `work` uses this pool, and handing over work costs least from inside it. While updates
+/// follow each other its threads stay awake, so several runs beside each other want a thread each.
 ///
 /// # Errors
 /// If that is more than [`MAX_THREADS`], or than the system gives.

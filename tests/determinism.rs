@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Large enough for every matrix product of the hidden layers to be divided among threads.
-const DIVIDED: &str = "steps = 360\nbatch_size = 300\nfinal_episodes = 3\neval_episodes = 2\neval_every = 100\n";
+/// Large enough for every part of an update to be divided among threads, products of the wide layer as well.
+const DIVIDED: &str = "steps = 360\nbatch_size = 300\ncritic_hidden = [600, 256]\nfinal_episodes = 3\neval_episodes = 2\neval_every = 100\n";
 const TINY: &str = "steps = 600\nbatch_size = 16\npolicy_hidden = [8, 4]\ncritic_hidden = [5]\nfinal_episodes = 3\n";
 
 /// Two blocks of rows, and a layer of a single unit, whose gradients are sums of another kind.

@@ -28,7 +28,7 @@ const ATTEMPTS: u64 = 4;
 type Shape = (usize, &'static [usize], &'static [usize], usize, usize);
 
 /// Both sides of a block of rows, of a register and of a tile, products narrow, thin and deep, and single elements.
-const SHAPES: [Shape; 27] = [
+const SHAPES: [Shape; 29] = [
     (1, &[1], &[3], 1, 1),
     (1, &[64, 64], &[256, 31], 3, 1),
     (1, &[8, 16, 31, 64], &[67, 3, 8, 1], 23, 9),
@@ -56,6 +56,8 @@ const SHAPES: [Shape; 27] = [
     (300, &[64, 256], &[8, 16], 1, 1),
     (300, &[256, 256, 256, 256], &[256, 256, 256, 256], 11, 9),
     (300, &[3, 8], &[31], 20, 8),
+    (30, &[31], &[70], 2, 70),
+    (100, &[600], &[31, 600], 3, 1),
 ];
 
 /// The configuration of shape `i`; the shapes between them have all choices, in all combinations.

@@ -21,6 +21,7 @@ pub struct Aligned<T> {
 impl<T: Real> Aligned<T> {
     /// So many zeros.
     pub fn zeros(length: usize) -> Self {
+        const { assert!(size_of::<Line<T>>() == LINE * size_of::<T>(), "lines have no gaps") };
         Self { lines: vec![Line([T::zero(); LINE]); length.div_ceil(LINE)], length }
     }
 }
@@ -57,13 +58,37 @@ pub struct Matrix<T> {
     values: Aligned<T>,
     shape: (usize, usize),
     step: usize,
+    ones: bool,
 }
 
 impl<T: Real> Matrix<T> {
     /// Zeros, `[rows, columns]`.
     pub fn zeros(rows: usize, columns: usize) -> Self {
         let step = if columns < 4 * LINE { columns } else { columns.next_multiple_of(LINE) + LINE };
-        Self { values: Aligned::zeros(rows * step), shape: (rows, columns), step }
+        Self {
+            values: Aligned::zeros(rows.checked_mul(step).expect("so many fit")),
+            shape: (rows, columns),
+            step,
+            ones: false,
+        }
+    }
+
+    /// Zeros, `[rows, columns]`, each row of which is followed by a one for [`Self::with_ones`].
+    pub fn zeros_and_ones(rows: usize, columns: usize) -> Self {
+        let mut matrix = Self::zeros(rows, columns + 1);
+        matrix.view_mut().column_mut(columns).fill(T::one());
+        Self { shape: (rows, columns), ones: true, ..matrix }
+    }
+
+    /// The rows and the ones that follow them, `[rows, columns + 1]`.
+    ///
+    /// # Panics
+    /// If it was made without.
+    pub fn with_ones(&self) -> ArrayView2<'_, T> {
+        let (rows, columns) = self.shape;
+        assert!(self.ones, "there are ones");
+        // SAFETY: there are `step` values for each row, borrowed with `self`: the columns, a one, and perhaps more.
+        unsafe { ArrayView2::from_shape_ptr((rows, columns + 1).strides((self.step, 1)), self.values.as_ptr()) }
     }
 
     /// To read.
@@ -89,7 +114,7 @@ impl<T: Real> Matrix<T> {
     /// # Panics
     /// If there are more columns, or none.
     pub fn column(&self) -> &[T] {
-        assert_eq!(self.shape.1, 1);
+        assert_eq!((self.shape.1, self.step), (1, 1));
         &self.values
     }
 
@@ -98,7 +123,7 @@ impl<T: Real> Matrix<T> {
     /// # Panics
     /// If there are more columns, or none.
     pub fn column_mut(&mut self) -> &mut [T] {
-        assert_eq!(self.shape.1, 1);
+        assert_eq!((self.shape.1, self.step), (1, 1));
         &mut self.values
     }
 }
@@ -117,6 +142,8 @@ mod tests {
         let mut matrix = Matrix::<T>::zeros(3, 2);
         matrix.view_mut()[[2, 1]] = T::one();
         assert_eq!(matrix.view().sum(), T::one());
+        let ones = Matrix::<T>::zeros_and_ones(3, 64);
+        assert_eq!((ones.view().sum(), ones.with_ones().sum()), (T::zero(), T::of(3.0)));
         for columns in [0, 1, 63, 64, 65] {
             let matrix = Matrix::<T>::zeros(3, columns);
             assert_eq!(matrix.view().dim(), (3, columns));

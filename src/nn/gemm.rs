@@ -26,9 +26,9 @@ const LANES: usize = 32;
 /// Elements of B that are copied to the stack at a time where they do not lie as a loop wants them.
 const PANEL: usize = 2048;
 /// Fewest rows and columns, and least work in multiplications, that are worth handing to another thread.
-const BLOCK_ROWS: usize = 256;
-const BLOCK_COLUMNS: usize = 256;
-const BLOCK_WORK: usize = 1 << 19;
+const SPLIT_ROWS: usize = 256;
+const SPLIT_COLUMNS: usize = 256;
+const SPLIT_WORK: usize = 1 << 19;
 
 /// B of a product, `[k, n]`, of any strides, and perhaps the same as the kernel reads it.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +56,6 @@ pub struct Product<'a, T> {
     pub c: ArrayViewMut2<'a, T>,
     /// Whether the product is added to C.
     pub accumulate: bool,
-    /// `[n]`: the sums of B's columns overwrite them, or are added with the product.
-    pub column_sums: Option<&'a mut [T]>,
     /// What is done to C in the end.
     pub finish: Finish<'a, T>,
 }
@@ -68,35 +66,33 @@ impl<'a, T: Real> Product<'a, T> {
         let (m, k, n) = (self.a.nrows(), self.a.ncols(), self.b.matrix.ncols());
         assert_eq!(self.b.matrix.nrows(), k, "A is [{m}, {k}], so B must have {k} rows");
         assert_eq!(self.c.dim(), (m, n), "A·B is [{m}, {n}], and so must C be");
-        assert!(self.column_sums.as_ref().is_none_or(|sums| sums.len() == n));
         self.finish.check(m, n);
         [m, k, n]
     }
 
     /// Those of the first rows of C, and those of the others.
     fn split_rows(self, middle: usize) -> (Self, Self) {
-        let Self { a, b, c, accumulate, column_sums, finish } = self;
+        let Self { a, b, c, accumulate, finish } = self;
         let (a_1, a_2) = a.split_at(Axis(0), middle);
         let (finish_1, finish_2) = (finish.rows(0..middle), finish.rows(middle..c.nrows()));
         let (c_1, c_2) = c.split_at(Axis(0), middle);
         (
-            Self { a: a_1, b, c: c_1, accumulate, column_sums, finish: finish_1 },
-            Self { a: a_2, b, c: c_2, accumulate, column_sums: None, finish: finish_2 },
+            Self { a: a_1, b, c: c_1, accumulate, finish: finish_1 },
+            Self { a: a_2, b, c: c_2, accumulate, finish: finish_2 },
         )
     }
 
-    /// Those of the first columns of C, and those of the others; `middle` is a multiple of [`BLOCK_COLUMNS`].
+    /// Those of the first columns of C, and those of the others; `middle` is a multiple of [`SPLIT_COLUMNS`].
     fn split_columns(self, middle: usize) -> (Self, Self) {
-        let Self { a, b: Factor { matrix, panels }, c, accumulate, column_sums, finish } = self;
+        let Self { a, b: Factor { matrix, panels }, c, accumulate, finish } = self;
         let (panels_1, panels_2) = panels.map(|panels| panels.split_at(middle * matrix.nrows())).unzip();
         let (b_1, b_2) = matrix.split_at(Axis(1), middle);
-        let (sums_1, sums_2) = column_sums.map(|sums| sums.split_at_mut(middle)).unzip();
         let (finish_1, finish_2) = (finish.columns(0..middle), finish.columns(middle..c.ncols()));
         let (c_1, c_2) = c.split_at(Axis(1), middle);
         let (b_1, b_2) = (Factor { matrix: b_1, panels: panels_1 }, Factor { matrix: b_2, panels: panels_2 });
         (
-            Self { a, b: b_1, c: c_1, accumulate, column_sums: sums_1, finish: finish_1 },
-            Self { a, b: b_2, c: c_2, accumulate, column_sums: sums_2, finish: finish_2 },
+            Self { a, b: b_1, c: c_1, accumulate, finish: finish_1 },
+            Self { a, b: b_2, c: c_2, accumulate, finish: finish_2 },
         )
     }
 
@@ -107,13 +103,13 @@ impl<'a, T: Real> Product<'a, T> {
     /// If the shapes do not fit each other.
     pub fn run(mut self) {
         let [m, k, n] = self.check();
-        if m * k * n < 2 * BLOCK_WORK {
+        if m * k * n < 2 * SPLIT_WORK {
             return self.run_here();
         }
-        let halves = if m >= 2 * BLOCK_ROWS {
-            self.split_rows(m / BLOCK_ROWS / 2 * BLOCK_ROWS)
-        } else if n >= 2 * BLOCK_COLUMNS {
-            self.split_columns(n / BLOCK_COLUMNS / 2 * BLOCK_COLUMNS)
+        let halves = if m >= 2 * SPLIT_ROWS {
+            self.split_rows(m / SPLIT_ROWS / 2 * SPLIT_ROWS)
+        } else if n >= 2 * SPLIT_COLUMNS {
+            self.split_columns(n / SPLIT_COLUMNS / 2 * SPLIT_COLUMNS)
         } else {
             return self.run_here();
         };
@@ -136,12 +132,6 @@ impl<'a, T: Real> Product<'a, T> {
     /// Does it without the kernel, and without the finish.
     fn run_elsewhere(&mut self) {
         let (a, b, accumulate) = (self.a, self.b.matrix, self.accumulate);
-        if let Some(sums) = self.column_sums.as_deref_mut() {
-            if !accumulate {
-                sums.fill(T::zero());
-            }
-            b.rows().into_iter().for_each(|row| sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x));
-        }
         let c = &mut self.c;
         if thin(a, b, c.view_mut(), accumulate) || thin(b.t(), a.t(), c.view_mut().reversed_axes(), accumulate) {
             return;
@@ -167,7 +157,7 @@ pub fn product<'a, T: Real>(
     c: ArrayViewMut2<'a, T>,
     finish: Finish<'a, T>,
 ) {
-    Product { a, b: b.into(), c, accumulate: false, column_sums: None, finish }.run();
+    Product { a, b: b.into(), c, accumulate: false, finish }.run();
 }
 
 /// Does the product if a loop of this file fits its shape and the way its matrices lie; says whether it did.
@@ -260,6 +250,7 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::Activation;
     use crate::rng::{Philox, Stream};
     use ndarray::{Array2, ShapeBuilder};
     use ndarray_rand::{RandomExt, rand_distr::StandardNormal};
@@ -295,8 +286,8 @@ mod tests {
         println!("worst error of a product: {worst:.1e}");
     }
 
-    /// What is added to C, and the sums of B's columns that come with a product, by the loops of this file and by
-    /// `matrixmultiply`, which `f32` has where its own kernel does not go.
+    /// Products that are added to C, by the loops of this file and by `matrixmultiply`, which `f32` has where its own kernel
+    /// does not go.
     fn sums_match_plain_loops<T: Real>(tolerance: f64) {
         let mut rng = Philox::new(1, Stream::Init, 0);
         let mut worst: f64 = 0.0;
@@ -310,32 +301,56 @@ mod tests {
                     array
                 };
                 let (a, b) = (matrix(m, k, layout & 1 > 0), matrix(k, n, layout & 2 > 0));
-                let (mut c, start) = (matrix(m, n, layout & 4 > 0), matrix(1, n, false));
+                let mut c = matrix(m, n, layout & 4 > 0);
                 let accumulate = layout & 8 > 0;
                 // What was there before matters only to what is added to it.
                 let kept = if accumulate { 1.0 } else { 0.0 };
                 let wide = |array: &Array2<T>| array.mapv(T::as_f64);
                 let expected = wide(&c) * kept + naive(&wide(&a), &wide(&b));
-                let expected_sums = wide(&start).row(0).to_owned() * kept + wide(&b).sum_axis(Axis(0));
-                let mut sums = start.into_raw_vec_and_offset().0;
-                let mut product = Product {
-                    a: a.view(),
-                    b: b.view().into(),
-                    c: c.view_mut(),
-                    accumulate,
-                    column_sums: Some(&mut sums),
-                    finish: Finish::Nothing,
-                };
-                product.run_elsewhere();
-                let errors = wide(&c) - expected;
-                let sums_errors = sums.iter().zip(&expected_sums).map(|(sum, expected)| sum.as_f64() - expected);
-                let error = errors.iter().copied().chain(sums_errors).fold(0.0, |worst: f64, e| worst.max(e.abs()));
+                let (a, b, c_here) = (a.view(), b.view().into(), c.view_mut());
+                Product { a, b, c: c_here, accumulate, finish: Finish::Nothing }.run_elsewhere();
+                let error = (wide(&c) - expected).iter().fold(0.0, |worst: f64, e| worst.max(e.abs()));
                 let error = error / (k as f64).sqrt().max(1.0);
                 assert!(error <= tolerance, "[{m}, {k}]·[{k}, {n}], layout {layout}: error {error:.1e}");
                 worst = worst.max(error);
             }
         }
         println!("worst error of a sum: {worst:.1e}");
+    }
+
+    /// A product that is divided by rows or columns has the bits of one that is not, with all that comes with it.
+    #[test]
+    fn divided_products_have_the_same_bits() {
+        let mut rng = Philox::new(2, Stream::Init, 0);
+        for (m, k, n) in [(1030, 40, 70), (40, 70, 1030)] {
+            let mut matrix = |rows, columns| Array2::<f32>::random_using((rows, columns), StandardNormal, &mut rng);
+            let (a, b, c, hidden) = (matrix(m, k), matrix(k, n), matrix(m, n), matrix(m, n));
+            let bias = hidden.row(0).to_vec();
+            let mut panels = crate::nn::Aligned::zeros(f32::packed_len(k, n));
+            if !panels.is_empty() {
+                f32::pack(b.view(), &mut panels);
+            }
+            for case in 0..12 {
+                let result = |divided: bool| {
+                    let mut c = c.clone();
+                    let finish = match case % 3 {
+                        0 => Finish::Nothing,
+                        1 => Finish::Bias(&bias, Some(Activation::Relu)),
+                        _ => Finish::Slope { hidden: hidden.view(), rows: None, activation: Activation::Relu },
+                    };
+                    let panels = Some(&*panels).filter(|panels| case / 3 % 2 > 0 && !panels.is_empty());
+                    let (a, b) = (a.view(), Factor { matrix: b.view(), panels });
+                    let mut product = Product { a, b, c: c.view_mut(), accumulate: case / 6 > 0, finish };
+                    if divided {
+                        product.run()
+                    } else {
+                        product.run_here()
+                    }
+                    c
+                };
+                assert_eq!(result(true), result(false), "[{m}, {k}]·[{k}, {n}], case {case}");
+            }
+        }
     }
 
     #[test]

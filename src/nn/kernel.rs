@@ -110,14 +110,13 @@ mod x86 {
         panels: Option<*const f32>,
     }
 
-    /// C ← A·B or C ← C + A·B, and then `tail`; where there are `column_sums`, those of B overwrite them, or are added.
+    /// C ← A·B or C ← C + A·B, and then `tail`.
     struct Task {
         sizes: [usize; 3],
         a: Matrix<*const f32>,
         b: Right,
         c: Matrix<*mut f32>,
         accumulate: bool,
-        column_sums: Option<*mut f32>,
         tail: Tail,
     }
 
@@ -131,8 +130,8 @@ mod x86 {
     /// pointer comes with the distance from one row to the next; with A that of columns, if it is transposed.
     struct Job {
         depth: usize,
-        /// What should be in the second-level cache soon: a cache line for each step of k.
-        ahead: *const f32,
+        /// What should be in the second-level cache soon: a cache line for each step of k, and the distance to the next.
+        ahead: (*const f32, isize),
         width: usize,
         a: (*const f32, isize),
         b: (*const f32, isize),
@@ -230,7 +229,7 @@ mod x86 {
                 #[target_feature(enable = $features)]
                 unsafe fn pack(sizes: [usize; 2], b: Matrix<*const f32>, panels: *mut f32) {
                     // SAFETY: the caller promises the same.
-                    unsafe { fill::<Self>(sizes, b, (panels, sizes[0]), None) }
+                    unsafe { fill::<Self>(sizes, b, (panels, sizes[0])) }
                 }
 
                 #[target_feature(enable = $features)]
@@ -377,7 +376,7 @@ mod x86 {
             Kind::Avx2 => Avx2::multiply,
         };
         let [m, k, n] = product.check();
-        let Product { a, b: Factor { matrix: b, panels }, c, accumulate, column_sums, finish } = product;
+        let Product { a, b: Factor { matrix: b, panels }, c, accumulate, finish } = product;
         assert!(panels.is_none_or(|panels| panels.len() == packed_len(kind, k, n)));
         let tail = match *finish {
             Finish::Nothing => Tail::Nothing,
@@ -395,33 +394,28 @@ mod x86 {
             b: Right { matrix: Matrix::new(b.as_ptr(), b), panels: panels.map(<[f32]>::as_ptr) },
             c: Matrix::new(c.as_mut_ptr(), c),
             accumulate: *accumulate,
-            column_sums: column_sums.as_mut().map(|sums| sums.as_mut_ptr()),
             tail,
         };
         // SAFETY: `kind` has been found in the processor. Pointers and strides are those of live views
-        // of the shapes checked above, of which C and the sums, being borrowed mutably, overlap none.
+        // of the shapes checked above, of which C, being borrowed mutably, overlaps none.
         PACKED.with_borrow_mut(|packed| unsafe { multiply(&task, packed) })
     }
 
-    /// Does `task` if the rows of C, and the rows or columns of A and B, are contiguous, and column sums are asked of a B
-    /// whose rows are; says whether so.
+    /// Does `task` if the rows of C, and the rows or columns of A and B, are contiguous; says whether so.
     ///
     /// # Safety
-    /// A must be `[m, k]`, B `[k, n]`, with panels as [`pack`] makes them if there are any, C `[m, n]` and the sums `[n]`, all
-    /// within their allocations; C and the sums must overlap nothing else; the tail must fit C; and it must be compiled
-    /// for, and run on, a processor that has such registers.
+    /// A must be `[m, k]`, B `[k, n]`, with panels as [`pack`] makes them if there are any, and C `[m, n]`, all within their
+    /// allocations; C must overlap nothing else; the tail must fit C; and it must be compiled for, and run on, a processor
+    /// that has such registers.
     #[inline(always)]
     unsafe fn multiply<V: Register>(task: &Task, Packed(packed): &mut Packed) -> bool {
-        let &Task { sizes: [m, k, n], a, b, c, accumulate, column_sums, tail } = task;
+        let &Task { sizes: [m, k, n], a, b, c, accumulate, tail } = task;
         let Right { matrix: b, panels } = b;
         if c.strides[1] != 1 || !a.strides.contains(&1) || !b.strides.contains(&1) {
             return false;
         }
         let packed = packed.as_mut_ptr();
         let (a_transposed, b_transposed) = (a.strides[1] != 1, b.strides[1] != 1);
-        if b_transposed && column_sums.is_some() {
-            return false;
-        }
         let a_step = a.strides[usize::from(a_transposed)];
         let (tiles, one_row) = (&V::TILES[usize::from(a_transposed)], V::ONE_ROW[usize::from(a_transposed)]);
         let strips = m.div_ceil(V::ROWS);
@@ -430,8 +424,11 @@ mod x86 {
         for first in (0..k.max(1)).step_by(DEPTH) {
             let depth = DEPTH.min(k - first);
             let last = first + depth == k;
-            for start in (0..n).step_by(group) {
-                let columns = group.min(n - start);
+            let mut start = 0;
+            while start < n {
+                // B is read as it is if its rows are contiguous and fill registers; what is left over is packed.
+                let as_it_is = !b_transposed && panels.is_none() && n - start >= V::LANES;
+                let columns = group.min(if as_it_is { (n - start) / V::LANES * V::LANES } else { n - start });
                 // SAFETY: `first + depth` ≤ k, `start + columns` ≤ n and, below, `column + width` ≤ `columns` and
                 // `row + rows` ≤ m, so all that is touched lies within the matrices that the caller vouches for.
                 unsafe {
@@ -445,19 +442,24 @@ mod x86 {
                         accumulate: accumulate || first > 0,
                         tail: if last { tail.at(row, column) } else { Tail::Nothing },
                     };
-                    let at = b.at.offset(first as isize * b.strides[0] + start as isize * b.strides[1]);
-                    let contiguous = !b_transposed && column_sums.is_none();
-                    if m == 1 && columns.is_multiple_of(V::LANES) && contiguous {
-                        one_row[columns / V::LANES - 1](&job(0, start, columns, (at, b.strides[0]), at));
+                    let at = b.at.wrapping_offset(first as isize * b.strides[0] + start as isize * b.strides[1]);
+                    if m == 1 && as_it_is {
+                        one_row[columns / V::LANES - 1](&job(
+                            0,
+                            start,
+                            columns,
+                            (at, b.strides[0]),
+                            (at, b.strides[0]),
+                        ));
+                        start += columns;
                         continue;
                     }
                     // The panels of these columns, and how many rows each of them has.
                     let panels = match panels {
                         Some(panels) => Some((panels.add(start * k + first * panel), k)),
-                        None if contiguous && columns.is_multiple_of(V::LANES) => None,
+                        None if as_it_is => None,
                         None => {
-                            let sums = column_sums.map(|sums| (sums.add(start), accumulate || first > 0));
-                            fill::<V>([depth, columns], Matrix { at, ..b }, (packed, DEPTH), sums);
+                            fill::<V>([depth, columns], Matrix { at, ..b }, (packed, DEPTH));
                             Some((packed.cast_const(), DEPTH))
                         }
                     };
@@ -474,11 +476,18 @@ mod x86 {
                         // The strips are as even as can be: a thin last one would leave the multipliers waiting.
                         let row = strip * m / strips;
                         let rows = (strip + 1) * m / strips - row;
-                        // The first two strips bring the next panel, a line in each step of k.
-                        let ahead = b.0.wrapping_add((panel + strip.min(1) * LINE as usize) * depth);
+                        // The first two strips bring what the next columns need, a line in each step of k.
+                        let line = strip.min(1) as isize;
+                        let ahead = match panels {
+                            Some((_, rows)) => {
+                                (b.0.wrapping_offset((panel * rows) as isize + line * LINE * depth as isize), LINE)
+                            }
+                            None => (b.0.wrapping_offset(panel as isize + line * LINE), b.1),
+                        };
                         tiles[(width - 1) / V::LANES][rows - 1](&job(row, start + column, width, b, ahead));
                     }
                 }
+                start += columns;
             }
         }
         true
@@ -490,7 +499,7 @@ mod x86 {
     /// As for [`multiply`].
     #[inline(always)]
     unsafe fn narrow<V: Register>(task: &Task, packed: &mut Packed) -> bool {
-        let &Task { sizes: [m, k, n], a, b: Right { matrix: b, .. }, c, accumulate, column_sums, tail } = task;
+        let &Task { sizes: [m, k, n], a, b: Right { matrix: b, .. }, c, accumulate, tail } = task;
         if n > NARROW || matches!(tail, Tail::Slope(..)) {
             return false;
         }
@@ -534,7 +543,7 @@ mod x86 {
                 }
             } else if matches!(tail, Tail::Nothing) && n == 1 && c.strides[0] == 1 {
                 let (a, b) = (b.t(), Right { matrix: a.t(), panels: None });
-                if !multiply::<V>(&Task { sizes: [n, k, m], a, b, c: c.t(), column_sums: None, ..*task }, packed) {
+                if !multiply::<V>(&Task { sizes: [n, k, m], a, b, c: c.t(), ..*task }, packed) {
                     return false;
                 }
             } else if matches!(tail, Tail::Nothing) {
@@ -553,7 +562,6 @@ mod x86 {
                         a: b.t(),
                         b: Right { matrix: a.t(), panels: None },
                         c: Matrix { at: transposed.as_mut_ptr(), strides: [WIDTH as isize, 1] },
-                        column_sums: None,
                         ..*task
                     };
                     if !multiply::<V>(&task, packed) {
@@ -563,12 +571,6 @@ mod x86 {
                 }
             } else {
                 return false;
-            }
-            if let Some(sums) = column_sums {
-                for j in 0..n {
-                    let sum = if accumulate { *sums.add(j) } else { 0.0 };
-                    *sums.add(j) = (0..k).fold(sum, |sum, p| sum + *at(b, p, j));
-                }
             }
         }
         true
@@ -661,7 +663,7 @@ mod x86 {
                 for v in 0..N {
                     row[v] = V::load(b.offset(p * b_step).add(v * V::LANES));
                 }
-                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_offset(p * LINE).cast());
+                _mm_prefetch::<_MM_HINT_T1>(ahead.0.wrapping_offset(p * ahead.1).cast());
                 if TRANSPOSED {
                     _mm_prefetch::<_MM_HINT_T0>(a.wrapping_offset(p * a_step + LINE).cast());
                 }
@@ -704,17 +706,15 @@ mod x86 {
     }
 
     /// Copies B, `[depth, columns]`, to panels of so many rows, the first `depth` of which are written. What the last panel
-    /// has beyond the columns is multiplied, and then dropped. If there are sums, those of the columns of B, whose rows must
-    /// then be contiguous, overwrite them or are added.
+    /// has beyond the columns is multiplied, and then dropped.
     ///
     /// # Safety
-    /// B's rows or columns must be contiguous, panels and sums must have room, and the processor must have the registers.
+    /// B's rows or columns must be contiguous, there must be room, and the processor must have the registers.
     #[inline(always)]
     unsafe fn fill<V: Register>(
         [depth, columns]: [usize; 2],
         b: Matrix<*const f32>,
         (panels, rows): (*mut f32, usize),
-        sums: Option<(*mut f32, bool)>,
     ) {
         let (panel, group) = (REGISTERS * V::LANES, GROUP * V::LANES);
         let to =
@@ -725,7 +725,7 @@ mod x86 {
                     let (rows, width) = (V::LANES.min(depth - p), V::LANES.min(columns - j));
                     // SAFETY: `p + rows` ≤ `depth` and `j + width` ≤ `columns`.
                     unsafe {
-                        let from = b.at.offset(j as isize * b.strides[1]).add(p);
+                        let from = b.at.wrapping_offset(j as isize * b.strides[1]).wrapping_add(p);
                         if rows == V::LANES && width == V::LANES {
                             V::transpose((from, b.strides[1]), (to(p, j), panel as isize));
                         } else {
@@ -742,55 +742,34 @@ mod x86 {
             // SAFETY: registers begin before `columns`, and only what lies before it is read.
             unsafe {
                 let from = b.at.add(start);
-                let sums = sums.map(|(sums, add)| (sums.add(start), add));
                 if columns - start >= group {
-                    copy::<V, GROUP>(depth, group, (from, b.strides[0]), |p, v| to(p, start + v * V::LANES), sums);
+                    copy::<V, GROUP>(depth, group, (from, b.strides[0]), |p, v| to(p, start + v * V::LANES));
                     continue;
                 }
                 for column in (start..columns).step_by(V::LANES) {
                     let (from, width) = (b.at.add(column), columns - column);
-                    let sums = sums.map(|(sums, add)| (sums.add(column - start), add));
-                    copy::<V, 1>(depth, width, (from, b.strides[0]), |p, _| to(p, column), sums);
+                    copy::<V, 1>(depth, width, (from, b.strides[0]), |p, _| to(p, column));
                 }
             }
         }
     }
 
-    /// Copies `N` registers of each of `depth` rows, which lie a step apart, to where `to` says for row and register, and
-    /// sums them up. Only the last register may reach beyond `width`.
+    /// Copies `N` registers of each of `depth` rows, which lie a step apart, to where `to` says for row and register. Only the
+    /// last register may reach beyond `width`.
     ///
     /// # Safety
     /// As for [`fill`].
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)]
     unsafe fn copy<V: Register, const N: usize>(
         depth: usize,
         width: usize,
         (from, step): (*const f32, isize),
         to: impl Fn(usize, usize) -> *mut f32,
-        sums: Option<(*mut f32, bool)>,
     ) {
-        let part = |v: usize| width - v * V::LANES;
-        // SAFETY: the caller promises the same.
-        unsafe {
-            let mut totals = [V::zero(); N];
-            if let Some((sums, true)) = sums {
-                for v in 0..N {
-                    totals[v] = V::load_first(sums.add(v * V::LANES), part(v));
-                }
-            }
-            for p in 0..depth {
-                for v in 0..N {
-                    let row = V::load_first(from.offset(p as isize * step).add(v * V::LANES), part(v));
-                    row.store(to(p, v));
-                    totals[v] = totals[v].add(row);
-                }
-            }
-            if let Some((sums, _)) = sums {
-                for v in 0..N {
-                    totals[v].store_first(sums.add(v * V::LANES), part(v));
-                }
-            }
+        for (p, v) in (0..depth).flat_map(|p| (0..N).map(move |v| (p, v))) {
+            let at = from.wrapping_offset(p as isize * step).wrapping_add(v * V::LANES);
+            // SAFETY: the caller promises the same.
+            unsafe { V::load_first(at, width - v * V::LANES).store(to(p, v)) };
         }
     }
 
@@ -922,7 +901,7 @@ mod tests {
     use crate::nn::Activation;
     use crate::nn::finish::Finish;
     use crate::rng::{Philox, Stream};
-    use ndarray::{Array2, Axis, ShapeBuilder, s};
+    use ndarray::{Array2, ShapeBuilder, s};
     use ndarray_rand::{RandomExt, rand_distr::StandardNormal};
 
     fn matrix(rng: &mut Philox, rows: usize, columns: usize, transposed: bool) -> Array2<f32> {
@@ -1020,7 +999,7 @@ mod tests {
                     };
                     let b = Factor { matrix: b.view(), panels: packed.then_some(&*panels) };
                     let (a, c_here) = (a.view(), c.view_mut());
-                    if !x86::product(kind, &mut Product { a, b, c: c_here, accumulate, column_sums: None, finish }) {
+                    if !x86::product(kind, &mut Product { a, b, c: c_here, accumulate, finish }) {
                         assert!(m * n == 0 || layout & 4 > 0, "{kind:?}: {m} {k} {n}, layout {layout}, {i} is refused");
                         continue;
                     }
@@ -1028,32 +1007,6 @@ mod tests {
                     let wrong = c.iter().zip(expected).position(|pair| !same(pair));
                     assert!(wrong.is_none(), "{kind:?}: {m} {k} {n}, layout {layout}, finish {i}: {wrong:?}");
                 }
-            }
-        }
-    }
-
-    /// The sums of B's columns that come with a product, added to what was there or not, one row after the other.
-    #[test]
-    fn column_sums_have_the_bits_of_a_plain_loop() {
-        let kinds = kinds();
-        let mut rng = Philox::new(1, Stream::Init, 0);
-        let sizes = [(3, 0, 5), (5, 7, 1), (20, 31, 8), (20, 31, 9), (16, 300, 64), (5, 600, 333)];
-        for ((m, k, n), accumulate) in sizes.into_iter().flat_map(|size| [false, true].map(|add| (size, add))) {
-            let (a, b) = (matrix(&mut rng, m, k, true), matrix(&mut rng, k, n, false));
-            let start = if accumulate { 0.5 } else { 0.0 };
-            let expected = b.map_axis(Axis(0), |column| column.iter().fold(start, |sum, x| sum + x));
-            for &kind in &kinds {
-                let (mut c, mut sums) = (matrix(&mut rng, m, n, false), vec![0.5; n]);
-                let mut product = Product {
-                    a: a.view(),
-                    b: b.view().into(),
-                    c: c.view_mut(),
-                    accumulate,
-                    column_sums: Some(&mut sums),
-                    finish: Finish::Nothing,
-                };
-                assert!(x86::product(kind, &mut product));
-                assert_eq!(sums, expected.as_slice().expect("it is a vector"), "{kind:?}: {m} {k} {n}");
             }
         }
     }

@@ -90,10 +90,15 @@ impl Mlp {
 
     /// Room for passes over `rows` rows.
     pub fn pass<T: Real>(&self, rows: usize) -> Pass<T> {
-        let matrix = |columns| Matrix::zeros(rows, columns);
-        let hidden = || self.layers[..self.layers.len() - 1].iter().map(|layer| matrix(layer.outputs)).collect();
-        let (x, y, d_y) = (matrix(self.inputs()), matrix(self.outputs()), matrix(self.outputs()));
-        Pass { x, hidden: hidden(), y, d_y, d_hidden: hidden() }
+        let (input, output) = (|columns| Matrix::zeros_and_ones(rows, columns), |columns| Matrix::zeros(rows, columns));
+        let widths = || self.layers[..self.layers.len() - 1].iter().map(|layer| layer.outputs);
+        Pass {
+            x: input(self.inputs()),
+            hidden: widths().map(input).collect(),
+            y: output(self.outputs()),
+            d_y: output(self.outputs()),
+            d_hidden: widths().map(output).collect(),
+        }
     }
 
     /// From x of `pass` to its y = h_L·W_L + b_L, with hₗ = φ(hₗ₋₁·Wₗ + bₗ) and h₀ = x.
@@ -172,49 +177,35 @@ impl Mlp {
             );
             return;
         }
+        // The bias follows the weight, and its gradient that of the weight: as if one more input were always 1.
         let (l, layer) = (layers.start, &self.layers[layers.start]);
-        let (d_weight, d_bias) = d_theta.split_at_mut(layer.weight.len());
-        let d_weight =
-            ArrayViewMut2::from_shape((layer.inputs, layer.outputs), d_weight).expect("a weight has its shape");
-        columns_gradient(l, 0, passes, d_weight, d_bias);
+        let d_layer = ArrayViewMut2::from_shape((layer.inputs + 1, layer.outputs), d_theta).expect("it has its shape");
+        columns_gradient(l, 0, passes, d_layer);
     }
 }
 
-/// ∂L/∂W = hᵀ·δ and ∂L/∂b = Σ over rows of δ, for the outputs of layer `l` from `first` on, as many as `d_bias` has; pass
-/// after pass, so that no sum depends on how the outputs are divided.
+/// ∂L/∂W = hᵀ·δ, and below it ∂L/∂b = 1ᵀ·δ, for the outputs of layer `l` from `first` on, as many as `d_layer` has columns;
+/// pass after pass, so that no sum depends on how the outputs are divided.
 fn columns_gradient<'a, T: Real>(
     l: usize,
     first: usize,
     passes: &(impl Iterator<Item = &'a Pass<T>> + Clone + Sync),
-    d_weight: ArrayViewMut2<T>,
-    d_bias: &mut [T],
+    mut d_layer: ArrayViewMut2<T>,
 ) {
     /// Fewest outputs.
     const COLUMNS: usize = 64;
-    let columns = d_bias.len();
-    if columns >= 2 * COLUMNS && d_weight.len() >= WORTHWHILE {
+    let columns = d_layer.ncols();
+    if columns >= 2 * COLUMNS && d_layer.len() >= WORTHWHILE {
         let middle = columns / COLUMNS / 2 * COLUMNS;
-        let ((d_left, d_right), (d_bias_left, d_bias_right)) =
-            (d_weight.split_at(Axis(1), middle), d_bias.split_at_mut(middle));
-        join(
-            || columns_gradient(l, first, passes, d_left, d_bias_left),
-            || columns_gradient(l, first + middle, passes, d_right, d_bias_right),
-        );
+        let (d_left, d_right) = d_layer.split_at(Axis(1), middle);
+        join(|| columns_gradient(l, first, passes, d_left), || columns_gradient(l, first + middle, passes, d_right));
         return;
     }
-    let mut d_weight = d_weight;
     for (i, pass) in passes.clone().enumerate() {
         let h = if l > 0 { &pass.hidden[l - 1] } else { &pass.x };
         let delta = pass.d_hidden.get(l).unwrap_or(&pass.d_y).view().slice_move(s![.., first..first + columns]);
-        let product = Product {
-            a: h.view().reversed_axes(),
-            b: delta.into(),
-            c: d_weight.view_mut(),
-            accumulate: i > 0,
-            column_sums: Some(&mut *d_bias),
-            finish: Finish::Nothing,
-        };
-        product.run();
+        let (a, c) = (h.with_ones().reversed_axes(), d_layer.view_mut());
+        Product { a, b: delta.into(), c, accumulate: i > 0, finish: Finish::Nothing }.run();
     }
 }
 

@@ -1,16 +1,18 @@
 //! How work is shared among threads: rayon's, in such a way that nobody falls asleep in the middle of an update.
 //!
 //! A thread of rayon's that finds nothing to do goes to sleep after some microseconds, and waking it takes tens of them. An
-//! update hands work over a dozen times, so here a thread that waits goes on looking for work.
+//! update hands work over a dozen times, so here a thread that waits goes on looking for work, as do, inside [`run`], those
+//! that have none.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// For how long a thread looks for work before it lets others run in between, before it begins to nap, and a nap.
+/// For how long a thread looks for work before it lets others run in between, before it begins to nap, and its naps, each
+/// longer than the one before.
 const EAGER: Duration = Duration::from_micros(20);
 const AWAKE: Duration = Duration::from_millis(1);
-const NAP: Duration = Duration::from_micros(50);
+const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(2)];
 
 /// Whether something has ended, by return or by panic.
 #[derive(Default)]
@@ -28,16 +30,19 @@ impl Drop for Ending<'_> {
 impl Ended {
     /// Does what work there is until then.
     fn wait(&self) {
-        let mut idle_since = None;
+        let (mut idle_since, mut nap) = (None, NAPS[0]);
         while !self.0.load(Ordering::Acquire) {
             if rayon::yield_now() == Some(rayon::Yield::Executed) {
-                idle_since = None;
+                (idle_since, nap) = (None, NAPS[0]);
                 continue;
             }
             match idle_since.get_or_insert_with(Instant::now).elapsed() {
                 idle if idle < EAGER => std::hint::spin_loop(),
                 idle if idle < AWAKE => std::thread::yield_now(),
-                _ => std::thread::sleep(NAP),
+                _ => {
+                    std::thread::sleep(nap);
+                    nap = NAPS[1].min(2 * nap);
+                }
             }
         }
     }

@@ -96,11 +96,14 @@ impl<T: Real> CriticPass<T> {
 
     /// Takes the joined rows of observations and actions as inputs.
     fn set_inputs(&mut self, observation: ArrayView2<T>, action: ArrayView2<T>) {
-        let (o, a) = (observation.ncols(), action.ncols());
-        let observations = observation.as_slice().expect("rows lie one after the other").chunks_exact(o.max(1));
-        let actions = action.as_slice().expect("rows lie one after the other").chunks_exact(a.max(1));
-        for (x, (observation, action)) in self.network.x.rows_mut().zip(observations.zip(actions)) {
-            let (left, right) = x.split_at_mut(o);
+        let x = &mut self.network.x;
+        let (rows, inputs) = (observation.nrows(), observation.ncols() + action.ncols());
+        assert_eq!((x.view().dim(), action.nrows()), ((rows, inputs), rows));
+        let rows = observation.rows().into_iter().zip(action.rows());
+        for (x, (observation, action)) in x.rows_mut().zip(rows) {
+            let row = "rows are contiguous";
+            let (observation, action) = (observation.to_slice().expect(row), action.to_slice().expect(row));
+            let (left, right) = x.split_at_mut(observation.len());
             left.iter_mut().zip(observation).for_each(|(x, &from)| *x = from);
             right.iter_mut().zip(action).for_each(|(x, &from)| *x = from);
         }
@@ -304,6 +307,7 @@ impl<T: Real> CpuLearner<T> {
 
     /// ã ~ π(·|s) and, for a target that needs it, ã′ ~ π(·|s′), with their log-probabilities.
     pub fn sample_actions(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
+        assert_eq!((batch.observation.nrows(), batch.reward.len()), (self.target.len(), self.target.len()));
         let (policy, theta) = (&self.policy, &self.theta.theta);
         let sample = |passes: &mut [PolicyPass<T>], observation: ArrayView2<T>, noise: ArrayView2<T>| {
             for_each(passes, &|_, pass| {
