@@ -17,14 +17,16 @@
 //! Without `--bench`, as under `cargo test --benches`, one round shows that it runs.
 
 mod common;
+#[path = "common/size.rs"]
+mod size;
 
 use ndarray::{Array1, Array2, Axis};
-use soft_actor_critic::config::Config;
+use size::Size;
 use soft_actor_critic::nn::threads::{for_each, join};
 use soft_actor_critic::nn::{Adam, Aligned, Mlp, Real, Theta, polyak};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
-use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
+use soft_actor_critic::sac::{Learner, Noise};
 use soft_actor_critic::train::with_threads;
 use std::collections::HashMap;
 use std::hint::{black_box, spin_loop};
@@ -152,23 +154,6 @@ impl Steps {
         if follow {
             polyak(target.values_mut(), online, 0.01);
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Size {
-    obs: usize,
-    act: usize,
-    batch: usize,
-    hidden: usize,
-}
-
-impl Size {
-    fn learner(self) -> CpuLearner {
-        let hidden = vec![self.hidden; 2];
-        let (policy_hidden, critic_hidden) = (hidden.clone(), hidden);
-        let config = Config { batch_size: self.batch, policy_hidden, critic_hidden, ..Config::default() };
-        CpuLearner::new(&config, self.obs, &vec![1.0; self.act])
     }
 }
 

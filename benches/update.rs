@@ -5,35 +5,15 @@
 //! number of threads, 2 if it is not set.
 
 mod common;
+#[path = "common/size.rs"]
+mod size;
 
 use criterion::{BenchmarkId, Criterion};
 use ndarray::Array2;
-use soft_actor_critic::config::Config;
-use soft_actor_critic::sac::{CpuLearner, Learner};
+use size::Size;
+use soft_actor_critic::sac::Learner;
 use soft_actor_critic::train::with_threads;
 use std::time::Duration;
-
-/// What is measured: dimensions of observation and action, batch size, width of both hidden layers.
-#[derive(Clone, Copy)]
-struct Size {
-    obs: usize,
-    act: usize,
-    batch: usize,
-    hidden: usize,
-}
-
-impl Size {
-    fn learner(self) -> CpuLearner {
-        let hidden = vec![self.hidden; 2];
-        let config = Config {
-            batch_size: self.batch,
-            policy_hidden: hidden.clone(),
-            critic_hidden: hidden,
-            ..Config::default()
-        };
-        CpuLearner::new(&config, self.obs, &vec![1.0; self.act])
-    }
-}
 
 fn update(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("update");
