@@ -65,11 +65,16 @@ struct Factors<T> {
     inverse_root: T,
 }
 
+/// Where a vector is divided among threads: always there, so that a thread finds in its cache what it has written before.
+fn middle(length: usize) -> usize {
+    length.div_ceil(CHUNK) / 2 * CHUNK
+}
+
 fn step_in_chunks<T: Real>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], factors: Factors<T>) {
     if theta.len() <= CHUNK {
         return step_chunk(theta, g, m, v, factors);
     }
-    let middle = theta.len().div_ceil(CHUNK) / 2 * CHUNK;
+    let middle = middle(theta.len());
     let (theta, theta_rest) = theta.split_at_mut(middle);
     let (g, g_rest) = g.split_at(middle);
     let (m, m_rest) = m.split_at_mut(middle);
@@ -88,6 +93,29 @@ simd! {
             *m = fade(*m + (T::one() - beta1) * (g - *m));
             *v = fade(beta2 * *v + (T::one() - beta2) * (g * g));
             *theta -= factors.step * *m / (v.sqrt() * factors.inverse_root + epsilon);
+        }
+    }
+}
+
+/// g ← g + what another thread has made of its share of the rows; both `[parameters]`.
+///
+/// # Panics
+/// If they differ in length.
+pub fn accumulate<T: Real>(gradient: &mut [T], share: &[T]) {
+    assert_eq!(gradient.len(), share.len());
+    if gradient.len() <= CHUNK {
+        return add(gradient, share);
+    }
+    let middle = middle(gradient.len());
+    let (gradient, gradient_rest) = gradient.split_at_mut(middle);
+    let (share, share_rest) = share.split_at(middle);
+    join(|| accumulate(gradient, share), || accumulate(gradient_rest, share_rest));
+}
+
+simd! {
+    fn add<T>(to: &mut [T], from: &[T]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to += from;
         }
     }
 }

@@ -7,10 +7,10 @@ use super::{Learner, Metrics, Noise, Policy, PolicyPass, Snapshot};
 use crate::config::{Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
 use crate::error::Error;
 use crate::nn::threads::{for_each, join};
-use crate::nn::{Adam, Aligned, Matrix, Mlp, Pass, Real, Theta, init, polyak};
+use crate::nn::{Adam, Aligned, Matrix, Mlp, Pass, Real, Theta, accumulate, init, polyak};
 use crate::replay::{Batch, Replay};
 use crate::rng::{Philox, Stream};
-use ndarray::{Array1, ArrayView1, ArrayView2, ArrayViewMut2, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
 use std::ops::Range;
 
 /// The most rows of a batch that go through a network together, by one thread: what a layer leaves of them stays in the
@@ -110,6 +110,14 @@ impl<T: Real> CriticPass<T> {
     }
 }
 
+/// Passes of the policy over the same block of rows.
+struct PolicyPasses<T> {
+    /// ã ~ π(·|s).
+    current: PolicyPass<T>,
+    /// ã′ ~ π(·|s′).
+    next: PolicyPass<T>,
+}
+
 /// V(s), and its slowly following copy V̄.
 struct Value<T> {
     network: Mlp,
@@ -138,10 +146,11 @@ pub struct CpuLearner<T = f32> {
     /// log α, one element; it stays as it is if α is fixed.
     log_alpha: Parameters<T>,
 
-    /// Passes of the policy over s and over s′, for each block of rows, and over what is acted upon.
-    current: Vec<PolicyPass<T>>,
-    next: Vec<PolicyPass<T>>,
+    /// For each block of rows, and over what is acted upon.
+    policy_passes: Vec<PolicyPasses<T>>,
     acting: PolicyPass<T>,
+    /// The policy's gradient over the second half of the blocks, if there are two.
+    second_gradient: Aligned<T>,
     /// y, `[B]`.
     target: Array1<T>,
 
@@ -216,8 +225,10 @@ impl<T: Real> CpuLearner<T> {
             critics,
             value,
             log_alpha: Parameters::new(Theta::new(&log_alpha, [], false), config.temperature_learning_rate, None),
-            current: blocks.clone().map(|rows| policy.pass(rows)).collect(),
-            next: blocks.map(|rows| policy.pass(rows)).collect(),
+            second_gradient: Aligned::zeros(if blocks.clone().count() > 1 { policy.parameters() } else { 0 }),
+            policy_passes: blocks
+                .map(|rows| PolicyPasses { current: policy.pass(rows.clone()), next: policy.pass(rows) })
+                .collect(),
             acting: policy.pass(0..1),
             target: Array1::zeros(batch_size),
             seed: config.seed,
@@ -308,29 +319,27 @@ impl<T: Real> CpuLearner<T> {
     /// ã ~ π(·|s) and, for a target that needs it, ã′ ~ π(·|s′), with their log-probabilities.
     pub fn sample_actions(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
         assert_eq!((batch.observation.nrows(), batch.reward.len()), (self.target.len(), self.target.len()));
-        let (policy, theta) = (&self.policy, &self.theta.theta);
-        let sample = |passes: &mut [PolicyPass<T>], observation: ArrayView2<T>, noise: ArrayView2<T>| {
-            for_each(passes, &|_, pass| {
-                let rows = s![pass.rows.clone(), ..];
-                policy.sample(theta, observation.slice(rows), noise.slice(rows), pass);
-            });
+        let (policy, theta, with_next) = (&self.policy, &self.theta.theta, self.value.is_none());
+        let sample = |observation: &Array2<T>, noise: &Array2<T>, pass: &mut PolicyPass<T>| {
+            let rows = s![pass.rows.clone(), ..];
+            policy.sample(theta, observation.slice(rows), noise.slice(rows), pass);
         };
-        let (current, next) = (&mut self.current, &mut self.next);
-        let with_next = self.value.is_none();
-        join(
-            || sample(current, batch.observation.view(), noise.current.view()),
-            || with_next.then(|| sample(next, batch.next_observation.view(), noise.next.view())),
-        );
+        for_each(&mut self.policy_passes, &|_, PolicyPasses { current, next }| {
+            join(
+                || sample(&batch.observation, &noise.current, current),
+                || with_next.then(|| sample(&batch.next_observation, &noise.next, next)),
+            );
+        });
     }
 
     /// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², and its gradient over the parameters of both critics, with
     /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) or y = r + γ(1 − d)·V̄(s′); ã′ is that of the last
     /// [`Self::sample_actions`].
     pub fn critic_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
-        let (network, next) = (&self.critic, &self.next);
+        let (network, policy_passes) = (&self.critic, &self.policy_passes);
         for_both(&mut self.critics, |Critic { online, target, passes }| {
             for_each(passes, &|i, pass| {
-                let PolicyPass { rows, action: next_action, .. } = &next[i];
+                let PolicyPass { rows, action: next_action, .. } = &policy_passes[i].next;
                 let rows = s![rows.clone(), ..];
                 if let Some(target) = &target {
                     pass.set_inputs(batch.next_observation.slice(rows), next_action.view());
@@ -343,7 +352,7 @@ impl<T: Real> CpuLearner<T> {
         });
         if let Some(Value { network, target, passes, .. }) = &mut self.value {
             for_each(passes, &|i, pass| {
-                pass.x.view_mut().assign(&batch.next_observation.slice(s![next[i].rows.clone(), ..]));
+                pass.x.view_mut().assign(&batch.next_observation.slice(s![policy_passes[i].next.rows.clone(), ..]));
                 network.forward(target.weights(0), pass);
             });
         }
@@ -351,7 +360,7 @@ impl<T: Real> CpuLearner<T> {
         let batch_size = T::of(self.target.len() as f64);
         let mut loss = T::zero();
         let [q1, q2] = &mut self.critics;
-        for (i, PolicyPass { rows, log_prob, .. }) in next.iter().enumerate() {
+        for (i, PolicyPasses { next: PolicyPass { rows, log_prob, .. }, .. }) in policy_passes.iter().enumerate() {
             let (q1, q2) = (&mut q1.passes[i], &mut q2.passes[i]);
             for (at, row) in rows.clone().enumerate() {
                 let next_value = match &self.value {
@@ -389,10 +398,10 @@ impl<T: Real> CpuLearner<T> {
 
     /// Qᵢ(s, ã), for the losses of V and of the policy; ã is that of the last [`Self::sample_actions`].
     pub fn evaluate_actions(&mut self, batch: &Batch<T>) {
-        let (network, current) = (&self.critic, &self.current);
+        let (network, policy_passes) = (&self.critic, &self.policy_passes);
         for_both(&mut self.critics, |Critic { online, passes, .. }| {
             for_each(passes, &|i, pass| {
-                let PolicyPass { rows, action, .. } = &current[i];
+                let PolicyPass { rows, action, .. } = &policy_passes[i].current;
                 pass.set_inputs(batch.observation.slice(s![rows.clone(), ..]), action.view());
                 network.forward(online.theta.weights(0), &mut pass.network);
             });
@@ -403,15 +412,15 @@ impl<T: Real> CpuLearner<T> {
     /// Qᵢ(s, ã) is that of the last [`Self::evaluate_actions`].
     pub fn value_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
         let Some(Value { network, online, passes, .. }) = &mut self.value else { return T::zero() };
-        let ([q1, q2], current) = (&self.critics, &self.current);
+        let ([q1, q2], policy_passes) = (&self.critics, &self.policy_passes);
         for_each(passes, &|i, pass| {
-            pass.x.view_mut().assign(&batch.observation.slice(s![current[i].rows.clone(), ..]));
+            pass.x.view_mut().assign(&batch.observation.slice(s![policy_passes[i].current.rows.clone(), ..]));
             network.forward(online.theta.weights(0), pass);
         });
         let batch_size = T::of(batch.reward.len() as f64);
         let mut loss = T::zero();
         for (i, Pass { y: v, d_y: d_v, .. }) in passes.iter_mut().enumerate() {
-            let (q1, q2, log_prob) = (q1.passes[i].q(), q2.passes[i].q(), &current[i].log_prob);
+            let (q1, q2, log_prob) = (q1.passes[i].q(), q2.passes[i].q(), &policy_passes[i].current.log_prob);
             for (at, d_v) in d_v.column_mut().iter_mut().enumerate() {
                 let error = v.column()[at] - (min(q1[at], q2[at]) - alpha * log_prob[at]);
                 loss += error * error;
@@ -438,7 +447,7 @@ impl<T: Real> CpuLearner<T> {
 
         // Only the critic that is the minimum passes a gradient on, ∂J_π/∂Q = −1/B.
         let mut loss = T::zero();
-        for (i, PolicyPass { log_prob, .. }) in self.current.iter().enumerate() {
+        for (i, PolicyPasses { current: PolicyPass { log_prob, .. }, .. }) in self.policy_passes.iter().enumerate() {
             let (q1, q2) = (&mut q1.passes[i], &mut q2.passes[i]);
             q1.chosen.clear();
             q2.chosen.clear();
@@ -457,7 +466,7 @@ impl<T: Real> CpuLearner<T> {
             });
         });
         let (policy, theta, critics) = (&self.policy, &self.theta.theta, &self.critics);
-        for_each(&mut self.current, &|i, pass| {
+        for_each(&mut self.policy_passes, &|i, PolicyPasses { current: pass, .. }| {
             let mut to = pass.d_action.view_mut();
             for CriticPass { chosen, d_action, .. } in critics.iter().map(|critic| &critic.passes[i]) {
                 for (&row, d_action) in chosen.iter().zip(d_action.view().rows()) {
@@ -467,7 +476,15 @@ impl<T: Real> CpuLearner<T> {
             pass.d_log_prob.fill(alpha / batch_size);
             policy.sample_backward(theta, noise.current.slice(s![pass.rows.clone(), ..]), pass);
         });
-        policy.gradient(&self.current, &mut self.theta.gradient);
+        // Each half of the rows by the thread that has them in its cache.
+        let (first, second) = self.policy_passes.split_at(self.policy_passes.len().div_ceil(2));
+        let (gradient, second_gradient) = (&mut self.theta.gradient, &mut self.second_gradient);
+        if second.is_empty() {
+            policy.gradient(current(first), gradient);
+        } else {
+            join(|| policy.gradient(current(first), gradient), || policy.gradient(current(second), second_gradient));
+            accumulate(gradient, second_gradient);
+        }
         loss / batch_size
     }
 
@@ -499,7 +516,7 @@ impl<T: Real> CpuLearner<T> {
 
     /// mean log π(ã|s), of the last [`Self::sample_actions`].
     fn mean_log_prob(&self) -> T {
-        mean(self.current.iter().flat_map(|pass| &pass.log_prob).copied(), self.target.len())
+        mean(current(&self.policy_passes).flat_map(|pass| &pass.log_prob).copied(), self.target.len())
     }
 
     /// The gradients that the losses last left, by the names of [`Learner::snapshot`].
@@ -553,19 +570,20 @@ impl<T: Real> CpuLearner<T> {
         let flat = |matrices: &mut dyn Iterator<Item = &Matrix<T>>| -> Vec<T> {
             matrices.flat_map(|matrix| matrix.view().into_iter()).copied().collect()
         };
-        let flat_log_prob = self.next.iter().chain(&self.current).flat_map(|pass| &pass.log_prob).copied();
-        let both: [&[PolicyPass<T>]; 2] = [&self.next, &self.current];
+        let current = || current(&self.policy_passes);
+        let next = || self.policy_passes.iter().map(|passes| &passes.next);
+        let both = || next().chain(current());
         let critics = |pick: fn(&CriticPass<T>) -> &[T]| -> Vec<T> {
             q1.passes.iter().chain(&q2.passes).flat_map(pick).copied().collect()
         };
         let mut list = vec![
-            ("action".to_string(), flat(&mut self.next.iter().chain(&self.current).map(|pass| &pass.action))),
-            ("log_prob".into(), flat_log_prob.collect()),
+            ("action".to_string(), flat(&mut both().map(|pass| &pass.action))),
+            ("log_prob".into(), both().flat_map(|pass| &pass.log_prob).copied().collect()),
             ("q".into(), critics(CriticPass::q)),
             ("target_q".into(), critics(|pass| pass.target_q.as_slice().expect("it is a vector"))),
             ("target".into(), self.target.to_vec()),
             ("d_q".into(), critics(|pass| pass.network.d_y.column())),
-            ("d_action".into(), flat(&mut self.current.iter().map(|pass| &pass.d_action))),
+            ("d_action".into(), flat(&mut current().map(|pass| &pass.d_action))),
         ];
         let mut hidden = |name: &str, forward: &[&Pass<T>], backward: &[&Pass<T>]| {
             for l in 0..forward[0].hidden.len() {
@@ -574,9 +592,9 @@ impl<T: Real> CpuLearner<T> {
             }
         };
         for i in 0..self.policy.networks.len() {
-            let [next, current] = both.map(|passes| passes.iter().map(|pass| pass.network(i)).collect::<Vec<_>>());
-            let all = [next, current.clone()].concat();
-            hidden(&format!("policy{i}"), &all, &current);
+            let forward: Vec<_> = both().map(|pass| pass.network(i)).collect();
+            let backward: Vec<_> = current().map(|pass| pass.network(i)).collect();
+            hidden(&format!("policy{i}"), &forward, &backward);
         }
         let twins: Vec<_> = q1.passes.iter().chain(&q2.passes).map(|pass| &pass.network).collect();
         hidden("critic", &twins, &twins);
@@ -587,10 +605,8 @@ impl<T: Real> CpuLearner<T> {
             list.push(("d_v".into(), flat(&mut passes.iter().map(|pass| &pass.d_y))));
         }
         for i in 0..self.policy.networks.len() {
-            let outputs = both.iter().flat_map(|passes| passes.iter()).map(|pass| &pass.network(i).y);
-            list.push((format!("policy{i}.output"), flat(&mut { outputs })));
-            let d_outputs = self.current.iter().map(|pass| &pass.network(i).d_y);
-            list.push((format!("policy{i}.d_output"), flat(&mut { d_outputs })));
+            list.push((format!("policy{i}.output"), flat(&mut both().map(|pass| &pass.network(i).y))));
+            list.push((format!("policy{i}.d_output"), flat(&mut current().map(|pass| &pass.network(i).d_y))));
         }
         list
     }
@@ -706,6 +722,11 @@ fn blocks(batch_size: usize, policy: &Mlp) -> impl Iterator<Item = Range<usize>>
     let much = batch_size * policy.parameters() >= WORK_TO_SHARE;
     let count = batch_size.div_ceil(BLOCK_ROWS).max(if much { 2 } else { 1 }).min(batch_size);
     (0..count).map(move |i| i * batch_size / count..(i + 1) * batch_size / count)
+}
+
+/// The passes over s.
+fn current<T: Sync>(passes: &[PolicyPasses<T>]) -> impl Iterator<Item = &PolicyPass<T>> + Clone + Sync {
+    passes.iter().map(|passes| &passes.current)
 }
 
 /// Does the same with both critics, at the same time.

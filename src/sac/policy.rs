@@ -126,11 +126,15 @@ impl Policy {
     }
 
     /// ∂L/∂θ over all rows of all `passes`, each of which has gone forward and backward; it overwrites `d_theta`.
-    pub fn gradient<T: Real>(&self, passes: &[PolicyPass<T>], d_theta: &mut [T]) {
+    pub fn gradient<'a, T: Real>(
+        &self,
+        passes: impl Iterator<Item = &'a PolicyPass<T>> + Clone + Sync,
+        d_theta: &mut [T],
+    ) {
         let mut rest = d_theta;
         for (i, network) in self.networks.iter().enumerate() {
             let d_theta = rest.split_off_mut(..network.parameters()).expect("∂L/∂θ is as long as θ");
-            network.gradient(passes.iter().map(|pass| &pass.passes[i]), d_theta);
+            network.gradient(passes.clone().map(|pass| &pass.passes[i]), d_theta);
         }
     }
 
