@@ -50,21 +50,30 @@ impl Philox {
     }
 }
 
+impl Philox {
+    /// The words of the next counters.
+    #[inline(never)]
+    fn refill(&mut self) {
+        let [first, rest @ ..] = self.counter;
+        let counters: [_; BLOCKS] = std::array::from_fn(|i| [first.wrapping_add(i as u32), rest[0], rest[1], rest[2]]);
+        self.words.copy_from_slice(philox4x32_10(counters, self.key).as_flattened());
+        self.counter[0] = first.wrapping_add(BLOCKS as u32);
+        self.used = 0;
+    }
+}
+
 impl RngCore for Philox {
+    #[inline]
     fn next_u32(&mut self) -> u32 {
         if self.used == self.words.len() {
-            let [first, rest @ ..] = self.counter;
-            let counters: [_; BLOCKS] =
-                std::array::from_fn(|i| [first.wrapping_add(i as u32), rest[0], rest[1], rest[2]]);
-            self.words.copy_from_slice(philox4x32_10(counters, self.key).as_flattened());
-            self.counter[0] = first.wrapping_add(BLOCKS as u32);
-            self.used = 0;
+            self.refill();
         }
         let word = self.words[self.used];
         self.used += 1;
         word
     }
 
+    #[inline]
     fn next_u64(&mut self) -> u64 {
         let low = u64::from(self.next_u32());
         low | u64::from(self.next_u32()) << 32
