@@ -90,9 +90,10 @@ simd! {
         let smallest = T::min_positive_value() / T::epsilon();
         let fade = |moment: T| if moment.abs() < smallest { T::zero() } else { moment };
         for (((theta, &g), m), v) in theta.iter_mut().zip(g).zip(m).zip(v) {
-            *m = fade(*m + (T::one() - beta1) * (g - *m));
-            *v = fade(beta2 * *v + (T::one() - beta2) * (g * g));
-            *theta -= factors.step * *m / (v.sqrt() * factors.inverse_root + epsilon);
+            *m = fade((T::one() - beta1).mul_add(g - *m, *m));
+            *v = fade(beta2.mul_add(*v, (T::one() - beta2) * (g * g)));
+            let denominator = v.sqrt().mul_add(factors.inverse_root, epsilon);
+            *theta = (-factors.step * *m).mul_add(denominator.reciprocal(), *theta);
         }
     }
 }

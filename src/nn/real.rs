@@ -22,6 +22,9 @@ pub trait Real: NdFloat + Default + std::iter::Sum + ndarray_rand::rand_distr::u
     /// log(1 + x) for 0 ≤ x ≤ 1.
     fn log_one_plus(self) -> Self;
 
+    /// 1/x for x ≥ 10⁻³⁷; for an x beyond 10³⁷ no more than 10⁻³⁷.
+    fn reciprocal(self) -> Self;
+
     /// Does `product` by this crate's own kernel, if it suits the processor and the matrices; says whether it does.
     ///
     /// # Panics
@@ -52,7 +55,7 @@ pub trait Real: NdFloat + Default + std::iter::Sum + ndarray_rand::rand_distr::u
 }
 
 macro_rules! real {
-    ($real:ty, [$exp:path, $exp_m1:path, $ln_1p:path], $gemm:path, $own_product:expr, $packed_len:expr, $pack:expr) => {
+    ($real:ty, [$exp:path, $exp_m1:path, $ln_1p:path, $reciprocal:path], $gemm:path, $own_product:expr, $packed_len:expr, $pack:expr) => {
         impl Real for $real {
             #[inline(always)]
             fn of(x: f64) -> Self {
@@ -77,6 +80,11 @@ macro_rules! real {
             #[inline(always)]
             fn log_one_plus(self) -> Self {
                 $ln_1p(self)
+            }
+
+            #[inline(always)]
+            fn reciprocal(self) -> Self {
+                $reciprocal(self)
             }
 
             fn own_product(product: &mut Product<Self>) -> bool {
@@ -108,10 +116,10 @@ macro_rules! real {
 
 real!(
     f32,
-    [elementary::exp, elementary::exp_m1, elementary::ln_1p],
+    [elementary::exp, elementary::exp_m1, elementary::ln_1p, elementary::reciprocal],
     matrixmultiply::sgemm,
     kernel::product,
     kernel::packed_len,
     kernel::pack
 );
-real!(f64, [f64::exp, f64::exp_m1, f64::ln_1p], matrixmultiply::dgemm, |_| false, |_, _| 0, |_, _| {});
+real!(f64, [f64::exp, f64::exp_m1, f64::ln_1p, f64::recip], matrixmultiply::dgemm, |_| false, |_, _| 0, |_, _| {});

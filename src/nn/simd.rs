@@ -1,7 +1,7 @@
 //! One plain loop, compiled for several instruction sets, the widest chosen when it is called.
 //!
 //! Rust never contracts `a * b + c` into a fused operation and never reorders a sum, so all versions of a loop give the
-//! same bits.
+//! same bits. Where a loop asks for the fused operation, a processor without one computes it slowly, with the same bits.
 
 /// Defines a function whose plain-Rust body is compiled for AVX-512, AVX2 and the build's baseline.
 macro_rules! simd {
@@ -18,7 +18,7 @@ macro_rules! simd {
                 fn avx512<$T: crate::nn::Real>($($argument: $type),*) {
                     plain($($argument),*)
                 }
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma")]
                 fn avx2<$T: crate::nn::Real>($($argument: $type),*) {
                     plain($($argument),*)
                 }
@@ -26,8 +26,8 @@ macro_rules! simd {
                     // SAFETY: the processor has just been seen to have AVX-512F.
                     return unsafe { avx512($($argument),*) };
                 }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has just been seen to have AVX2.
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the processor has just been seen to have AVX2 and FMA.
                     return unsafe { avx2($($argument),*) };
                 }
             }
