@@ -1,0 +1,240 @@
+//! The product of `f32` matrices by this crate's own kernel, compiled for several kinds of registers, and the choice between
+//! them and `matrixmultiply`.
+//!
+//! B is read as it is if its rows are contiguous. Otherwise it is read in panels, of as many columns as a tile has: either it
+//! has been packed before, as transposed weights are once a step, or it is packed on the way. C is made in tiles of a few
+//! rows and a few registers of columns, whose sums stay in registers while k goes by. Each element of C is one chain of fused
+//! multiply-adds over k in ascending order, whichever tile it falls in and however wide a register is: wherever rows or
+//! columns are split, and on every kind of processor, the bits are the same. Only a C of few columns may be made of inner
+//! products instead, each of 32 such chains.
+//!
+//! [`multiply`] divides a product into tiles, [`tile`] makes one of them, [`panels`] packs; all three know a register by
+//! what [`register`] asks of it, and [`x86`] names the instructions for that.
+
+// On processors of other kinds there is no register to compile it for.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
+
+use super::Activation;
+use super::finish::Finish;
+use super::gemm::{Factor, Product};
+use multiply::{Matrix, Right, Task};
+use ndarray::ArrayView2;
+use panels::{PACKED, Packed};
+use std::sync::LazyLock;
+use tile::Tail;
+
+mod multiply;
+mod panels;
+mod register;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Does `product` if this processor, the way its matrices lie and its finish allow it; says whether they do.
+pub(super) fn product(product: &mut Product<f32>) -> bool {
+    CHOSEN.is_some_and(|kind| kind.product(product))
+}
+
+/// Floats that [`pack`] writes for a B of `[k, n]`; none if nothing here would read them.
+pub(super) fn packed_len(k: usize, n: usize) -> usize {
+    CHOSEN.map_or(0, |kind| kind.packed_len(k, n))
+}
+
+/// Writes B, of which rows or columns must be contiguous, as [`product`] reads it.
+///
+/// # Panics
+/// If `panels` is not as long as [`packed_len`] says.
+pub(super) fn pack(b: ArrayView2<f32>, panels: &mut [f32]) {
+    match *CHOSEN {
+        Some(kind) => kind.pack(b, panels),
+        None => assert!(panels.is_empty(), "nothing reads panels of {:?}", b.dim()),
+    }
+}
+
+/// A kind of register that this processor has, and the kernel compiled for it.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// What `SAC_GEMM` calls it.
+    name: &'static str,
+    /// Columns of a panel of B.
+    panel: usize,
+    /// [`multiply::narrow`], and where that does not suit [`multiply::multiply`].
+    multiply: unsafe fn(&Task, &mut Packed) -> bool,
+    /// [`panels::fill`] for the panels of a whole B.
+    pack: unsafe fn([usize; 2], Matrix<*const f32>, *mut f32),
+}
+
+/// The kinds that this processor has, widest first.
+fn kinds() -> impl Iterator<Item = Kind> {
+    #[cfg(target_arch = "x86_64")]
+    return x86::kinds();
+    #[cfg(not(target_arch = "x86_64"))]
+    std::iter::empty()
+}
+
+/// The widest, or the one that `SAC_GEMM` in the environment names; none for `SAC_GEMM=portable`.
+static CHOSEN: LazyLock<Option<Kind>> = LazyLock::new(|| {
+    let wish = std::env::var("SAC_GEMM").ok();
+    kinds().find(|kind| wish.as_ref().is_none_or(|wish| kind.name.eq_ignore_ascii_case(wish)))
+});
+
+impl Kind {
+    /// [`packed_len`] for this kind.
+    fn packed_len(self, k: usize, n: usize) -> usize {
+        k * n.next_multiple_of(self.panel)
+    }
+
+    /// [`pack`] for this kind.
+    fn pack(self, b: ArrayView2<f32>, panels: &mut [f32]) {
+        let (k, n) = b.dim();
+        assert_eq!(panels.len(), self.packed_len(k, n));
+        let b = Matrix::new(b.as_ptr(), &b);
+        assert!(b.strides.contains(&1), "rows or columns of B are contiguous");
+        // SAFETY: this kind has been found in the processor. B is a live view, and there are as many floats as its panels
+        // take.
+        unsafe { (self.pack)([k, n], b, panels.as_mut_ptr()) }
+    }
+
+    /// [`product`] by this kind.
+    fn product(self, product: &mut Product<f32>) -> bool {
+        let [m, k, n] = product.check();
+        let Product { a, b: Factor { matrix: b, panels }, c, accumulate, finish } = product;
+        assert!(panels.is_none_or(|panels| panels.len() == self.packed_len(k, n)));
+        let tail = match *finish {
+            Finish::Nothing => Tail::Nothing,
+            Finish::Bias(bias, None) => Tail::Bias(bias.as_ptr(), false),
+            Finish::Bias(bias, Some(Activation::Relu)) => Tail::Bias(bias.as_ptr(), true),
+            Finish::Slope { hidden, rows, activation: Activation::Relu } => {
+                let Matrix { at, strides: [step, 1] } = Matrix::new(hidden.as_ptr(), &hidden) else { return false };
+                Tail::Slope(at, step, rows.map(<[usize]>::as_ptr))
+            }
+            _ => return false,
+        };
+        let task = Task {
+            sizes: [m, k, n],
+            a: Matrix::new(a.as_ptr(), a),
+            b: Right { matrix: Matrix::new(b.as_ptr(), b), panels: panels.map(<[f32]>::as_ptr) },
+            c: Matrix::new(c.as_mut_ptr(), c),
+            accumulate: *accumulate,
+            tail,
+        };
+        // SAFETY: this kind has been found in the processor. Pointers and strides are those of live views of the shapes
+        // checked above, of which C, being borrowed mutably, overlaps none.
+        PACKED.with_borrow_mut(|packed| unsafe { (self.multiply)(&task, packed) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Philox, Stream};
+    use ndarray::{Array2, ShapeBuilder, s};
+    use ndarray_rand::{RandomExt, rand_distr::StandardNormal};
+
+    fn matrix(rng: &mut Philox, rows: usize, columns: usize, transposed: bool) -> Array2<f32> {
+        let mut matrix = Array2::zeros((rows, columns).set_f(transposed));
+        matrix.assign(&Array2::<f32>::random_using((rows, columns), StandardNormal, rng));
+        matrix
+    }
+
+    fn relaid(matrix: &Array2<f32>, transposed: bool) -> Array2<f32> {
+        let mut other = Array2::zeros(matrix.raw_dim().set_f(transposed));
+        other.assign(matrix);
+        other
+    }
+
+    /// The kinds of registers that this processor has; none only where that is allowed.
+    fn kinds() -> Vec<Kind> {
+        let kinds: Vec<_> = super::kinds().collect();
+        println!("registers: {:?}", kinds.iter().map(|kind| kind.name).collect::<Vec<_>>());
+        if kinds.is_empty() {
+            println!(
+                "skipped: the products of this crate's kernel, because this processor has neither AVX-512 nor AVX2"
+            );
+            assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
+        }
+        kinds
+    }
+
+    /// c + A·B as the kernel forms it: a chain of fused multiply-adds; but 32 of them, added in pairs, for an `inner` product,
+    /// which a narrow C is made of if the rows of A are contiguous, and no slope follows.
+    fn plain(a: &Array2<f32>, b: &Array2<f32>, c: &Array2<f32>, inner: bool) -> Array2<f32> {
+        let k = a.ncols();
+        Array2::from_shape_fn(c.dim(), |(i, j)| {
+            if !inner {
+                return (0..k).fold(c[[i, j]], |sum, p| a[[i, p]].mul_add(b[[p, j]], sum));
+            }
+            let part = |part| (part..k).step_by(32).fold(0.0, |sum, p| a[[i, p]].mul_add(b[[p, j]], sum));
+            let mut parts: Vec<f32> = (0..32).map(part).collect();
+            while parts.len() > 1 {
+                let upper = parts.split_off(parts.len() / 2);
+                parts.iter_mut().zip(upper).for_each(|(part, upper)| *part += upper);
+            }
+            c[[i, j]] + parts[0]
+        })
+    }
+
+    /// Every layout and every finish, B packed before and on the way, added to C or not, on every kind of register that
+    /// this processor has: bit for bit as [`plain`], so that nothing depends on how a product is split.
+    #[test]
+    fn products_have_the_bits_of_a_plain_loop() {
+        let kinds = kinds();
+        let mut rng = Philox::new(0, Stream::Init, 0);
+        let sizes = [0, 1, 2, 13, 16, 31, 67];
+        let all = sizes.into_iter().flat_map(|m| sizes.map(|k| sizes.map(|n| (m, k, n))).into_iter().flatten());
+        let large =
+            [(128, 256, 64), (50, 257, 48), (37, 600, 101), (1, 300, 64), (1, 40, 333), (7, 3, 300), (300, 70, 7)];
+        for (m, k, n) in all.chain(large) {
+            let (mut a, b) = (matrix(&mut rng, m, k, false), matrix(&mut rng, k, n, false));
+            let (bias, hidden) = (matrix(&mut rng, 1, n, false), matrix(&mut rng, m + 3, n, false));
+            let rows: Vec<usize> = (0..m).map(|i| (i * 7 + 2) % (m + 3)).collect();
+            if m * k > 0 {
+                a[[m / 2, k / 2]] = if n % 5 == 1 { f32::NAN } else { -0.0 };
+            }
+            let before = matrix(&mut rng, m, n, false);
+            let bias_slice = bias.as_slice().expect("a row");
+            let cases = kinds.iter().flat_map(|&kind| (0..32).map(move |layout| (kind, layout)));
+            for (kind, layout) in cases {
+                let (a, b) = (relaid(&a, layout & 1 > 0), relaid(&b, layout & 2 > 0));
+                let (packed, accumulate, name) = (layout & 8 > 0, layout & 16 > 0, kind.name);
+                let start = if accumulate { before.clone() } else { Array2::zeros((m, n)) };
+                let sum = plain(&a, &b, &start, n <= 8 && (layout & 1 == 0 || k <= 1 || m == 1));
+                let (biased, chain) = (&sum + &bias, plain(&a, &b, &start, false));
+                let masked = |row_of: &dyn Fn(usize) -> usize| {
+                    Array2::from_shape_fn(
+                        (m, n),
+                        |(i, j)| if hidden[[row_of(i), j]] > 0.0 { chain[[i, j]] } else { 0.0 },
+                    )
+                };
+                let mut panels = crate::nn::Aligned::zeros(kind.packed_len(k, n));
+                if packed {
+                    kind.pack(b.view(), &mut panels);
+                }
+                let activation = Activation::Relu;
+                let relu = biased.mapv(|x| if x < 0.0 { 0.0 } else { x });
+                for (i, expected) in
+                    [sum.clone(), biased, relu, masked(&|i| i), masked(&|i| rows[i])].iter().enumerate()
+                {
+                    // What C holds before matters only to what is added to it.
+                    let mut c = relaid(&before, layout & 4 > 0);
+                    let finish = match i {
+                        0 => Finish::Nothing,
+                        1 => Finish::Bias(bias_slice, None),
+                        2 => Finish::Bias(bias_slice, Some(activation)),
+                        3 => Finish::Slope { hidden: hidden.slice(s![..m, ..]), rows: None, activation },
+                        _ => Finish::Slope { hidden: hidden.view(), rows: Some(&rows), activation },
+                    };
+                    let b = Factor { matrix: b.view(), panels: packed.then_some(&*panels) };
+                    let (a, c_here) = (a.view(), c.view_mut());
+                    if !kind.product(&mut Product { a, b, c: c_here, accumulate, finish }) {
+                        assert!(m * n == 0 || layout & 4 > 0, "{name}: {m} {k} {n}, layout {layout}, {i} is refused");
+                        continue;
+                    }
+                    let same = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+                    let wrong = c.iter().zip(expected).position(|pair| !same(pair));
+                    assert!(wrong.is_none(), "{name}: {m} {k} {n}, layout {layout}, finish {i}: {wrong:?}");
+                }
+            }
+        }
+    }
+}
