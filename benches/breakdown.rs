@@ -54,8 +54,8 @@ struct Peak {
     burst: fn(),
 }
 
-/// x ← x·m + a for each of so many x, which are vectors, again and again.
-#[cfg(target_arch = "x86_64")]
+/// x ← x·m + a, or x ← x + m·a where the instruction is that, for each of so many x, which are vectors, again and again.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! burst {
     ($count:literal, $vector:path, $multiply_add:path) => {{
         // Nothing is known of the values, nor that any two are the same.
@@ -71,6 +71,8 @@ macro_rules! burst {
 }
 
 fn peak() -> Peak {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    let flops = |accumulators, lanes| (2 * ADDS * accumulators * lanes) as f64;
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::*;
@@ -82,7 +84,6 @@ fn peak() -> Peak {
         fn avx2() {
             burst!(12, _mm256_set1_ps, _mm256_fmadd_ps);
         }
-        let flops = |accumulators, lanes| (2 * ADDS * accumulators * lanes) as f64;
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has just been seen to have AVX-512F.
             return Peak { registers: "AVX-512", flops: flops(24, 16), burst: || unsafe { avx512() } };
@@ -90,6 +91,18 @@ fn peak() -> Peak {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the processor has just been seen to have AVX2 and FMA.
             return Peak { registers: "AVX2", flops: flops(12, 8), burst: || unsafe { avx2() } };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use std::arch::aarch64::*;
+        #[target_feature(enable = "neon")]
+        fn neon() {
+            burst!(24, vdupq_n_f32, vfmaq_f32);
+        }
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            // SAFETY: the processor has just been seen to have NEON.
+            return Peak { registers: "NEON", flops: flops(24, 4), burst: || unsafe { neon() } };
         }
     }
     Peak { registers: "no known registers, not measured", flops: NONE, burst: || {} }

@@ -77,11 +77,10 @@ fn allocations(hidden: usize, threads: usize, updates: u64) -> u64 {
 /// Whether products go to this crate's own kernel.
 fn has_own_kernel() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::env::var_os("SAC_GEMM").is_none_or(|choice| choice != "portable")
-        && is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma");
+    let has_registers = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    let has_registers = cfg!(target_arch = "aarch64");
+    has_registers && std::env::var_os("SAC_GEMM").is_none_or(|choice| choice != "portable")
 }
 
 #[test]

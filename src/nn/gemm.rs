@@ -1,7 +1,7 @@
 //! Matrix products, and how work is divided among threads.
 //!
-//! `f32` products go to this crate's own kernel where the processor has AVX-512, or AVX2 with FMA; other large products go to
-//! `matrixmultiply`. Products with a thin side (a network's first and last layers, and every layer when a single observation
+//! `f32` products go to this crate's own kernel where the processor has AVX-512, AVX2 with FMA, or NEON; other large products
+//! go to `matrixmultiply`. Products with a thin side (a network's first and last layers, and every layer when a single observation
 //! is acted upon) otherwise go to two vectorized loops, because packing would cost more than it gains.
 //!
 //! Work is divided by shape, never by the number of threads, and no sum is ever split: the same inputs give the same
@@ -15,7 +15,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 /// What `SAC_GEMM` in the environment may ask for: the kernel with these registers, if the processor has them, or
 /// `matrixmultiply` alone. It is for comparing them; without it the widest registers are taken.
-pub const CHOICES: [&str; 3] = ["avx512", "avx2", "portable"];
+pub const CHOICES: [&str; 4] = ["avx512", "avx2", "neon", "portable"];
 
 /// A side of at most this many elements makes a product thin.
 const THIN: usize = 8;

@@ -2,6 +2,7 @@
 //!
 //! Rust never contracts `a * b + c` into a fused operation and never reorders a sum, so all versions of a loop give the
 //! same bits. Where a loop asks for the fused operation, a processor without one computes it slowly, with the same bits.
+//! On ARM the baseline has NEON and fused operations already.
 
 /// Defines a function whose plain-Rust body is compiled for AVX-512, AVX2 and the build's baseline.
 macro_rules! simd {

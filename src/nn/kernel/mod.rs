@@ -9,10 +9,10 @@
 //! products instead, each of 32 such chains.
 //!
 //! [`multiply`] divides a product into tiles, [`tile`] makes one of them, [`panels`] packs; all three know a register by
-//! what [`register`] asks of it, and [`x86`] names the instructions for that.
+//! what [`register`] asks of it, and `x86` and `neon` name the instructions for that.
 
 // On processors of other kinds there is no register to compile it for.
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
+#![cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, unused_imports, unused_macros))]
 
 use super::Activation;
 use super::finish::Finish;
@@ -24,6 +24,8 @@ use std::sync::LazyLock;
 use tile::Tail;
 
 mod multiply;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod register;
 mod tile;
@@ -68,7 +70,9 @@ struct Kind {
 fn kinds() -> impl Iterator<Item = Kind> {
     #[cfg(target_arch = "x86_64")]
     return x86::kinds();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    return neon::kinds();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     std::iter::empty()
 }
 
@@ -149,7 +153,7 @@ mod tests {
         println!("registers: {:?}", kinds.iter().map(|kind| kind.name).collect::<Vec<_>>());
         if kinds.is_empty() {
             println!(
-                "skipped: the products of this crate's kernel, because this processor has neither AVX-512 nor AVX2"
+                "skipped: the products of this crate's kernel, because this processor has none of the registers that it is compiled for"
             );
             assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
         }

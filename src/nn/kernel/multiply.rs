@@ -1,7 +1,7 @@
 //! How a product is divided: into tiles, or, where C is narrow, into inner products.
 
 use super::panels::{DEPTH, GROUP, Packed, fill};
-use super::register::{Compiled, PARTS, Register};
+use super::register::{Compiled, LEAST_LANES, PARTS, Register};
 use super::tile::{Job, LINE, Tail};
 use ndarray::{ArrayBase, Axis, Ix2, RawData};
 
@@ -9,8 +9,6 @@ use ndarray::{ArrayBase, Axis, Ix2, RawData};
 const NARROW: usize = 8;
 /// With a k of at most this, little is done in a tile but to write it; so C is written row by row.
 const SHALLOW: usize = 8;
-/// Rows of A whose inner products are formed together.
-const TOGETHER: usize = 4;
 
 /// A matrix by its first element, and the distances from one row to the next and from one column to the next.
 #[derive(Clone, Copy)]
@@ -134,12 +132,13 @@ pub(super) unsafe fn multiply<V: Compiled>(task: &Task, Packed(packed): &mut Pac
     true
 }
 
-/// Does `task` if C is narrow, and nothing but a bias follows; says whether so.
+/// Does `task` if C is narrow, and nothing but a bias follows; says whether so. `TOGETHER` is how many rows of A have their
+/// inner products formed at once.
 ///
 /// # Safety
 /// As for [`multiply`].
 #[inline(always)]
-pub(super) unsafe fn narrow<V: Compiled>(task: &Task, packed: &mut Packed) -> bool {
+pub(super) unsafe fn narrow<V: Compiled, const TOGETHER: usize>(task: &Task, packed: &mut Packed) -> bool {
     let &Task { sizes: [m, k, n], a, b: Right { matrix: b, .. }, c, accumulate, tail } = task;
     if n > NARROW || matches!(tail, Tail::Slope(..)) {
         return false;
@@ -164,11 +163,12 @@ pub(super) unsafe fn narrow<V: Compiled>(task: &Task, packed: &mut Packed) -> bo
                 let column = if n > 1 || b.strides[0] != 1 { columns.add(j * k).cast_const() } else { b.at };
                 for first in (0..m).step_by(TOGETHER) {
                     let count = TOGETHER.min(m - first);
-                    match count {
-                        TOGETHER => sums = inner::<V, TOGETHER>(k, (rows(first), a.strides[0]), column),
-                        _ => (0..count).for_each(|i| {
-                            [sums[i]] = inner::<V, 1>(k, (rows(first + i), a.strides[0]), column);
-                        }),
+                    if count == TOGETHER {
+                        sums = inner::<V, TOGETHER>(k, (rows(first), a.strides[0]), column);
+                    } else {
+                        for (i, sum) in sums[..count].iter_mut().enumerate() {
+                            [*sum] = inner::<V, 1>(k, (rows(first + i), a.strides[0]), column);
+                        }
                     }
                     for (i, sum) in sums[..count].iter().enumerate() {
                         let sum = if accumulate { *c_at(first + i, j) + sum } else { *sum };
@@ -223,20 +223,46 @@ pub(super) unsafe fn narrow<V: Compiled>(task: &Task, packed: &mut Packed) -> bo
 /// There must be as many floats, and the processor must have the registers.
 #[inline(always)]
 unsafe fn inner<V: Register, const R: usize>(k: usize, (a, step): (*const f32, isize), b: *const f32) -> [f32; R] {
-    let registers = PARTS / V::LANES;
+    let whole = if V::MASKS { k } else { k / PARTS * PARTS };
     // SAFETY: floats beyond k are not read, and zeros take their place.
     unsafe {
-        let mut parts = [[V::zero(); PARTS / 8]; R];
-        for p in (0..k).step_by(PARTS) {
-            for v in 0..registers {
-                let start = p + v * V::LANES;
-                let b = V::load_first(b.wrapping_add(start), k.saturating_sub(start));
-                for (i, parts) in parts.iter_mut().enumerate() {
-                    let a = a.wrapping_offset(i as isize * step).wrapping_add(start);
-                    parts[v] = V::load_first(a, k.saturating_sub(start)).mul_add(b, parts[v]);
-                }
+        let mut parts = [[V::zero(); PARTS / LEAST_LANES]; R];
+        for p in (0..whole).step_by(PARTS) {
+            let count = if V::MASKS { k - p } else { PARTS };
+            add_products(count, (a.wrapping_add(p), step), b.wrapping_add(p), &mut parts);
+        }
+        if whole < k {
+            let mut left = ([[0.0; PARTS]; R], [0.0; PARTS]);
+            for (i, left) in left.0.iter_mut().enumerate() {
+                a.offset(i as isize * step).add(whole).copy_to_nonoverlapping(left.as_mut_ptr(), k - whole);
+            }
+            b.add(whole).copy_to_nonoverlapping(left.1.as_mut_ptr(), k - whole);
+            add_products(PARTS, (left.0.as_ptr().cast(), PARTS as isize), left.1.as_ptr(), &mut parts);
+        }
+        std::array::from_fn(|i| V::sum(&parts[i][..PARTS / V::LANES]))
+    }
+}
+
+/// Adds the products of the next [`PARTS`] floats of each row of A and of the column of B, or of the `count` that are left.
+///
+/// # Safety
+/// As for [`inner`].
+#[inline(always)]
+unsafe fn add_products<V: Register, const R: usize>(
+    count: usize,
+    (a, step): (*const f32, isize),
+    b: *const f32,
+    parts: &mut [[V; PARTS / LEAST_LANES]; R],
+) {
+    for v in 0..PARTS / V::LANES {
+        let (start, count) = (v * V::LANES, count.saturating_sub(v * V::LANES));
+        // SAFETY: no more than `count` floats are read.
+        unsafe {
+            let b = V::load_first(b.wrapping_add(start), count);
+            for (i, parts) in parts.iter_mut().enumerate() {
+                let a = a.wrapping_offset(i as isize * step).wrapping_add(start);
+                parts[v] = V::load_first(a, count).mul_add(b, parts[v]);
             }
         }
-        std::array::from_fn(|i| V::sum(&parts[i][..registers]))
     }
 }

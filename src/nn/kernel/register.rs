@@ -5,6 +5,9 @@ use super::tile::Tile;
 /// Partial sums of an inner product.
 pub(super) const PARTS: usize = 32;
 
+/// Floats in the narrowest register.
+pub(super) const LEAST_LANES: usize = 4;
+
 /// A register of floats.
 ///
 /// # Safety of its functions
@@ -12,6 +15,8 @@ pub(super) const PARTS: usize = 32;
 pub(super) trait Register: Copy {
     /// Floats in a register.
     const LANES: usize;
+    /// Whether part of a register is read and written as fast as all of it, by a mask.
+    const MASKS: bool;
 
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -52,9 +57,10 @@ pub(super) trait Compiled: Register {
     const TILES: [&'static [&'static [Tile]]; 2];
 }
 
-/// Compiles the kernel for a register with the features that it needs, and makes it a [`Kind`](super::Kind) of that name.
+/// Compiles the kernel for a register with the features that it needs, and makes it a [`Kind`](super::Kind) of that name;
+/// with the rows and registers of its tiles, and how many rows [`narrow`](super::multiply::narrow) takes together.
 macro_rules! compile {
-    ($register:ident, $name:literal, $features:literal, rows 1 $($rows:literal)*, registers $registers:tt) => {
+    ($register:ident, $name:literal, $features:literal, rows 1 $($rows:literal)*, registers $registers:tt, together $together:literal) => {
         impl $register {
             pub(super) const KIND: super::Kind = super::Kind {
                 name: $name,
@@ -67,7 +73,7 @@ macro_rules! compile {
             unsafe fn multiply(task: &super::Task, packed: &mut super::Packed) -> bool {
                 use super::multiply::{multiply, narrow};
                 // SAFETY: the caller promises the same.
-                unsafe { narrow::<Self>(task, packed) || multiply::<Self>(task, packed) }
+                unsafe { narrow::<Self, $together>(task, packed) || multiply::<Self>(task, packed) }
             }
 
             #[target_feature(enable = $features)]

@@ -73,7 +73,7 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
             for i in 0..R {
                 for v in 0..N {
                     let c = c.offset(i as isize * c_step).add(v * V::LANES);
-                    sums[i][v] = V::load_first(c, width - v * V::LANES);
+                    sums[i][v] = load::<V, N>(c, width, v);
                 }
             }
         }
@@ -113,7 +113,7 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
             Tail::Nothing => {}
             Tail::Bias(bias, relu) => {
                 for v in 0..N {
-                    let bias = V::load_first(bias.add(v * V::LANES), width - v * V::LANES);
+                    let bias = load::<V, N>(bias.add(v * V::LANES), width, v);
                     for i in 0..R {
                         let sum = sums[i][v].add(bias);
                         sums[i][v] = if relu { sum.relu() } else { sum };
@@ -124,7 +124,7 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
                 for i in 0..R {
                     let h = h_row(i).unwrap_unchecked();
                     for v in 0..N {
-                        let h = V::load_first(h.add(v * V::LANES), width - v * V::LANES);
+                        let h = load::<V, N>(h.add(v * V::LANES), width, v);
                         sums[i][v] = sums[i][v].keep_where_positive(h);
                     }
                 }
@@ -133,8 +133,24 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
         for i in 0..R {
             for v in 0..N {
                 let c = c.offset(i as isize * c_step).add(v * V::LANES);
-                sums[i][v].store_first(c, width - v * V::LANES);
+                store::<V, N>(sums[i][v], c, width, v);
             }
         }
     }
+}
+
+/// Register `v` of `N`, of which all but the last are full, of a row of so many floats.
+///
+/// # Safety
+/// As for [`tile`]; so with the one that follows.
+#[inline(always)]
+unsafe fn load<V: Register, const N: usize>(from: *const f32, width: usize, v: usize) -> V {
+    // SAFETY: the caller promises the same.
+    unsafe { if !V::MASKS && v + 1 < N { V::load(from) } else { V::load_first(from, width - v * V::LANES) } }
+}
+
+#[inline(always)]
+unsafe fn store<V: Register, const N: usize>(x: V, to: *mut f32, width: usize, v: usize) {
+    // SAFETY: the caller promises the same.
+    unsafe { if !V::MASKS && v + 1 < N { x.store(to) } else { x.store_first(to, width - v * V::LANES) } }
 }

@@ -12,8 +12,8 @@ pub(super) fn kinds() -> impl Iterator<Item = Kind> {
 }
 
 // Of the 32 registers of AVX-512, and of the 16 of AVX2, the sums of a tile take 24 and 12.
-compile!(Avx512, "avx512", "avx512f", rows 1 2 3 4 5 6 7 8 9 10 11 12, registers [1 2]);
-compile!(Avx2, "avx2", "avx2,fma", rows 1 2 3 4 5 6, registers [1 2]);
+compile!(Avx512, "avx512", "avx512f", rows 1 2 3 4 5 6 7 8 9 10 11 12, registers [1 2], together 4);
+compile!(Avx2, "avx2", "avx2,fma", rows 1 2 3 4 5 6, registers [1 2], together 4);
 
 /// Implements [`Register`] for a type, given its instructions.
 macro_rules! register {
@@ -30,6 +30,7 @@ macro_rules! register {
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Register for $name {
             const LANES: usize = $lanes;
+            const MASKS: bool = true;
 
             #[inline(always)]
             unsafe fn zero() -> Self {
