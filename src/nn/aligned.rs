@@ -51,8 +51,8 @@ impl<T> DerefMut for Aligned<T> {
     }
 }
 
-/// A matrix in row-major order whose first element begins a cache line. A long row is followed by a line that is not used:
-/// rows a power of two apart would all compete for the same few places of a cache.
+/// A matrix in row-major order whose first element begins a cache line. From one long row to the next is an odd number of
+/// lines: rows a power of two apart would all compete for the same few places of a cache.
 #[derive(Clone, Debug)]
 pub struct Matrix<T> {
     values: Aligned<T>,
@@ -64,7 +64,8 @@ pub struct Matrix<T> {
 impl<T: Real> Matrix<T> {
     /// Zeros, `[rows, columns]`.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        let step = if columns < 4 * LINE { columns } else { columns.next_multiple_of(LINE) + LINE };
+        // An odd number of lines.
+        let step = if columns < 4 * LINE { columns } else { (columns.div_ceil(LINE) | 1) * LINE };
         Self {
             values: Aligned::zeros(rows.checked_mul(step).expect("so many fit")),
             shape: (rows, columns),

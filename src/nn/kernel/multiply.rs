@@ -223,46 +223,45 @@ pub(super) unsafe fn narrow<V: Compiled, const TOGETHER: usize>(task: &Task, pac
 /// There must be as many floats, and the processor must have the registers.
 #[inline(always)]
 unsafe fn inner<V: Register, const R: usize>(k: usize, (a, step): (*const f32, isize), b: *const f32) -> [f32; R] {
-    let whole = if V::MASKS { k } else { k / PARTS * PARTS };
+    let whole = k / PARTS * PARTS;
     // SAFETY: floats beyond k are not read, and zeros take their place.
     unsafe {
         let mut parts = [[V::zero(); PARTS / LEAST_LANES]; R];
         for p in (0..whole).step_by(PARTS) {
-            let count = if V::MASKS { k - p } else { PARTS };
-            add_products(count, (a.wrapping_add(p), step), b.wrapping_add(p), &mut parts);
+            add_products((a.wrapping_add(p), step), b.wrapping_add(p), &mut parts, |from, _| V::load(from));
         }
-        if whole < k {
+        if whole < k && V::MASKS {
+            let load = |from, start| V::load_first(from, (k - whole).saturating_sub(start));
+            add_products((a.wrapping_add(whole), step), b.wrapping_add(whole), &mut parts, load);
+        } else if whole < k {
             let mut left = ([[0.0; PARTS]; R], [0.0; PARTS]);
             for (i, left) in left.0.iter_mut().enumerate() {
                 a.offset(i as isize * step).add(whole).copy_to_nonoverlapping(left.as_mut_ptr(), k - whole);
             }
             b.add(whole).copy_to_nonoverlapping(left.1.as_mut_ptr(), k - whole);
-            add_products(PARTS, (left.0.as_ptr().cast(), PARTS as isize), left.1.as_ptr(), &mut parts);
+            let rows = (left.0.as_ptr().cast(), PARTS as isize);
+            add_products(rows, left.1.as_ptr(), &mut parts, |from, _| V::load(from));
         }
-        std::array::from_fn(|i| V::sum(&parts[i][..PARTS / V::LANES]))
+        V::sums(&parts)
     }
 }
 
-/// Adds the products of the next [`PARTS`] floats of each row of A and of the column of B, or of the `count` that are left.
-///
-/// # Safety
-/// As for [`inner`].
+/// Adds the products of the next [`PARTS`] floats of each row of A and of the column of B; `load` reads a register of them,
+/// and is told how many come before.
 #[inline(always)]
-unsafe fn add_products<V: Register, const R: usize>(
-    count: usize,
+fn add_products<V: Register, const R: usize>(
     (a, step): (*const f32, isize),
     b: *const f32,
     parts: &mut [[V; PARTS / LEAST_LANES]; R],
+    load: impl Fn(*const f32, usize) -> V,
 ) {
     for v in 0..PARTS / V::LANES {
-        let (start, count) = (v * V::LANES, count.saturating_sub(v * V::LANES));
-        // SAFETY: no more than `count` floats are read.
-        unsafe {
-            let b = V::load_first(b.wrapping_add(start), count);
-            for (i, parts) in parts.iter_mut().enumerate() {
-                let a = a.wrapping_offset(i as isize * step).wrapping_add(start);
-                parts[v] = V::load_first(a, count).mul_add(b, parts[v]);
-            }
+        let start = v * V::LANES;
+        let b = load(b.wrapping_add(start), start);
+        for (i, parts) in parts.iter_mut().enumerate() {
+            let a = load(a.wrapping_offset(i as isize * step).wrapping_add(start), start);
+            // SAFETY: this is inlined where the processor has the register.
+            parts[v] = unsafe { a.mul_add(b, parts[v]) };
         }
     }
 }

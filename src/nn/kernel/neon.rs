@@ -1,7 +1,7 @@
 //! The registers of ARM: NEON.
 
 use super::Kind;
-use super::register::{PARTS, Register, compile};
+use super::register::{LEAST_LANES, PARTS, Register, compile};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -83,16 +83,16 @@ impl Register for Neon {
     }
 
     #[inline(always)]
-    unsafe fn sum(parts: &[Self]) -> f32 {
-        unsafe {
-            let mut parts: [float32x4_t; PARTS / 4] = std::array::from_fn(|i| parts[i].0);
+    unsafe fn sums<const R: usize>(rows: &[[Self; PARTS / LEAST_LANES]; R]) -> [f32; R] {
+        rows.map(|parts| unsafe {
+            let mut parts = parts.map(|x| x.0);
             for half in [4, 2, 1] {
                 for i in 0..half {
                     parts[i] = vaddq_f32(parts[i], parts[i + half]);
                 }
             }
             vpadds_f32(vadd_f32(vget_low_f32(parts[0]), vget_high_f32(parts[0])))
-        }
+        })
     }
 
     #[inline(always)]

@@ -34,8 +34,8 @@ pub(super) trait Register: Copy {
     unsafe fn keep_where_positive(self, h: Self) -> Self;
     /// self·b + c, rounded once.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
-    /// The sum of [`PARTS`] floats: the first half and the second are added, and so on with what is left.
-    unsafe fn sum(parts: &[Self]) -> f32;
+    /// Of each row the sum of the first [`PARTS`] floats: the first half and the second are added, and so on with what is left.
+    unsafe fn sums<const R: usize>(rows: &[[Self; PARTS / LEAST_LANES]; R]) -> [f32; R];
     /// Writes the transpose of the `LANES` × `LANES` floats at `from`; each pointer comes with the distance between rows.
     unsafe fn transpose(from: (*const f32, isize), to: (*mut f32, isize));
     /// Brings what will soon be read to the first-level cache; touches nothing, as the two that follow.

@@ -1,7 +1,7 @@
 //! The registers of x86: AVX-512, and AVX2 with FMA.
 
 use super::Kind;
-use super::register::{PARTS, Register, compile};
+use super::register::{LEAST_LANES, PARTS, Register, compile};
 use std::arch::x86_64::*;
 
 /// See [`super::kinds`].
@@ -20,7 +20,7 @@ macro_rules! register {
     (
         $name:ident($vector:ty), $lanes:literal lanes,
         $zero:ident, $load:ident, $store:ident, $broadcast:ident, $add:ident, $mul_add:ident, $max:ident,
-        $keep:ident, $transpose:ident, $load_first:ident, $store_first:ident, $sum:ident
+        $keep:ident, $transpose:ident, $load_first:ident, $store_first:ident, $sums:ident
     ) => {
         #[derive(Clone, Copy)]
         struct $name($vector);
@@ -84,8 +84,8 @@ macro_rules! register {
             }
 
             #[inline(always)]
-            unsafe fn sum(parts: &[Self]) -> f32 {
-                unsafe { $sum(std::array::from_fn(|i| parts[i].0)) }
+            unsafe fn sums<const R: usize>(rows: &[[Self; PARTS / LEAST_LANES]; R]) -> [f32; R] {
+                unsafe { $sums(std::array::from_fn(|i| std::array::from_fn(|v| rows[i][v].0))) }
             }
 
             #[inline(always)]
@@ -122,13 +122,13 @@ macro_rules! register {
 register! {
     Avx512(__m512), 16 lanes,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_fmadd_ps,
-    _mm512_max_ps, keep_16, transposed_16, load_first_16, store_first_16, sum_16
+    _mm512_max_ps, keep_16, transposed_16, load_first_16, store_first_16, sums_16
 }
 
 register! {
     Avx2(__m256), 8 lanes,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_fmadd_ps,
-    _mm256_max_ps, keep_8, transposed_8, load_first_8, store_first_8, sum_8
+    _mm256_max_ps, keep_8, transposed_8, load_first_8, store_first_8, sums_8
 }
 
 /// # Safety
@@ -149,17 +149,36 @@ unsafe fn store_first_16(x: __m512, to: *mut f32, count: usize) {
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn sum_16(parts: [__m512; PARTS / 16]) -> f32 {
-    let x = _mm512_add_ps(parts[0], parts[1]);
-    let upper = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b1110>(x, x));
-    sum_of_8(_mm256_add_ps(_mm512_castps512_ps256(x), upper))
+fn sums_16<const R: usize>(rows: [[__m512; PARTS / 16]; R]) -> [f32; R] {
+    let rows = rows.map(|[x, y]| _mm512_add_ps(x, y));
+    let mut sums = [0.0; R];
+    for (rows, sums) in rows.chunks_exact(4).zip(sums.chunks_exact_mut(4)) {
+        // Halves of two rows at once, then quarters of four.
+        let halves = |x, y| _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(x, y), _mm512_shuffle_f32x4::<0xee>(x, y));
+        let (x, y) = (halves(rows[0], rows[1]), halves(rows[2], rows[3]));
+        let x = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(x, y), _mm512_shuffle_f32x4::<0xdd>(x, y));
+        let x = _mm512_add_ps(x, _mm512_shuffle_ps::<0b01_00_11_10>(x, x));
+        let x = _mm512_add_ps(x, _mm512_shuffle_ps::<0b10_11_00_01>(x, x));
+        let firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+        let x = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, x));
+        // SAFETY: there are four.
+        unsafe { _mm_storeu_ps(sums.as_mut_ptr(), x) };
+    }
+    let left = R / 4 * 4;
+    for (sum, &x) in sums[left..].iter_mut().zip(&rows[left..]) {
+        let upper = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b1110>(x, x));
+        *sum = sum_of_8(_mm256_add_ps(_mm512_castps512_ps256(x), upper));
+    }
+    sums
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn sum_8(parts: [__m256; PARTS / 8]) -> f32 {
-    let (lower, upper) = (_mm256_add_ps(parts[0], parts[2]), _mm256_add_ps(parts[1], parts[3]));
-    sum_of_8(_mm256_add_ps(lower, upper))
+fn sums_8<const R: usize>(rows: [[__m256; PARTS / 8]; R]) -> [f32; R] {
+    rows.map(|parts| {
+        let (lower, upper) = (_mm256_add_ps(parts[0], parts[2]), _mm256_add_ps(parts[1], parts[3]));
+        sum_of_8(_mm256_add_ps(lower, upper))
+    })
 }
 
 #[target_feature(enable = "avx2")]
