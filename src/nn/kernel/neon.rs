@@ -10,8 +10,8 @@ pub(super) fn kinds() -> impl Iterator<Item = Kind> {
     is_aarch64_feature_detected!("neon").then_some(Neon::KIND).into_iter()
 }
 
-// Of the 32 registers the sums of a tile take 24, and a row of B 4. More columns and fewer rows than elsewhere: there is a load
-// for each row and, since B's come in pairs, half a load for each register of columns.
+// Of the 32 registers the sums of a tile take 24, and a row of B 4. More columns and fewer rows than elsewhere: there is a
+// load for each row and, since B's come in pairs, half a load for each register of columns.
 compile!(Neon, "neon", "neon", rows 1 2 3 4 5 6, registers [1 2 3 4], together 2);
 
 #[derive(Clone, Copy)]
@@ -132,8 +132,8 @@ impl Register for Neon {
     }
 }
 
-/// There are no masks, so it takes a branch for each count; and a call, so that tiles stay short enough for the compiler to keep
-/// all sums in registers.
+/// There are no masks, so it takes a branch for each count; and a call, so that tiles stay short enough for the compiler to
+/// keep all sums in registers.
 ///
 /// # Safety
 /// There must be `count` floats; so with the one that follows.

@@ -52,15 +52,18 @@ pub(super) trait Compiled: Register {
     const ROWS: usize;
     /// Most registers of columns in a tile of more than one row.
     const REGISTERS: usize;
-    /// Tiles by whether A is transposed, by rows less one, and by registers to a row less one: up to [`Self::REGISTERS`], or,
-    /// with a single row, [`GROUP`](super::panels::GROUP).
+    /// Tiles by whether A is transposed, by rows less one, and by registers to a row less one: up to [`Self::REGISTERS`],
+    /// or, with a single row, [`GROUP`](super::panels::GROUP).
     const TILES: [&'static [&'static [Tile]]; 2];
 }
 
 /// Compiles the kernel for a register with the features that it needs, and makes it a [`Kind`](super::Kind) of that name;
 /// with the rows and registers of its tiles, and how many rows [`narrow`](super::multiply::narrow) takes together.
 macro_rules! compile {
-    ($register:ident, $name:literal, $features:literal, rows 1 $($rows:literal)*, registers $registers:tt, together $together:literal) => {
+    (
+        $register:ident, $name:literal, $features:literal,
+        rows 1 $($rows:literal)*, registers $registers:tt, together $together:literal
+    ) => {
         impl $register {
             pub(super) const KIND: super::Kind = super::Kind {
                 name: $name,
