@@ -259,6 +259,13 @@ mod tests {
         Array2::from_shape_fn((a.nrows(), b.ncols()), |(i, j)| (0..a.ncols()).map(|p| a[[i, p]] * b[[p, j]]).sum())
     }
 
+    /// The same matrix, column-major if it is to be transposed, else row-major.
+    fn laid<T: Real>(matrix: &Array2<T>, transposed: bool) -> Array2<T> {
+        let mut other = Array2::zeros(matrix.raw_dim().set_f(transposed));
+        other.assign(matrix);
+        other
+    }
+
     /// Every path, every layout of A, B and C, sizes that include 0, 1, primes, and both sides of each constant.
     #[test]
     fn products_match_the_naive_sum() {
@@ -266,16 +273,12 @@ mod tests {
         let sizes = [0, 1, 2, 7, 8, 9, 31, 33, 65, 131];
         let mut worst: f64 = 0.0;
         for (m, k, n) in triples(&sizes).chain([(1, 700, 5), (3, 5, 600), (257, 300, 8), (9, 3000, 3)]) {
+            let mut matrix = |rows, columns| Array2::<f64>::random_using((rows, columns), StandardNormal, &mut rng);
+            let (a, b, before) = (matrix(m, k), matrix(k, n), matrix(m, n));
+            let expected = naive(&a, &b);
             for layout in 0..8 {
-                let mut matrix = |rows: usize, columns: usize, transposed: bool| {
-                    let values = Array2::<f64>::random_using((rows, columns), StandardNormal, &mut rng);
-                    let mut array = Array2::zeros((rows, columns).set_f(transposed));
-                    array.assign(&values);
-                    array
-                };
-                let (a, b) = (matrix(m, k, layout & 1 > 0), matrix(k, n, layout & 2 > 0));
-                let mut c = matrix(m, n, layout & 4 > 0);
-                let expected = naive(&a, &b);
+                let (a, b) = (laid(&a, layout & 1 > 0), laid(&b, layout & 2 > 0));
+                let mut c = laid(&before, layout & 4 > 0);
                 product(a.view(), b.view(), c.view_mut(), Finish::Nothing);
                 let scale = (k as f64).sqrt().max(1.0);
                 let error = (&c - &expected).iter().fold(0.0, |worst: f64, e| worst.max(e.abs() / scale));
@@ -294,19 +297,18 @@ mod tests {
         let sizes =
             [(3, 0, 5), (1, 1, 1), (5, 7, 1), (20, 31, 8), (31, 20, 9), (17, 300, 64), (9, 600, 67), (600, 9, 33)];
         for (m, k, n) in sizes {
+            let mut matrix =
+                |rows, columns| Array2::random_using((rows, columns), StandardNormal, &mut rng).mapv(T::of);
+            let (a, b, before) = (matrix(m, k), matrix(k, n), matrix(m, n));
+            let wide = |array: &Array2<T>| array.mapv(T::as_f64);
+            let product = naive(&wide(&a), &wide(&b));
             for layout in 0..16 {
-                let mut matrix = |rows: usize, columns: usize, transposed: bool| {
-                    let mut array = Array2::zeros((rows, columns).set_f(transposed));
-                    array.assign(&Array2::random_using((rows, columns), StandardNormal, &mut rng).mapv(T::of));
-                    array
-                };
-                let (a, b) = (matrix(m, k, layout & 1 > 0), matrix(k, n, layout & 2 > 0));
-                let mut c = matrix(m, n, layout & 4 > 0);
+                let (a, b) = (laid(&a, layout & 1 > 0), laid(&b, layout & 2 > 0));
+                let mut c = laid(&before, layout & 4 > 0);
                 let accumulate = layout & 8 > 0;
                 // What was there before matters only to what is added to it.
                 let kept = if accumulate { 1.0 } else { 0.0 };
-                let wide = |array: &Array2<T>| array.mapv(T::as_f64);
-                let expected = wide(&c) * kept + naive(&wide(&a), &wide(&b));
+                let expected = wide(&c) * kept + &product;
                 let (a, b, c_here) = (a.view(), b.view().into(), c.view_mut());
                 Product { a, b, c: c_here, accumulate, finish: Finish::Nothing }.run_elsewhere();
                 let error = (wide(&c) - expected).iter().fold(0.0, |worst: f64, e| worst.max(e.abs()));

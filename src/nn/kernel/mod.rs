@@ -132,19 +132,50 @@ impl Kind {
 mod tests {
     use super::*;
     use crate::rng::{Philox, Stream};
-    use ndarray::{Array2, ShapeBuilder, s};
+    use ndarray::{Array2, ArrayViewMut2, ShapeBuilder, s};
     use ndarray_rand::{RandomExt, rand_distr::StandardNormal};
 
-    fn matrix(rng: &mut Philox, rows: usize, columns: usize, transposed: bool) -> Array2<f32> {
-        let mut matrix = Array2::zeros((rows, columns).set_f(transposed));
-        matrix.assign(&Array2::<f32>::random_using((rows, columns), StandardNormal, rng));
-        matrix
+    /// What lies between the rows of an input, and of C: the one would spoil every sum, the other is not to be overwritten.
+    const BETWEEN: [f32; 2] = [f32::NAN, 1234.5];
+
+    /// A matrix whose rows, or columns if it is transposed, lie a step apart, in memory that ends with the last of them, so
+    /// that a sanitizer sees what is read or written beyond.
+    struct Laid {
+        memory: Vec<f32>,
+        shape: [usize; 2],
+        strides: [usize; 2],
+        width: usize,
     }
 
-    fn relaid(matrix: &Array2<f32>, transposed: bool) -> Array2<f32> {
-        let mut other = Array2::zeros(matrix.raw_dim().set_f(transposed));
-        other.assign(matrix);
-        other
+    impl Laid {
+        fn new(matrix: &Array2<f32>, transposed: bool, gap: usize, between: f32) -> Self {
+            let shape = [matrix.nrows(), matrix.ncols()];
+            let width = shape[usize::from(!transposed)];
+            let strides = match transposed {
+                _ if matrix.is_empty() => [0, 0],
+                false => [width + gap, 1],
+                true => [1, width + gap],
+            };
+            let length =
+                if matrix.is_empty() { 0 } else { 1 + (0..2).map(|i| (shape[i] - 1) * strides[i]).sum::<usize>() };
+            let mut laid = Self { memory: vec![between; length], shape, strides, width };
+            laid.view_mut().assign(matrix);
+            laid
+        }
+
+        fn view(&self) -> ArrayView2<'_, f32> {
+            ArrayView2::from_shape(self.shape.strides(self.strides), &self.memory).expect("there is as much memory")
+        }
+
+        fn view_mut(&mut self) -> ArrayViewMut2<'_, f32> {
+            ArrayViewMut2::from_shape(self.shape.strides(self.strides), &mut self.memory).expect("as above")
+        }
+
+        /// What lies between the rows, or columns.
+        fn between(&self) -> impl Iterator<Item = f32> {
+            let step = self.strides.into_iter().max().unwrap_or(0).max(1);
+            self.memory.chunks(step).flat_map(|row| row.iter().skip(self.width)).copied()
+        }
     }
 
     /// The kinds of registers that this processor has; none only where that is allowed.
@@ -176,8 +207,9 @@ mod tests {
         })
     }
 
-    /// Every layout and every finish, B packed before and on the way, added to C or not, on every kind of register that
-    /// this processor has: bit for bit as [`plain`], so that nothing depends on how a product is split.
+    /// Every layout and every finish, rows that follow each other and rows with gaps, B packed before and on the way, added
+    /// to C or not, on every kind of register that this processor has: bit for bit as [`plain`], so that nothing depends on
+    /// how a product is split, nor on what lies beyond its matrices.
     #[test]
     fn products_have_the_bits_of_a_plain_loop() {
         let kinds = kinds();
@@ -186,55 +218,63 @@ mod tests {
         let all = sizes.into_iter().flat_map(|m| sizes.map(|k| sizes.map(|n| (m, k, n))).into_iter().flatten());
         let large =
             [(128, 256, 64), (50, 257, 48), (37, 600, 101), (1, 300, 64), (1, 40, 333), (7, 3, 300), (300, 70, 7)];
-        for (m, k, n) in all.chain(large) {
-            let (mut a, b) = (matrix(&mut rng, m, k, false), matrix(&mut rng, k, n, false));
-            let (bias, hidden) = (matrix(&mut rng, 1, n, false), matrix(&mut rng, m + 3, n, false));
-            let rows: Vec<usize> = (0..m).map(|i| (i * 7 + 2) % (m + 3)).collect();
+        let cases = all.chain(large).flat_map(|sizes| [(sizes, false), (sizes, true)]);
+        for ((m, k, n), accumulate) in cases {
+            let mut matrix = |rows, columns| Array2::<f32>::random_using((rows, columns), StandardNormal, &mut rng);
+            let (mut a, b, bias, hidden, before) =
+                (matrix(m, k), matrix(k, n), matrix(1, n), matrix(m + 3, n), matrix(m, n));
+            let rows: Vec<usize> = (0..m).map(|i| m + 2 - i * 7 % (m + 3)).collect();
             if m * k > 0 {
                 a[[m / 2, k / 2]] = if n % 5 == 1 { f32::NAN } else { -0.0 };
             }
-            let before = matrix(&mut rng, m, n, false);
             let bias_slice = bias.as_slice().expect("a row");
-            let cases = kinds.iter().flat_map(|&kind| (0..32).map(move |layout| (kind, layout)));
-            for (kind, layout) in cases {
-                let (a, b) = (relaid(&a, layout & 1 > 0), relaid(&b, layout & 2 > 0));
-                let (packed, accumulate, name) = (layout & 8 > 0, layout & 16 > 0, kind.name);
-                let start = if accumulate { before.clone() } else { Array2::zeros((m, n)) };
-                let sum = plain(&a, &b, &start, n <= 8 && (layout & 1 == 0 || k <= 1 || m == 1));
-                let (biased, chain) = (&sum + &bias, plain(&a, &b, &start, false));
-                let masked = |row_of: &dyn Fn(usize) -> usize| {
-                    Array2::from_shape_fn(
-                        (m, n),
-                        |(i, j)| if hidden[[row_of(i), j]] > 0.0 { chain[[i, j]] } else { 0.0 },
-                    )
+            let activation = Activation::Relu;
+            let start = if accumulate { before.clone() } else { Array2::zeros((m, n)) };
+            let chain = plain(&a, &b, &start, false);
+            let masked = |row_of: &dyn Fn(usize) -> usize| {
+                Array2::from_shape_fn((m, n), |(i, j)| if hidden[[row_of(i), j]] > 0.0 { chain[[i, j]] } else { 0.0 })
+            };
+            let expected = [false, true].map(|inner| {
+                let sum = plain(&a, &b, &start, inner);
+                let biased = &sum + &bias;
+                let relu = biased.mapv(|x| if x < 0.0 { 0.0 } else { x });
+                [sum, biased, relu, masked(&|i| i), masked(&|i| rows[i])]
+            });
+            for (kind, layout) in kinds.iter().flat_map(|&kind| (0..32).map(move |layout| (kind, layout))) {
+                let (packed, apart) = (layout & 8 > 0, layout & 16 > 0);
+                let laid = |matrix: &Array2<f32>, transposed, gap, between| {
+                    Laid::new(matrix, transposed, if apart { gap } else { 0 }, between)
                 };
+                let [unread, unwritten] = BETWEEN;
+                let (a, b) = (laid(&a, layout & 1 > 0, 3, unread), laid(&b, layout & 2 > 0, 17, unread));
+                let all_hidden = laid(&hidden, false, 9, unread);
+                let hidden = laid(&hidden.slice(s![..m, ..]).to_owned(), false, 9, unread);
+                let inner = n <= 8 && (layout & 1 == 0 || k <= 1 || m == 1 && !apart);
                 let mut panels = crate::nn::Aligned::zeros(kind.packed_len(k, n));
                 if packed {
                     kind.pack(b.view(), &mut panels);
                 }
-                let activation = Activation::Relu;
-                let relu = biased.mapv(|x| if x < 0.0 { 0.0 } else { x });
-                for (i, expected) in
-                    [sum.clone(), biased, relu, masked(&|i| i), masked(&|i| rows[i])].iter().enumerate()
-                {
+                for (i, expected) in expected[usize::from(inner)].iter().enumerate() {
                     // What C holds before matters only to what is added to it.
-                    let mut c = relaid(&before, layout & 4 > 0);
+                    let mut c = laid(&before, layout & 4 > 0, 20, unwritten);
                     let finish = match i {
                         0 => Finish::Nothing,
                         1 => Finish::Bias(bias_slice, None),
                         2 => Finish::Bias(bias_slice, Some(activation)),
-                        3 => Finish::Slope { hidden: hidden.slice(s![..m, ..]), rows: None, activation },
-                        _ => Finish::Slope { hidden: hidden.view(), rows: Some(&rows), activation },
+                        3 => Finish::Slope { hidden: hidden.view(), rows: None, activation },
+                        _ => Finish::Slope { hidden: all_hidden.view(), rows: Some(&rows), activation },
                     };
                     let b = Factor { matrix: b.view(), panels: packed.then_some(&*panels) };
                     let (a, c_here) = (a.view(), c.view_mut());
+                    let case = format!("{}: {m} {k} {n}, {accumulate}, layout {layout}, finish {i}", kind.name);
                     if !kind.product(&mut Product { a, b, c: c_here, accumulate, finish }) {
-                        assert!(m * n == 0 || layout & 4 > 0, "{name}: {m} {k} {n}, layout {layout}, {i} is refused");
+                        assert!(m * n == 0 || layout & 4 > 0, "{case} is refused");
                         continue;
                     }
                     let same = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
-                    let wrong = c.iter().zip(expected).position(|pair| !same(pair));
-                    assert!(wrong.is_none(), "{name}: {m} {k} {n}, layout {layout}, finish {i}: {wrong:?}");
+                    let wrong = c.view().iter().zip(expected).position(|pair| !same(pair));
+                    assert!(wrong.is_none(), "{case}: {wrong:?}");
+                    assert!(c.between().all(|x| x == unwritten), "{case} goes beyond the rows of C");
                 }
             }
         }
