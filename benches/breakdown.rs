@@ -305,7 +305,7 @@ fn blocks(size: Size, lasting: Duration) {
     let (mut pass, mut d_theta) = (critic.pass::<f32>(rows), gradient.clone());
     pass.x.view_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 17) as f32 / 8.0 - 1.0);
     pass.d_y.view_mut().fill(0.01);
-    let (y, noise) = (Array2::from_elem((rows, 2 * act), 0.1), Array2::from_elem((rows, act), 0.3));
+    let (y, noise) = (Array2::from_elem((rows, 2 * act), 0.1_f32), Array2::from_elem((rows, act), 0.3));
     let (mut d_y, mut action, mut log_prob) = (y.clone(), noise.clone(), Array1::from_elem(rows, 0.1));
     let (mean, log_std) = y.view().split_at(Axis(1), act);
     let (mut times, began) = (Times::default(), Instant::now());
