@@ -221,11 +221,15 @@ mod tests {
         let cases = all.chain(large).flat_map(|sizes| [(sizes, false), (sizes, true)]);
         for ((m, k, n), accumulate) in cases {
             let mut matrix = |rows, columns| Array2::<f32>::random_using((rows, columns), StandardNormal, &mut rng);
-            let (mut a, b, bias, hidden, before) =
+            let (mut a, b, mut bias, hidden, mut before) =
                 (matrix(m, k), matrix(k, n), matrix(1, n), matrix(m + 3, n), matrix(m, n));
             let rows: Vec<usize> = (0..m).map(|i| m + 2 - i * 7 % (m + 3)).collect();
             if m * k > 0 {
                 a[[m / 2, k / 2]] = if n % 5 == 1 { f32::NAN } else { -0.0 };
+            }
+            if m * n > 0 {
+                // Where k is 0, a ReLU is given −0.
+                (before[[m / 2, n / 2]], bias[[0, n / 2]]) = (-0.0, -0.0);
             }
             let bias_slice = bias.as_slice().expect("a row");
             let activation = Activation::Relu;
