@@ -17,10 +17,13 @@
 //! Without `--bench`, as under `cargo test --benches`, one round shows that it runs.
 
 mod common;
+#[path = "common/peak.rs"]
+mod peak;
 #[path = "common/size.rs"]
 mod size;
 
 use ndarray::{Array1, Array2, Axis};
+use peak::peak;
 use size::Size;
 use soft_actor_critic::nn::threads::{for_each, join};
 use soft_actor_critic::nn::{Adam, Aligned, Mlp, Real, Theta, polyak};
@@ -37,76 +40,12 @@ use std::time::{Duration, Instant};
 const NONE: f64 = f64::NAN;
 /// How long the rounds of a table last.
 const LASTING: Duration = Duration::from_secs(3);
-/// Multiply-adds of each accumulator in one measurement of the peak; some 0.2 ms.
-const ADDS: usize = 50_000;
 const STREAM: usize = 8 << 20;
 /// Calls that are timed together, of a building block and of a join.
 const CALLS: usize = 10;
 /// Of the products of an update over two hidden layers of H those that are `[H, H]`, if both critics go back in all rows
 /// for the policy's loss, as frameworks have it. Here only the smaller one of each row does, which makes 15.
 const SQUARE_PRODUCTS: f64 = 16.0;
-
-/// What shows the peak: independent accumulators, more than fit into the latency of a multiply-add.
-struct Peak {
-    registers: &'static str,
-    /// Of one burst; not a number where there is none.
-    flops: f64,
-    burst: fn(),
-}
-
-/// x ← x·m + a, or x ← x + m·a where the instruction is that, for each of so many x, which are vectors, again and again.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-macro_rules! burst {
-    ($count:literal, $vector:path, $multiply_add:path) => {{
-        // Nothing is known of the values, nor that any two are the same.
-        let (mut accumulators, m, a) =
-            (black_box([$vector(1.0); $count]), black_box($vector(0.5)), black_box($vector(0.5)));
-        for _ in 0..ADDS {
-            for x in &mut accumulators {
-                *x = $multiply_add(*x, m, a);
-            }
-        }
-        black_box(accumulators);
-    }};
-}
-
-fn peak() -> Peak {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    let flops = |accumulators, lanes| (2 * ADDS * accumulators * lanes) as f64;
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::*;
-        #[target_feature(enable = "avx512f")]
-        fn avx512() {
-            burst!(24, _mm512_set1_ps, _mm512_fmadd_ps);
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2() {
-            burst!(12, _mm256_set1_ps, _mm256_fmadd_ps);
-        }
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has just been seen to have AVX-512F.
-            return Peak { registers: "AVX-512", flops: flops(24, 16), burst: || unsafe { avx512() } };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has just been seen to have AVX2 and FMA.
-            return Peak { registers: "AVX2", flops: flops(12, 8), burst: || unsafe { avx2() } };
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        use std::arch::aarch64::*;
-        #[target_feature(enable = "neon")]
-        fn neon() {
-            burst!(24, vdupq_n_f32, vfmaq_f32);
-        }
-        if std::arch::is_aarch64_feature_detected!("neon") {
-            // SAFETY: the processor has just been seen to have NEON.
-            return Peak { registers: "NEON", flops: flops(24, 4), burst: || unsafe { neon() } };
-        }
-    }
-    Peak { registers: "no known registers, not measured", flops: NONE, burst: || {} }
-}
 
 /// Seconds of what takes its turn in each round.
 #[derive(Default)]
