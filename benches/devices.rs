@@ -2,7 +2,7 @@
 //! drawn from 100 000 stored transitions, and all noise, included. A table in Markdown; the ratio tells when a GPU pays.
 //!
 //! `cargo bench --bench devices`, or with `-- quick` for batch 256 alone, with `-- cpu` or `-- cuda` for one side.
-//! `SAC_BENCH_THREADS` sets the number of threads, one a core, up to four, if it is not set.
+//! `SAC_BENCH_THREADS` bounds the number of threads, which is otherwise that of a run of the same size.
 
 mod common;
 
@@ -14,7 +14,7 @@ use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
 use soft_actor_critic::replay::Replay;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
-use soft_actor_critic::train::with_threads;
+use soft_actor_critic::train::{threads_for, with_threads};
 use std::time::{Duration, Instant};
 
 const OBSERVATIONS: usize = 17;
@@ -79,44 +79,44 @@ fn main() -> Result<(), Error> {
             }
         }
     }
-    with_threads(threads, || {
-        println!("CPU: {} threads", rayon::current_num_threads());
-        println!("One update and one action, obs {OBSERVATIONS}, act {ACTIONS}, two hidden layers:\n");
-        println!("| batch | width | CPU, update | CUDA, update | CPU / CUDA | CPU, action | CUDA, action |");
-        println!("|---|---|---|---|---|---|---|");
-        let replay = common::replay(OBSERVATIONS, ACTIONS);
-        let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
-        for &batch_size in batches {
-            for width in [64, 256, 1024] {
-                let hidden = vec![width; 2];
-                let config = Config {
-                    batch_size,
-                    policy_hidden: hidden.clone(),
-                    critic_hidden: hidden,
-                    steps: STORED as u64,
-                    ..Config::default()
-                };
-                let half_range = [1.0; ACTIONS];
-                let cpu = with_cpu
-                    .then(|| measure(&mut CpuLearner::<f32>::new(&config, OBSERVATIONS, &half_range), &replay))
-                    .transpose()?;
-                let cuda = with_cuda
-                    .then(|| {
-                        let gpu = Box::new(Cuda::open(0)?);
-                        measure(&mut CudaLearner::new(&config, OBSERVATIONS, &half_range, gpu)?, &replay)
-                    })
-                    .transpose()?;
-                let cell = |seconds: Option<f64>| seconds.map_or("—".into(), |s| format!("{:.1} µs", 1e6 * s));
-                let ratio = cpu.zip(cuda).map_or("—".into(), |(cpu, cuda)| format!("{:.2}", cpu.0 / cuda.0));
-                println!(
-                    "| {batch_size} | {width} | {} | {} | {ratio} | {} | {} |",
-                    cell(cpu.map(|m| m.0)),
-                    cell(cuda.map(|m| m.0)),
-                    cell(cpu.map(|m| m.1)),
-                    cell(cuda.map(|m| m.1))
-                );
-            }
+    println!("One update and one action, obs {OBSERVATIONS}, act {ACTIONS}, two hidden layers:\n");
+    println!("| batch | width | CPU, update | CUDA, update | CPU / CUDA | CPU, action | CUDA, action |");
+    println!("|---|---|---|---|---|---|---|");
+    let replay = common::replay(OBSERVATIONS, ACTIONS);
+    let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
+    for &batch_size in batches {
+        for width in [64, 256, 1024] {
+            let hidden = vec![width; 2];
+            let config = Config {
+                batch_size,
+                policy_hidden: hidden.clone(),
+                critic_hidden: hidden,
+                steps: STORED as u64,
+                ..Config::default()
+            };
+            let half_range = [1.0; ACTIONS];
+            let cpu = with_cpu
+                .then(|| {
+                    let mut cpu = CpuLearner::<f32>::new(&config, OBSERVATIONS, &half_range);
+                    with_threads(threads_for(&config, OBSERVATIONS, ACTIONS, threads)?, || measure(&mut cpu, &replay))?
+                })
+                .transpose()?;
+            let cuda = with_cuda
+                .then(|| {
+                    let gpu = Box::new(Cuda::open(0)?);
+                    measure(&mut CudaLearner::new(&config, OBSERVATIONS, &half_range, gpu)?, &replay)
+                })
+                .transpose()?;
+            let cell = |seconds: Option<f64>| seconds.map_or("—".into(), |s| format!("{:.1} µs", 1e6 * s));
+            let ratio = cpu.zip(cuda).map_or("—".into(), |(cpu, cuda)| format!("{:.2}", cpu.0 / cuda.0));
+            println!(
+                "| {batch_size} | {width} | {} | {} | {ratio} | {} | {} |",
+                cell(cpu.map(|m| m.0)),
+                cell(cuda.map(|m| m.0)),
+                cell(cpu.map(|m| m.1)),
+                cell(cuda.map(|m| m.1))
+            );
         }
-        Ok(())
-    })?
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use soft_actor_critic::config::Config;
 use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
 use soft_actor_critic::picture::plot;
 use soft_actor_critic::run::{Checkpoints, MetricsFiles, RunDirectory};
-use soft_actor_critic::train::{Trainer, with_threads};
+use soft_actor_critic::train::{Trainer, threads_for, with_threads};
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -111,8 +111,11 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         eval_every: 0,
         ..Config::default()
     };
-    with_threads(0, || {
-        measure("pendulum", (3, 1), 200, config(64, 100, BLOCK))?;
-        measure("half-cheetah", (17, 6), 1000, Config { replay_capacity: 1_000_000, ..config(256, 256, 1_000_000) })
-    })?
+    let half_cheetah = Config { replay_capacity: 1_000_000, ..config(256, 256, 1_000_000) };
+    for (name, sizes, length, config) in
+        [("pendulum", (3, 1), 200, config(64, 100, BLOCK)), ("half-cheetah", (17, 6), 1000, half_cheetah)]
+    {
+        with_threads(threads_for(&config, sizes.0, sizes.1, 0)?, || measure(name, sizes, length, config))??;
+    }
+    Ok(())
 }

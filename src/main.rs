@@ -24,7 +24,7 @@ use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{InitFrom, MetricsFiles, RunDirectory, config_file, list, policy_file};
-use soft_actor_critic::train::{Trainer, with_threads};
+use soft_actor_critic::train::{Trainer, threads_for, with_threads};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -103,9 +103,10 @@ fn train(args: &TrainArgs) -> Outcome {
         config.validate()?;
         check_target(args.until_return, &config)?;
         let init_from = args.init_from.as_deref().map(|path| InitFrom::open(path, args.with_replay)).transpose()?;
-        Ok((make_env, config, init_from, catch_interruptions()?))
+        let threads = threads_at_most(args.threads, make_env, &config)?;
+        Ok((make_env, config, threads, init_from, catch_interruptions()?))
     };
-    let (make_env, config, init_from, interrupted) = prepare().map_err(Failure::input)?;
+    let (make_env, config, threads, init_from, interrupted) = prepare().map_err(Failure::input)?;
     let begin = || -> Result<_> {
         let preloaded = init_from.as_ref().map_or(0, |init_from| init_from.preloaded(&config));
         let (mut trainer, placed) = make_trainer(make_env, config, args.device, preloaded)?;
@@ -137,7 +138,7 @@ fn train(args: &TrainArgs) -> Outcome {
         let until_return = args.until_return;
         Session { trainer, run, files, checkpoints, progress, until_return, interrupted: &interrupted }.go_on()
     };
-    with_threads(args.threads, work).map_err(Failure::input)?
+    with_threads(threads, work).map_err(Failure::input)?
 }
 
 /// `sac resume`
@@ -158,9 +159,10 @@ fn resume(args: &ResumeArgs) -> Outcome {
             "the run is at step {step} already, and is to have {} steps; give it more --steps",
             config.steps
         );
-        Ok((run, config, begun_with, make_env, checkpoints, loaded, catch_interruptions()?))
+        let threads = threads_at_most(args.threads, make_env, &config)?;
+        Ok((run, config, begun_with, make_env, threads, checkpoints, loaded, catch_interruptions()?))
     };
-    let (run, config, begun_with, make_env, mut checkpoints, loaded, interrupted) =
+    let (run, config, begun_with, make_env, threads, mut checkpoints, loaded, interrupted) =
         prepare().map_err(Failure::input)?;
     let place = run.path().display().to_string();
     let work = || {
@@ -201,7 +203,13 @@ fn resume(args: &ResumeArgs) -> Outcome {
         let until_return = args.until_return;
         Session { trainer, run, files, checkpoints, progress, until_return, interrupted: &interrupted }.go_on()
     };
-    with_threads(args.threads, work).map_err(Failure::input)?
+    with_threads(threads, work).map_err(Failure::input)?
+}
+
+/// The number of threads for a run.
+fn threads_at_most(most: usize, make_env: MakeEnv, config: &Config) -> Result<usize> {
+    let env = make_env();
+    Ok(threads_for(config, env.observation_size(), env.action_bounds().dimensions(), most)?)
 }
 
 fn check_target(until_return: Option<f64>, config: &Config) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::nn::threads;
 use crate::replay::{Replay, Transition};
 use crate::rng::{Philox, Stream};
-use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot};
+use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot, work};
 use ndarray::{Array2, ArrayView2};
 use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
@@ -47,7 +47,7 @@ pub struct TrainerState {
 /// One training run, advanced a step at a time.
 ///
 /// Results depend on the configuration and the environment alone, not on the number of threads. Steps are fastest
-/// inside a thread pool; see [`with_threads`].
+/// inside a thread pool; see [`threads_for`] and [`with_threads`].
 pub struct Trainer {
     config: Config,
     env: CheckedEnv<Box<dyn Env>>,
@@ -313,7 +313,25 @@ fn episode_seed(seed: u64, number: u64) -> u64 {
 /// The most threads that [`with_threads`] starts; far more than an update can keep busy.
 pub const MAX_THREADS: usize = 256;
 
-/// Runs `work` in a pool of `threads` threads; 0 stands for one for each core, up to four.
+/// How many threads [`with_threads`] is best given for updates on the CPU: as many as make updates of this size faster, see
+/// [`work::threads`], but one for each core and `most` at most; 0 sets no such bound.
+///
+/// # Errors
+/// If `most` is more than [`MAX_THREADS`].
+pub fn threads_for(config: &Config, observation_size: usize, action_size: usize, most: usize) -> Result<usize, Error> {
+    let most = match most {
+        0 => MAX_THREADS,
+        1..=MAX_THREADS => most,
+        _ => return Err(Error::Threads { threads: most }),
+    };
+    Ok(work::threads(config, observation_size, action_size).min(cores()).min(most))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs `work` in a pool of `threads` threads, which [`threads_for`] chooses; 0 stands for one for each core.
 ///
 /// Everything that is parallel within `work` uses this pool, and handing over work costs least from inside it. While updates
 /// follow each other its threads stay awake, so several runs beside each other want a thread each.
@@ -322,11 +340,31 @@ pub const MAX_THREADS: usize = 256;
 /// If that is more than [`MAX_THREADS`], or than the system gives.
 pub fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+        0 => cores().min(MAX_THREADS),
         1..=MAX_THREADS => threads,
         _ => return Err(Error::Threads { threads }),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|_| Error::Threads { threads })?;
     Ok(threads::run(&pool, work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_no_more_threads_than_cores_nor_than_it_may() {
+        let hidden = vec![256; 2];
+        let large =
+            Config { batch_size: 4096, policy_hidden: hidden.clone(), critic_hidden: hidden, ..Config::default() };
+        for most in [0, 1, 2, 3, MAX_THREADS] {
+            let threads = threads_for(&large, 3, 1, most).expect("so many may be asked for");
+            assert!(threads >= 1 && threads <= cores());
+            assert!(most == 0 || threads <= most);
+        }
+        let small = Config { batch_size: 8, policy_hidden: vec![4], critic_hidden: vec![4], ..Config::default() };
+        assert_eq!(threads_for(&small, 3, 1, 8), Ok(1));
+        assert_eq!(threads_for(&small, 3, 1, MAX_THREADS + 1), Err(Error::Threads { threads: MAX_THREADS + 1 }));
+    }
 }

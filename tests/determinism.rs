@@ -1,9 +1,14 @@
 //! Results depend on the configuration alone: not on the number of threads, not on the process.
 #![cfg(feature = "program")]
 
+use soft_actor_critic::env::Pendulum;
+use soft_actor_critic::error::Error;
+use soft_actor_critic::run::{MetricsFiles, RunDirectory, config_file};
+use soft_actor_critic::train::{Trainer, with_threads};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Large enough for every part of an update to be divided among threads, products of the wide layer as well.
 const DIVIDED: &str = "steps = 360\nbatch_size = 300\ncritic_hidden = [600, 256]\nfinal_episodes = 3\neval_episodes = 2\neval_every = 100\n";
@@ -28,15 +33,41 @@ fn train(name: &str, config: &str, arguments: &[&str]) -> [Vec<u8>; 2] {
     results
 }
 
+/// The same, of a run in this process on so many threads, however small it is.
+fn train_here(name: &str, config: &str, threads: usize) -> [Vec<u8>; 2] {
+    let path = format!("{name}-here-{threads}-{}", std::process::id());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(path);
+    let train = || -> Result<(), Error> {
+        let config = config_file::parse(config, "pendulum")?;
+        let run = RunDirectory::create(Some(&path), "pendulum", &config, None)?;
+        let mut files = MetricsFiles::create(&run, &config)?;
+        let mut trainer = Trainer::new(|| Box::new(Pendulum::new()), config)?;
+        while !trainer.is_finished() {
+            let (episode, evaluation) = (trainer.step()?, trainer.evaluate_if_due()?);
+            if episode.is_some() || evaluation.is_some() {
+                let metrics = trainer.metrics()?;
+                files.write(trainer.steps(), Duration::ZERO, episode, evaluation.as_ref(), metrics)?;
+            }
+        }
+        run.save_policy(&trainer.actor()?)
+    };
+    with_threads(threads, train).and_then(|trained| trained).expect("it trains");
+    let results = ["metrics.csv", "policy.safetensors"].map(|file| fs::read(path.join(file)).unwrap_or_default());
+    fs::remove_dir_all(&path).expect("it was just made");
+    results
+}
+
 fn assert_same_results(name: &str, config: &str) {
     let expected = train(name, config, &["--threads", "1"]);
     let rows = expected[0].split(|&byte| byte == b'\n');
     assert!(rows.count() > 3 && !expected[1].is_empty(), "there is nothing to compare");
-    // A second process on one thread is the second of these.
-    for threads in ["1", "2", "3"] {
-        let [metrics, policy] = train(name, config, &["--threads", threads]);
-        assert!(metrics == expected[0], "metrics.csv differs with {threads} threads");
-        assert!(policy == expected[1], "policy.safetensors differs with {threads} threads");
+    let assert_same = |[metrics, policy]: [Vec<u8>; 2], how: &str| {
+        assert!(metrics == expected[0], "metrics.csv differs {how}");
+        assert!(policy == expected[1], "policy.safetensors differs {how}");
+    };
+    assert_same(train(name, config, &[]), "in a second process");
+    for threads in [1, 2, 3] {
+        assert_same(train_here(name, config, threads), &format!("with {threads} threads"));
     }
 }
 

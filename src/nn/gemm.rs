@@ -27,7 +27,7 @@ const LANES: usize = 32;
 const PANEL: usize = 2048;
 /// Fewest rows and columns, and least work in multiplications, that are worth handing to another thread.
 const SPLIT_ROWS: usize = 256;
-const SPLIT_COLUMNS: usize = 256;
+pub(crate) const SPLIT_COLUMNS: usize = 256;
 const SPLIT_WORK: usize = 1 << 19;
 
 /// B of a product, `[k, n]`, of any strides, and perhaps the same as the kernel reads it.

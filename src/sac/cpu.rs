@@ -718,7 +718,7 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
 
 /// The rows of a batch in blocks, as equal as can be; two at least if there is much to do, for two threads. Nothing but
 /// sizes decides, because where a sum is divided matters to its last bits.
-fn blocks(batch_size: usize, policy: &Mlp) -> impl Iterator<Item = Range<usize>> + Clone {
+pub(super) fn blocks(batch_size: usize, policy: &Mlp) -> impl Iterator<Item = Range<usize>> + Clone {
     let much = batch_size * policy.parameters() >= WORK_TO_SHARE;
     let count = batch_size.div_ceil(BLOCK_ROWS).max(if much { 2 } else { 1 }).min(batch_size);
     (0..count).map(move |i| i * batch_size / count..(i + 1) * batch_size / count)

@@ -8,6 +8,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod policy;
+pub mod work;
 
 pub use cpu::CpuLearner;
 #[cfg(feature = "cuda")]
