@@ -121,3 +121,23 @@ simd! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    /// NaN is not hidden on the way forward, and nothing passes on the way back where h is zero, as half of them are.
+    #[test]
+    fn a_relu_keeps_nan_and_passes_nothing_where_it_is_zero() {
+        let mut c = array![[f32::NAN, -2.0, 0.5, 1.0]];
+        Finish::Bias(&[1.0, 1.0, -1.0, 1.0], Some(Activation::Relu)).apply(c.view_mut());
+        assert!(c[[0, 0]].is_nan());
+        assert_eq!(c.slice(s![0, 1..]), array![0.0, 0.0, 2.0]);
+
+        let (hidden, mut c) = (array![[1.0, 1.0, 1.0, 1.0], [0.0, -0.0, f32::NAN, 2.0]], array![[3.0, 4.0, 5.0, 6.0]]);
+        let (hidden, rows, activation) = (hidden.view(), Some(&[1][..]), Activation::Relu);
+        Finish::Slope { hidden, rows, activation }.apply(c.view_mut());
+        assert_eq!(c, array![[0.0, 0.0, 0.0, 6.0]]);
+    }
+}

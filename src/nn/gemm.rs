@@ -328,21 +328,24 @@ mod tests {
             let mut matrix = |rows, columns| Array2::<f32>::random_using((rows, columns), StandardNormal, &mut rng);
             let (a, b, c, hidden) = (matrix(m, k), matrix(k, n), matrix(m, n), matrix(m, n));
             let bias = hidden.row(0).to_vec();
+            let rows: Vec<usize> = (0..m).map(|i| i * 7 % m).collect();
             let mut panels = crate::nn::Aligned::zeros(f32::packed_len(k, n));
             if !panels.is_empty() {
                 f32::pack(b.view(), &mut panels);
             }
-            for case in 0..12 {
+            for case in 0..16 {
                 let result = |divided: bool| {
                     let mut c = c.clone();
-                    let finish = match case % 3 {
+                    let (hidden, activation) = (hidden.view(), Activation::Relu);
+                    let finish = match case % 4 {
                         0 => Finish::Nothing,
-                        1 => Finish::Bias(&bias, Some(Activation::Relu)),
-                        _ => Finish::Slope { hidden: hidden.view(), rows: None, activation: Activation::Relu },
+                        1 => Finish::Bias(&bias, Some(activation)),
+                        2 => Finish::Slope { hidden, rows: None, activation },
+                        _ => Finish::Slope { hidden, rows: Some(&rows), activation },
                     };
-                    let panels = Some(&*panels).filter(|panels| case / 3 % 2 > 0 && !panels.is_empty());
+                    let panels = Some(&*panels).filter(|panels| case / 4 % 2 > 0 && !panels.is_empty());
                     let (a, b) = (a.view(), Factor { matrix: b.view(), panels });
-                    let mut product = Product { a, b, c: c.view_mut(), accumulate: case / 6 > 0, finish };
+                    let mut product = Product { a, b, c: c.view_mut(), accumulate: case / 8 > 0, finish };
                     if divided {
                         product.run()
                     } else {

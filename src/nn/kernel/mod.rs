@@ -221,8 +221,9 @@ mod tests {
         let cases = all.chain(large).flat_map(|sizes| [(sizes, false), (sizes, true)]);
         for ((m, k, n), accumulate) in cases {
             let mut matrix = |rows, columns| Array2::<f32>::random_using((rows, columns), StandardNormal, &mut rng);
-            let (mut a, b, mut bias, hidden, mut before) =
-                (matrix(m, k), matrix(k, n), matrix(1, n), matrix(m + 3, n), matrix(m, n));
+            let (mut a, b, mut bias, mut before) = (matrix(m, k), matrix(k, n), matrix(1, n), matrix(m, n));
+            // As a ReLU leaves it, NaN included.
+            let hidden = matrix(m + 3, n).mapv(|h| if h < -1.0 { f32::NAN } else { h.max(0.0) });
             let rows: Vec<usize> = (0..m).map(|i| m + 2 - i * 7 % (m + 3)).collect();
             if m * k > 0 {
                 a[[m / 2, k / 2]] = if n % 5 == 1 { f32::NAN } else { -0.0 };
