@@ -134,6 +134,17 @@ mod tests {
         }
     }
 
+    /// Wider numbers, and bytes, are made of words in their order, the lowest part first, on every machine.
+    #[test]
+    fn wider_numbers_and_bytes_are_the_words_in_order() {
+        let [mut words, mut wide, mut bytes] = [(); 3].map(|()| Philox::new(3, Stream::Update, 5));
+        let [low, high] = [(); 2].map(|()| words.next_u32());
+        assert_eq!(wide.next_u64(), u64::from(high) << 32 | u64::from(low));
+        let mut filled = [0; 7];
+        bytes.fill_bytes(&mut filled);
+        assert_eq!((&filled[..4], &filled[4..]), (&low.to_le_bytes()[..], &high.to_le_bytes()[..3]));
+    }
+
     #[test]
     fn every_part_of_the_name_matters() {
         let first = |seed, stream, step| Philox::new(seed, stream, step).next_u64();
