@@ -214,3 +214,43 @@ pub fn weight<'a, T>(layer: &Layer, theta: &'a [T]) -> ArrayView2<'a, T> {
     let shape = (layer.inputs, layer.outputs);
     ArrayView2::from_shape(shape, &theta[layer.weight.clone()]).expect("a weight has its shape")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Philox, Stream};
+    use ndarray::Array2;
+    use rand::Rng;
+    use rand_distr::StandardNormal;
+
+    /// Layers so wide that their gradients are divided by outputs, one of them more than once, have hᵀ·δ and Σδ all the same.
+    #[test]
+    fn divided_gradients_are_sums_over_all_rows() {
+        let network = Mlp::new(40, &[130, 300, 150], 2, Activation::Tanh);
+        let mut rng = Philox::new(0, Stream::Init, 0);
+        let theta: Vec<f64> = (0..network.parameters()).map(|_| 0.1 * rng.sample::<f64, _>(StandardNormal)).collect();
+        let passes = [5, 7].map(|rows| {
+            let mut pass = network.pass(rows);
+            let inputs = pass.x.rows_mut().chain(pass.d_y.rows_mut());
+            inputs.flatten().for_each(|input| *input = rng.sample(StandardNormal));
+            network.forward(&theta[..], &mut pass);
+            network.backward(&theta[..], &mut pass);
+            pass
+        });
+        let mut gradient = vec![f64::NAN; theta.len()];
+        network.gradient(passes.iter(), &mut gradient);
+        for (l, layer) in network.layers().iter().enumerate() {
+            let mut expected = Array2::zeros((layer.inputs + 1, layer.outputs));
+            for pass in &passes {
+                let h = if l > 0 { &pass.hidden[l - 1] } else { &pass.x };
+                let delta = pass.d_hidden.get(l).unwrap_or(&pass.d_y).view();
+                let (mut weight, mut bias) = expected.view_mut().split_at(Axis(0), layer.inputs);
+                weight += &h.view().t().dot(&delta);
+                bias += &delta.sum_axis(Axis(0));
+            }
+            for (found, expected) in gradient[layer.weight.start..layer.bias.end].iter().zip(&expected) {
+                assert!((found - expected).abs() <= 1e-12, "layer {l}: {found} instead of {expected}");
+            }
+        }
+    }
+}
