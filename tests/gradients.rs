@@ -298,9 +298,9 @@ struct Setting {
 }
 
 impl Setting {
-    fn draw(form: Form, rng: &mut Philox) -> Self {
+    fn draw(form: Form, rows: usize, rng: &mut Philox) -> Self {
         let config = Config {
-            batch_size: 7,
+            batch_size: rows,
             policy_hidden: vec![5, 3],
             critic_hidden: vec![7, 5],
             activation: form.activation,
@@ -322,13 +322,13 @@ impl Setting {
         }
         *snapshot.get_mut("log_alpha").expect("every learner has it") = vec![-0.4];
         learner.restore(&snapshot).expect("it came from this learner");
-        let mut batch = Batch::zeros(7, OBSERVATIONS, ACTIONS);
-        batch.observation = random(rng, 7, OBSERVATIONS);
-        batch.next_observation = random(rng, 7, OBSERVATIONS);
-        batch.action = random(rng, 7, ACTIONS).mapv(f64::tanh);
-        batch.reward = random(rng, 1, 7).remove_axis(Axis(0));
-        batch.discount = Array1::from_shape_fn(7, |i| if i % 3 == 0 { 0.0 } else { 0.99 });
-        let mut noise = Noise::zeros(7, ACTIONS);
+        let mut batch = Batch::zeros(rows, OBSERVATIONS, ACTIONS);
+        batch.observation = random(rng, rows, OBSERVATIONS);
+        batch.next_observation = random(rng, rows, OBSERVATIONS);
+        batch.action = random(rng, rows, ACTIONS).mapv(f64::tanh);
+        batch.reward = random(rng, 1, rows).remove_axis(Axis(0));
+        batch.discount = Array1::from_shape_fn(rows, |i| if i % 3 == 0 { 0.0 } else { 0.99 });
+        let mut noise = Noise::zeros(rows, ACTIONS);
         noise.fill(rng);
         Self { learner, batch, noise }
     }
@@ -353,7 +353,7 @@ impl Setting {
 fn for_every_form(what: &str, forms: &[Form], error: impl Fn(&mut Setting) -> Option<f64>) {
     let (mut worst, mut redraws): (f64, u64) = (0.0, 0);
     for &form in forms {
-        let (found, attempts) = redraw(|rng| error(&mut Setting::draw(form, rng)));
+        let (found, attempts) = redraw(|rng| error(&mut Setting::draw(form, 7, rng)));
         println!("{what}, {form:?}: {found:.1e}");
         assert!(found <= TOLERANCE);
         (worst, redraws) = (worst.max(found), redraws + attempts);
@@ -506,4 +506,51 @@ fn the_plain_loops_agree_with_the_networks() {
     let plain = Sides::default().forward(&mlp, &theta, x.view());
     assert!((&pass.y.view() - &plain).iter().all(|error| error.abs() < 1e-12));
     assert_eq!(weight(&mlp.layers()[1], &theta).dim(), (6, 5));
+}
+
+/// The losses of an update at the same parameters, and then their gradients.
+fn losses_and_gradients(learner: &mut CpuLearner<f64>, batch: &Batch<f64>, noise: &Noise<f64>) -> Vec<f64> {
+    learner.sample_actions(batch, noise);
+    let critic_loss = learner.critic_loss(0.7, batch);
+    learner.evaluate_actions(batch);
+    let value_loss = learner.value_loss(0.7, batch);
+    let policy_loss = learner.policy_loss(0.7, batch, noise);
+    let losses = [critic_loss, value_loss, policy_loss, learner.temperature_loss()];
+    let gradients = learner.gradients().into_iter().flat_map(|(_, gradient)| gradient);
+    losses.iter().chain(gradients).copied().collect()
+}
+
+/// A large batch goes through the networks in blocks of rows, here in three. Losses are means over rows, so those of the whole,
+/// and their gradients, are the means of those of its quarters, which are a block each.
+#[test]
+fn a_batch_in_blocks_has_the_means_of_its_parts() {
+    const PARTS: usize = 4;
+    const ROWS: usize = 75;
+    let mut worst: f64 = 0.0;
+    for form in FORMS {
+        let mut rng = Philox::new(0, Stream::Init, 0);
+        let Setting { mut learner, batch, noise } = Setting::draw(form, PARTS * ROWS, &mut rng);
+        let snapshot = learner.snapshot();
+        let whole = losses_and_gradients(&mut learner, &batch, &noise);
+        let mut means = vec![0.0; whole.len()];
+        for start in (0..PARTS).map(|i| i * ROWS) {
+            let part = |matrix: &Array2<f64>| matrix.slice(s![start..start + ROWS, ..]).to_owned();
+            let part_of_vector = |vector: &Array1<f64>| vector.slice(s![start..start + ROWS]).to_owned();
+            let batch = Batch {
+                observation: part(&batch.observation),
+                action: part(&batch.action),
+                reward: part_of_vector(&batch.reward),
+                discount: part_of_vector(&batch.discount),
+                next_observation: part(&batch.next_observation),
+            };
+            let noise = Noise { current: part(&noise.current), next: part(&noise.next) };
+            let mut learner = Setting::draw(form, ROWS, &mut rng).learner;
+            learner.restore(&snapshot).expect("it is of the same form");
+            let values = losses_and_gradients(&mut learner, &batch, &noise);
+            means.iter_mut().zip(values).for_each(|(mean, value)| *mean += value / PARTS as f64);
+        }
+        worst = worst.max(relative_error(&whole, &means));
+        assert!(worst <= 1e-13, "{form:?}: {worst:.1e}");
+    }
+    println!("a batch in blocks: worst error {worst:.1e}");
 }
