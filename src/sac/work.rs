@@ -11,7 +11,7 @@ use crate::nn::gemm::SPLIT_COLUMNS;
 const FLOPS_OF_ROW: f64 = 20e3;
 /// Least work of an update that two threads do sooner than one, in FLOPs. What they save is then more than the dozen
 /// hand-overs that it takes; measured on two cores, see `docs/scaling.md`.
-const FLOPS_FOR_TWO: f64 = 2e6;
+const FLOPS_FOR_TWO: f64 = 2.5e6;
 /// Least work for each thread of more than two, in FLOPs: about 100 µs, so that each of the dozen phases of an update keeps
 /// a thread ten times as long busy as a hand-over takes. Not measured.
 const FLOPS_FOR_EACH: f64 = 8e6;
