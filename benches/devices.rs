@@ -80,8 +80,8 @@ fn main() -> Result<(), Error> {
         }
     }
     println!("One update and one action, obs {OBSERVATIONS}, act {ACTIONS}, two hidden layers:\n");
-    println!("| batch | width | CPU, update | CUDA, update | CPU / CUDA | CPU, action | CUDA, action |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| batch | width | threads | CPU, update | CUDA, update | CPU / CUDA | CPU, action | CUDA, action |");
+    println!("|---|---|---|---|---|---|---|---|");
     let replay = common::replay(OBSERVATIONS, ACTIONS);
     let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
     for &batch_size in batches {
@@ -95,10 +95,11 @@ fn main() -> Result<(), Error> {
                 ..Config::default()
             };
             let half_range = [1.0; ACTIONS];
+            let threads = threads_for(&config, OBSERVATIONS, ACTIONS, threads)?;
             let cpu = with_cpu
                 .then(|| {
                     let mut cpu = CpuLearner::<f32>::new(&config, OBSERVATIONS, &half_range);
-                    with_threads(threads_for(&config, OBSERVATIONS, ACTIONS, threads)?, || measure(&mut cpu, &replay))?
+                    with_threads(threads, || measure(&mut cpu, &replay))?
                 })
                 .transpose()?;
             let cuda = with_cuda
@@ -110,7 +111,7 @@ fn main() -> Result<(), Error> {
             let cell = |seconds: Option<f64>| seconds.map_or("—".into(), |s| format!("{:.1} µs", 1e6 * s));
             let ratio = cpu.zip(cuda).map_or("—".into(), |(cpu, cuda)| format!("{:.2}", cpu.0 / cuda.0));
             println!(
-                "| {batch_size} | {width} | {} | {} | {ratio} | {} | {} |",
+                "| {batch_size} | {width} | {threads} | {} | {} | {ratio} | {} | {} |",
                 cell(cpu.map(|m| m.0)),
                 cell(cuda.map(|m| m.0)),
                 cell(cpu.map(|m| m.1)),

@@ -9,7 +9,7 @@ use soft_actor_critic::config::Config;
 use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::run::policy_file;
-use soft_actor_critic::train::Trainer;
+use soft_actor_critic::train::{Trainer, threads_for, with_threads};
 use std::error::Error;
 
 #[derive(Default)]
@@ -51,14 +51,19 @@ impl Env for Cart {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let config = Config { steps: 5_000, policy_hidden: vec![64, 64], critic_hidden: vec![64, 64], ..Config::default() };
-    let mut trainer = Trainer::new(|| Box::<Cart>::default(), config)?;
-    while !trainer.is_finished() {
-        trainer.step()?;
-    }
-    println!("mean return over 100 episodes: {:.2}", trainer.evaluate(100)?.mean());
+    let cart = Cart::default();
+    let threads = threads_for(&config, cart.observation_size(), cart.action_bounds().dimensions(), 0)?;
+    let actor = with_threads(threads, || {
+        let mut trainer = Trainer::new(|| Box::<Cart>::default(), config)?;
+        while !trainer.is_finished() {
+            trainer.step()?;
+        }
+        println!("mean return over 100 episodes: {:.2}", trainer.evaluate(100)?.mean());
+        trainer.actor()
+    })??;
 
     let path = std::env::temp_dir().join("cart.safetensors");
-    policy_file::save(&path, "cart", &trainer.actor()?)?;
+    policy_file::save(&path, "cart", &actor)?;
     let (_, mut actor) = policy_file::load(&path)?;
     let mut force = [0.0];
     actor.act(&[0.5, 0.0], None, &mut force);

@@ -1,6 +1,6 @@
 // Adam and Polyak averaging: `Adam::step`, `polyak` and the clamp of `Parameters::step`, a thread an element.
 
-// mₜ and vₜ, and what θ loses; mirrors `step_chunk`.
+// mₜ and vₜ, and what θ loses; mirrors `step_chunk`, which rounds less often, and multiplies by a reciprocal where this divides.
 __device__ static float adam_update(float g, float& m, float& v, float step, float inverse_root) {
     // So small a moment moves no parameter, and is let go as on the CPU: f32's smallest normal number over its epsilon.
     const float smallest = 1.17549435e-38f / 1.1920929e-7f;

@@ -53,8 +53,8 @@ pub struct TrainArgs {
     /// Seed of every random stream
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub seed: Option<u64>,
-    /// The most threads; 0 for one for each core. As many of them are used as make updates faster, one for small networks
-    /// and batches. Results do not depend on it
+    /// Upper bound on threads; 0 for one for each core. Small networks and batches use fewer, because more would be slower.
+    /// Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Run")]
     pub threads: usize,
     /// Where to train: cpu, cuda or cuda:N for an NVIDIA GPU, auto for the faster one, found by trying
@@ -176,8 +176,8 @@ pub struct ResumeArgs {
     /// Where to train [default: where the run was trained]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<Device>,
-    /// The most threads; 0 for one for each core. As many of them are used as make updates faster, one for small networks
-    /// and batches. Results do not depend on it
+    /// Upper bound on threads; 0 for one for each core. Small networks and batches use fewer, because more would be slower.
+    /// Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub threads: usize,
     /// Stop when the mean return of an evaluation reaches this

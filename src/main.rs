@@ -73,9 +73,11 @@ fn run() -> Outcome {
         Err(error) => return Err(Failure::Input(one_line(&error))),
     };
     if let Some(choice) = std::env::var_os("SAC_GEMM")
-        && !gemm::CHOICES.iter().any(|&known| choice == known)
+        && !gemm::choices().any(|known| choice == known)
     {
-        return Err(Failure::Input(anyhow!("SAC_GEMM is {choice:?}; unset it, or say {}", gemm::CHOICES.join(", "))));
+        let choices: Vec<_> = gemm::choices().collect();
+        let say = choices.join(", ");
+        return Err(Failure::Input(anyhow!("SAC_GEMM is {choice:?}; unset it, or say what this processor has: {say}")));
     }
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
@@ -103,7 +105,7 @@ fn train(args: &TrainArgs) -> Outcome {
         config.validate()?;
         check_target(args.until_return, &config)?;
         let init_from = args.init_from.as_deref().map(|path| InitFrom::open(path, args.with_replay)).transpose()?;
-        let threads = threads_at_most(args.threads, make_env, &config)?;
+        let threads = number_of_threads(args.threads, make_env, &config)?;
         Ok((make_env, config, threads, init_from, catch_interruptions()?))
     };
     let (make_env, config, threads, init_from, interrupted) = prepare().map_err(Failure::input)?;
@@ -159,7 +161,7 @@ fn resume(args: &ResumeArgs) -> Outcome {
             "the run is at step {step} already, and is to have {} steps; give it more --steps",
             config.steps
         );
-        let threads = threads_at_most(args.threads, make_env, &config)?;
+        let threads = number_of_threads(args.threads, make_env, &config)?;
         Ok((run, config, begun_with, make_env, threads, checkpoints, loaded, catch_interruptions()?))
     };
     let (run, config, begun_with, make_env, threads, mut checkpoints, loaded, interrupted) =
@@ -207,7 +209,7 @@ fn resume(args: &ResumeArgs) -> Outcome {
 }
 
 /// The number of threads for a run.
-fn threads_at_most(most: usize, make_env: MakeEnv, config: &Config) -> Result<usize> {
+fn number_of_threads(most: usize, make_env: MakeEnv, config: &Config) -> Result<usize> {
     let env = make_env();
     Ok(threads_for(config, env.observation_size(), env.action_bounds().dimensions(), most)?)
 }

@@ -48,9 +48,7 @@ impl Philox {
             used: 4 * BLOCKS,
         }
     }
-}
 
-impl Philox {
     /// The words of the next counters.
     #[inline(never)]
     fn refill(&mut self) {

@@ -331,7 +331,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs `work` in a pool of `threads` threads, which [`threads_for`] chooses; 0 stands for one for each core.
+/// Runs `work` in a pool of `threads` threads, which [`threads_for`] chooses best; 0 stands for one for each core, which is
+/// seldom of use to a single run.
 ///
 /// Everything that is parallel within `work` uses this pool, and handing over work costs least from inside it. While updates
 /// follow each other its threads stay awake, so several runs beside each other want a thread each.

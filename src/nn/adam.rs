@@ -159,6 +159,36 @@ mod tests {
         assert!(theta[0].is_finite());
     }
 
+    /// What PyTorch does with gradients at the ends of the range: NaN only from NaN and ∞.
+    #[test]
+    fn extreme_gradients_move_parameters_as_a_division_would() {
+        for (gradient, expected) in [
+            (f32::NAN, f32::NAN),
+            (f32::INFINITY, f32::NAN),
+            // Its square overflows, and m/∞ = 0.
+            (3e38, 1.0),
+            (1e25, 1.0),
+            (1e18, 0.999),
+            (1e-30, 1.0),
+            (0.0, 1.0),
+        ] {
+            let (mut adam, mut theta) = (Adam::<f32>::new(1, 1e-3), [1.0]);
+            adam.step(&mut theta, &[gradient]);
+            assert!(theta[0] == expected || theta[0].is_nan() && expected.is_nan(), "{gradient:e} gives {}", theta[0]);
+        }
+    }
+
+    /// Wherever a vector is divided.
+    #[test]
+    fn shares_of_a_gradient_are_added() {
+        for length in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
+            let share: Vec<f64> = (0..length).map(|i| i as f64).collect();
+            let mut gradient = vec![0.5; length];
+            accumulate(&mut gradient, &share);
+            assert!(gradient.iter().zip(&share).all(|(sum, i)| *sum == i + 0.5));
+        }
+    }
+
     #[test]
     fn polyak_moves_by_tau() {
         let mut target = [1.0, 2.0];

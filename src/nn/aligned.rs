@@ -64,7 +64,6 @@ pub struct Matrix<T> {
 impl<T: Real> Matrix<T> {
     /// Zeros, `[rows, columns]`.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        // An odd number of lines.
         let step = if columns < 4 * LINE { columns } else { (columns.div_ceil(LINE) | 1) * LINE };
         Self {
             values: Aligned::zeros(rows.checked_mul(step).expect("so many fit")),

@@ -8,14 +8,18 @@
 //! bits on any number of threads.
 
 use super::finish::Finish;
+use super::kernel;
 use super::real::Real;
 use super::simd::simd;
 use super::threads::join;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
-/// What `SAC_GEMM` in the environment may ask for: the kernel with these registers, if the processor has them, or
-/// `matrixmultiply` alone. It is for comparing them; without it the widest registers are taken.
-pub const CHOICES: [&str; 4] = ["avx512", "avx2", "neon", "portable"];
+/// What `SAC_GEMM` in the environment may ask for: the kernel with one of the kinds of registers that this processor has, or
+/// `portable` for `matrixmultiply` alone, which any other word means as well. It is for comparing them; without it the widest
+/// registers are taken.
+pub fn choices() -> impl Iterator<Item = &'static str> {
+    kernel::names().chain(["portable"])
+}
 
 /// A side of at most this many elements makes a product thin.
 const THIN: usize = 8;

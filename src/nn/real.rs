@@ -22,7 +22,7 @@ pub trait Real: NdFloat + Default + std::iter::Sum + ndarray_rand::rand_distr::u
     /// log(1 + x) for 0 ≤ x ≤ 1.
     fn log_one_plus(self) -> Self;
 
-    /// 1/x for x ≥ 10⁻³⁷; for an x beyond 10³⁷ no more than 10⁻³⁷.
+    /// 1/x for 10⁻³⁷ ≤ x ≤ 10³⁷; for an x beyond no more than 10⁻³⁷.
     fn reciprocal(self) -> Self;
 
     /// Does `product` by this crate's own kernel, if it suits the processor and the matrices; says whether it does.

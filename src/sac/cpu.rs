@@ -146,10 +146,10 @@ pub struct CpuLearner<T = f32> {
     /// log α, one element; it stays as it is if α is fixed.
     log_alpha: Parameters<T>,
 
-    /// For each block of rows, and over what is acted upon.
+    /// Passes of the policy for each block of rows, and over what is acted upon.
     policy_passes: Vec<PolicyPasses<T>>,
     acting: PolicyPass<T>,
-    /// The policy's gradient over the second half of the blocks, if there are two.
+    /// The policy's gradient over the second half of the blocks, if there are two or more.
     second_gradient: Aligned<T>,
     /// y, `[B]`.
     target: Array1<T>,

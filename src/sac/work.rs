@@ -39,7 +39,7 @@ pub fn flops(config: &Config, observation_size: usize, action_size: usize) -> f6
     2.0 * row as f64 * config.batch_size as f64
 }
 
-/// How many threads make updates of this size faster: a power of two, however many cores there are.
+/// How many threads make updates of this size faster: a power of two, before cores and `--threads` bound it.
 ///
 /// Two take a critic each. More of them share the rows of a batch, block by block, and the columns of wide layers, so that
 /// beyond as many as there are such pieces they would only wait.

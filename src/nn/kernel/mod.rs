@@ -53,6 +53,11 @@ pub(super) fn pack(b: ArrayView2<f32>, panels: &mut [f32]) {
     }
 }
 
+/// The names of the kinds of registers that this processor has.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    kinds().map(|kind| kind.name)
+}
+
 /// A kind of register that this processor has, and the kernel compiled for it.
 #[derive(Clone, Copy)]
 struct Kind {
@@ -79,7 +84,7 @@ fn kinds() -> impl Iterator<Item = Kind> {
 /// The widest, or the one that `SAC_GEMM` in the environment names; none for `SAC_GEMM=portable`.
 static CHOSEN: LazyLock<Option<Kind>> = LazyLock::new(|| {
     let wish = std::env::var("SAC_GEMM").ok();
-    kinds().find(|kind| wish.as_ref().is_none_or(|wish| kind.name.eq_ignore_ascii_case(wish)))
+    kinds().find(|kind| wish.as_ref().is_none_or(|wish| kind.name == wish))
 });
 
 impl Kind {

@@ -81,9 +81,9 @@ pub(super) unsafe fn multiply<V: Compiled>(task: &Task, Packed(packed): &mut Pac
                     depth,
                     ahead,
                     width,
-                    a: (a.at.offset(row as isize * a.strides[0] + first as isize * a.strides[1]), a_step),
+                    a: (a.at.wrapping_offset(row as isize * a.strides[0] + first as isize * a.strides[1]), a_step),
                     b,
-                    c: (c.at.offset(row as isize * c.strides[0] + column as isize), c.strides[0]),
+                    c: (c.at.wrapping_offset(row as isize * c.strides[0] + column as isize), c.strides[0]),
                     accumulate: accumulate || first > 0,
                     tail: if last { tail.at(row, column) } else { Tail::Nothing },
                 };
@@ -248,8 +248,11 @@ unsafe fn inner<V: Register, const R: usize>(k: usize, (a, step): (*const f32, i
 
 /// Adds the products of the next [`PARTS`] floats of each row of A and of the column of B; `load` reads a register of them,
 /// and is told how many come before.
+///
+/// # Safety
+/// `load` must be able to read them, and the processor must have the registers.
 #[inline(always)]
-fn add_products<V: Register, const R: usize>(
+unsafe fn add_products<V: Register, const R: usize>(
     (a, step): (*const f32, isize),
     b: *const f32,
     parts: &mut [[V; PARTS / LEAST_LANES]; R],
@@ -260,7 +263,7 @@ fn add_products<V: Register, const R: usize>(
         let b = load(b.wrapping_add(start), start);
         for (i, parts) in parts.iter_mut().enumerate() {
             let a = load(a.wrapping_offset(i as isize * step).wrapping_add(start), start);
-            // SAFETY: this is inlined where the processor has the register.
+            // SAFETY: the caller promises the register.
             parts[v] = unsafe { a.mul_add(b, parts[v]) };
         }
     }
