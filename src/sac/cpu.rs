@@ -747,6 +747,7 @@ fn mean<T: Real>(values: impl Iterator<Item = T>, count: usize) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::Transition;
 
     fn learner_and_batch() -> (CpuLearner, Batch<f32>, Noise<f32>) {
         let config = Config { batch_size: 4, policy_hidden: vec![5], critic_hidden: vec![5], ..Config::default() };
@@ -754,6 +755,35 @@ mod tests {
         batch.observation.fill(0.3);
         noise.fill(&mut Philox::new(0, Stream::Update, 0));
         (CpuLearner::new(&config, 3, &[1.0]), batch, noise)
+    }
+
+    /// What an update draws, its seed and its number say.
+    #[test]
+    fn each_update_has_a_batch_and_noise_of_its_own() {
+        let mut replay = Replay::new(100, 3, 1).expect("there is memory");
+        for i in 0..100_u16 {
+            let x = f32::from(i) / 100.0;
+            let (observation, next_observation) = (&[x, 1.0, -x][..], &[x + 0.005, 1.0, 0.0][..]);
+            let (terminated, truncated) = (i % 9 == 0, true);
+            replay.push(Transition {
+                observation,
+                action: &[0.5 - x],
+                reward: x,
+                next_observation,
+                terminated,
+                truncated,
+            });
+        }
+        let ((mut learner, mut batch, mut noise), (mut other, ..)) = (learner_and_batch(), learner_and_batch());
+        let (seed, mut rows) = (Config::default().seed, [0; 4]);
+        for update in [0, 1, 1 << 32] {
+            learner.learn(&replay, update).expect("a CPU does not fail");
+            replay.sample(&mut Philox::new(seed, Stream::Replay, update), &mut rows);
+            replay.gather(&rows, 0.99, &mut batch);
+            noise.fill(&mut Philox::new(seed, Stream::Update, update));
+            other.update(&batch, &noise);
+            assert_eq!(learner.snapshot(), other.snapshot(), "update {update}");
+        }
     }
 
     /// Whichever twin has lost its numbers, the policy's loss tells, and the policy is not touched.
