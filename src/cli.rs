@@ -103,6 +103,9 @@ pub struct TrainArgs {
     /// Learning rate of policy, critics, value network and temperature
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub lr: Option<f64>,
+    /// What every reward is multiplied by before it is learned from; reported returns stay as they are
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub reward_scale: Option<f64>,
     /// γ, the discount per step
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub gamma: Option<f64>,
@@ -149,6 +152,7 @@ impl TrainArgs {
         set(&mut config.critic_learning_rate, &self.lr);
         set(&mut config.value_learning_rate, &self.lr);
         set(&mut config.temperature_learning_rate, &self.lr);
+        set(&mut config.reward_scale, &self.reward_scale);
         set(&mut config.gamma, &self.gamma);
         set(&mut config.tau, &self.tau);
         set(&mut config.alpha, &self.alpha);

@@ -61,6 +61,9 @@ pub struct Config {
     pub temperature_learning_rate: f64,
     /// Bound on each element of a network's gradient before Adam sees it: `"off"`, or a number. Default off.
     pub gradient_clamp: GradientClamp,
+    /// What every reward is multiplied by before it is learned from; returns are reported as the environment gives them.
+    /// Default 1. A larger one gives rewards more weight against entropy under a fixed α (arXiv 1801.01290, section 5.2).
+    pub reward_scale: f64,
     /// γ, the discount per step. Default 0.99 (arXiv 1812.05905, table 1).
     pub gamma: f64,
     /// τ, the share of a network that enters its target whenever that follows. Default 0.01, twice that of
@@ -125,6 +128,7 @@ impl Default for Config {
             value_learning_rate: 1e-3,
             temperature_learning_rate: 1e-3,
             gradient_clamp: GradientClamp::Off,
+            reward_scale: 1.0,
             gamma: 0.99,
             tau: 0.01,
             alpha: Alpha::Auto,
@@ -375,6 +379,8 @@ impl Config {
         ] {
             demand((TINY..=1.0).contains(&rate), name, &rate, "a number above 0, from 1e-30 on, and at most 1")?;
         }
+        let scale = self.reward_scale;
+        demand((TINY..=HUGE).contains(&scale), "reward_scale", &scale, "a number above 0, from 1e-30 to 1e30")?;
         demand((0.0..=1.0).contains(&self.gamma), "gamma", &self.gamma, "from 0 to 1")?;
         demand((TINY..=1.0).contains(&self.tau), "tau", &self.tau, "a number above 0, from 1e-30 on, and at most 1")?;
         let below = format!("from -80 to below log_std_max, {}", self.log_std_max);
@@ -439,7 +445,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 26] = [
+        let cases: [(&str, Spoil); 27] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
@@ -449,6 +455,7 @@ mod tests {
             ("policy_learning_rate", |c| c.policy_learning_rate = -1.0),
             ("critic_learning_rate", |c| c.critic_learning_rate = f64::NAN),
             ("temperature_learning_rate", |c| c.temperature_learning_rate = f64::INFINITY),
+            ("reward_scale", |c| c.reward_scale = 0.0),
             ("gamma", |c| c.gamma = 1.1),
             ("tau", |c| c.tau = 0.0),
             ("log_std_min", |c| c.log_std_min = 3.0),

@@ -62,7 +62,7 @@ impl fmt::Display for Error {
             Self::NonFinite { step, quantity } => {
                 write!(
                     f,
-                    "the {quantity} is no longer finite at step {step}; lower the learning rates or scale the rewards down"
+                    "the {quantity} is no longer finite at step {step}; lower the learning rates or scale the rewards down (--reward-scale)"
                 )
             }
             Self::Memory { transitions } => {

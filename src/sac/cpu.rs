@@ -156,6 +156,7 @@ pub struct CpuLearner<T = f32> {
 
     /// What [`Learner::learn`] draws.
     seed: u64,
+    reward_scale: T,
     gamma: T,
     rows: Vec<usize>,
     batch: Batch<T>,
@@ -232,6 +233,7 @@ impl<T: Real> CpuLearner<T> {
             acting: policy.pass(0..1),
             target: Array1::zeros(batch_size),
             seed: config.seed,
+            reward_scale: T::of(config.reward_scale),
             gamma: T::of(config.gamma),
             rows: vec![0; batch_size],
             batch: Batch::zeros(batch_size, observation_size, action_size),
@@ -683,6 +685,7 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
             || {
                 replay.sample(&mut Philox::new(self.seed, Stream::Replay, update), &mut self.rows);
                 replay.gather(&self.rows, self.gamma, &mut batch);
+                batch.reward *= self.reward_scale;
             },
             || noise.fill(&mut Philox::new(self.seed, Stream::Update, update)),
         );
@@ -757,7 +760,7 @@ mod tests {
         (CpuLearner::new(&config, 3, &[1.0]), batch, noise)
     }
 
-    /// What an update draws, its seed and its number say.
+    /// What an update draws, its seed and its number say; its rewards are scaled.
     #[test]
     fn each_update_has_a_batch_and_noise_of_its_own() {
         let mut replay = Replay::new(100, 3, 1).expect("there is memory");
@@ -775,11 +778,13 @@ mod tests {
             });
         }
         let ((mut learner, mut batch, mut noise), (mut other, ..)) = (learner_and_batch(), learner_and_batch());
+        learner.reward_scale = 2.5;
         let (seed, mut rows) = (Config::default().seed, [0; 4]);
         for update in [0, 1, 1 << 32] {
             learner.learn(&replay, update).expect("a CPU does not fail");
             replay.sample(&mut Philox::new(seed, Stream::Replay, update), &mut rows);
             replay.gather(&rows, 0.99, &mut batch);
+            batch.reward *= 2.5;
             noise.fill(&mut Philox::new(seed, Stream::Update, update));
             other.update(&batch, &noise);
             assert_eq!(learner.snapshot(), other.snapshot(), "update {update}");

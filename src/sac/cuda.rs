@@ -713,6 +713,7 @@ impl CudaLearner {
             self.staging.resize(count * width, 0.0);
             for (i, to) in self.staging.chunks_exact_mut(width).enumerate() {
                 replay.write_transition(row + i, to);
+                to[o + a] *= self.config.reward_scale as f32;
             }
             // SAFETY: `row + count` is at most the capacity that the memory was made for.
             unsafe { self.gpu.upload(self.memory.at(row * width), words(&self.staging)) }?;

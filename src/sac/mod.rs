@@ -45,7 +45,8 @@ pub trait Learner<T: Real = f32>: Send {
     fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) -> Result<(), Error>;
 
     /// Makes the update numbered `update`, from 0, of a run: draws a batch from `replay`, and noise, and takes them as
-    /// [`Self::update`] does. What is drawn depends on the seed of the configuration and on `update`.
+    /// [`Self::update`] does, after multiplying its rewards by [`Config::reward_scale`](crate::config::Config). What is drawn
+    /// depends on the seed of the configuration and on `update`.
     ///
     /// A learner on a device mirrors `replay`, and draws there; it must be given the same one every time.
     ///
