@@ -2,7 +2,7 @@
 
 use crate::progress::Log;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, TargetEntropy};
+use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, TargetEntropy};
 use soft_actor_critic::device::Device;
 use std::path::PathBuf;
 
@@ -103,6 +103,9 @@ pub struct TrainArgs {
     /// Learning rate of policy, critics, value network and temperature
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub lr: Option<f64>,
+    /// Bound on the Euclidean norm of each network's gradient: off, or a number
+    #[arg(long, value_name = "off|NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub max_gradient_norm: Option<MaxGradientNorm>,
     /// What every reward is multiplied by before it is learned from; reported returns stay as they are
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub reward_scale: Option<f64>,
@@ -152,6 +155,7 @@ impl TrainArgs {
         set(&mut config.critic_learning_rate, &self.lr);
         set(&mut config.value_learning_rate, &self.lr);
         set(&mut config.temperature_learning_rate, &self.lr);
+        set(&mut config.max_gradient_norm, &self.max_gradient_norm);
         set(&mut config.reward_scale, &self.reward_scale);
         set(&mut config.gamma, &self.gamma);
         set(&mut config.tau, &self.tau);

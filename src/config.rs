@@ -61,6 +61,9 @@ pub struct Config {
     pub temperature_learning_rate: f64,
     /// Bound on each element of a network's gradient before Adam sees it: `"off"`, or a number. Default off.
     pub gradient_clamp: GradientClamp,
+    /// Bound on ‖g‖₂ over all parameters of the policy, of V, and of each critic alone, after `gradient_clamp` and before
+    /// Adam: g ← g·min(1, bound/(‖g‖₂ + 1e-6)), as PyTorch's `clip_grad_norm_`. `"off"`, or a number. Default off.
+    pub max_gradient_norm: MaxGradientNorm,
     /// What every reward is multiplied by before it is learned from; returns are reported as the environment gives them.
     /// Default 1. A larger one gives rewards more weight against entropy under a fixed α (arXiv 1801.01290, section 5.2).
     pub reward_scale: f64,
@@ -128,6 +131,7 @@ impl Default for Config {
             value_learning_rate: 1e-3,
             temperature_learning_rate: 1e-3,
             gradient_clamp: GradientClamp::Off,
+            max_gradient_norm: MaxGradientNorm::Off,
             reward_scale: 1.0,
             gamma: 0.99,
             tau: 0.01,
@@ -294,6 +298,11 @@ word_or_number! {
     GradientClamp, "off" = Off, "None.", f64 as "WordOrNumber<f64>", "Elements beyond ± this value are set to it."
 }
 
+word_or_number! {
+    /// The bound on the norm of a gradient.
+    MaxGradientNorm, "off" = Off, "None.", f64 as "WordOrNumber<f64>", "A gradient whose norm is larger is scaled down to this one."
+}
+
 /// The ends of what is accepted, so that a number keeps its meaning as an `f32`.
 const TINY: f64 = 1e-30;
 const HUGE: f64 = 1e30;
@@ -403,6 +412,9 @@ impl Config {
         if let GradientClamp::Fixed(bound) = self.gradient_clamp {
             demand((TINY..=HUGE).contains(&bound), "gradient_clamp", &bound, "off or a number from 1e-30 to 1e30")?;
         }
+        if let MaxGradientNorm::Fixed(bound) = self.max_gradient_norm {
+            demand((TINY..=HUGE).contains(&bound), "max_gradient_norm", &bound, "off or a number from 1e-30 to 1e30")?;
+        }
         let batch_size = self.batch_size;
         demand((1..=1 << 20).contains(&batch_size), "batch_size", &batch_size, "from 1 to 1048576")?;
         let steps =
@@ -445,7 +457,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 27] = [
+        let cases: [(&str, Spoil); 28] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
@@ -466,6 +478,7 @@ mod tests {
             ("replay_capacity", |c| c.replay_capacity = 10),
             ("value_learning_rate", |c| c.value_learning_rate = 0.0),
             ("gradient_clamp", |c| c.gradient_clamp = GradientClamp::Fixed(0.0)),
+            ("max_gradient_norm", |c| c.max_gradient_norm = MaxGradientNorm::Fixed(-1.0)),
             ("first_update", |c| c.first_update = FirstUpdate::Fixed(0)),
             ("first_update", |c| c.random_steps = 10_001),
             ("first_update_alpha", |c| c.first_update_alpha = FirstUpdateAlpha::Fixed(-1.0)),

@@ -68,7 +68,7 @@ impl Device {
     /// The arguments are those of [`CpuLearner::new`].
     ///
     /// # Errors
-    /// [`Error::Device`] if a GPU is asked for and cannot be used.
+    /// [`Error::Device`] if a GPU is asked for and cannot be used, or not for this configuration.
     pub fn learner(self, config: &Config, observation_size: usize, half_range: &[f32]) -> Result<Placed, Error> {
         let on_cpu = |note| {
             let learner = Box::new(CpuLearner::<f32>::new(config, observation_size, half_range));
@@ -81,6 +81,8 @@ impl Device {
         match self {
             Self::Cpu => on_cpu(None),
             Self::Cuda(ordinal) => {
+                // That is told before what a GPU may lack.
+                CudaLearner::check(config)?;
                 let gpu = Cuda::open(ordinal)?;
                 let name = gpu.name();
                 on_gpu(gpu, ordinal, format!("device: {name}"))
@@ -88,6 +90,7 @@ impl Device {
             Self::Auto => {
                 // A GPU that cannot be used is a reason, not a failure.
                 let trial = || {
+                    CudaLearner::check(config)?;
                     let gpu = Cuda::open(0)?;
                     let name = gpu.name();
                     let small = &Config { replay_capacity: config.batch_size, ..config.clone() };

@@ -136,6 +136,8 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("pendulum --replay 10", "replay_capacity is 10; it must be at least the batch size, 256"),
         ("pendulum --lr -0.001", "learning_rate is -0.001; it must be a number above 0"),
         ("pendulum --lr nan", "learning_rate is NaN; it must be a number above 0"),
+        ("pendulum --max-gradient-norm 0", "max_gradient_norm is 0; it must be off or a number from"),
+        ("pendulum --max-gradient-norm 1 --device cuda", "max_gradient_norm is for the CPU alone; say --device cpu"),
         ("pendulum --reward-scale 0", "reward_scale is 0; it must be a number above 0"),
         ("pendulum --gamma 1.01", "gamma is 1.01; it must be from 0 to 1"),
         ("pendulum --gamma -0.1", "gamma is -0.1; it must be from 0 to 1"),

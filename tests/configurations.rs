@@ -46,7 +46,8 @@ fn configurations() -> impl Strategy<Value = Config> {
         (init(), init()),
     );
     let numbers = (rate(), rate(), rate(), rate(), option::of(-3.0..=3.0), 0.0..=1.0, 1e-4..=1.0, 1_usize..=17);
-    (any::<u32>(), algorithm, networks, numbers).prop_map(|(seed, algorithm, networks, numbers)| {
+    let max_norm = option::of(-3.0..=3.0);
+    (any::<u32>(), algorithm, networks, numbers, max_norm).prop_map(|(seed, algorithm, networks, numbers, max_norm)| {
         let (bootstrap, loss_order, policy_delay, temperature_loss, target_entropy_units, alpha, first, entropy) =
             algorithm;
         let (policy_hidden, critic_hidden, activation, policy_heads, mean, log_std, bounds, inits) = networks;
@@ -77,6 +78,8 @@ fn configurations() -> impl Strategy<Value = Config> {
             value_learning_rate: 10_f64.powf(value_rate),
             temperature_learning_rate: 10_f64.powf(temperature_rate),
             gradient_clamp: clamp.map_or(GradientClamp::Off, |power| GradientClamp::Fixed(10_f64.powf(power))),
+            max_gradient_norm: max_norm
+                .map_or(MaxGradientNorm::Off, |power| MaxGradientNorm::Fixed(10_f64.powf(power))),
             gamma,
             tau,
             batch_size,

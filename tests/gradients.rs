@@ -8,7 +8,7 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis, arr2, s};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::{StandardNormal, Uniform};
-use soft_actor_critic::config::{Bootstrap, Config, Heads, LogStdForm, TemperatureLoss};
+use soft_actor_critic::config::{Bootstrap, Config, Heads, LogStdForm, LossOrder, MaxGradientNorm, TemperatureLoss};
 use soft_actor_critic::nn::{Activation, LogStd, Mean, Mlp, TanhGaussian, mlp::weight};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
@@ -553,4 +553,68 @@ fn a_batch_in_blocks_has_the_means_of_its_parts() {
         assert!(worst <= 1e-13, "{form:?}: {worst:.1e}");
     }
     println!("a batch in blocks: worst error {worst:.1e}");
+}
+
+/// Whole updates under a bound on gradient norms, against the gradients without it, scaled down and given to Adam by plain
+/// loops. Where all losses are at the same parameters, no gradient depends on another network's step.
+#[test]
+fn steps_are_those_of_gradients_scaled_to_their_bound() {
+    let plain = Config {
+        batch_size: 6,
+        policy_hidden: vec![7],
+        critic_hidden: vec![5, 4],
+        loss_order: LossOrder::Simultaneous,
+        ..Config::default()
+    };
+    let (mut worst, mut bounded, mut unbounded): (f64, _, _) = (0.0, 0, 0);
+    for (bootstrap, policy_heads) in [(Bootstrap::TargetQ, Heads::Shared), (Bootstrap::ValueNetwork, Heads::Separate)] {
+        let plain = Config { bootstrap, policy_heads, ..plain.clone() };
+        let bound = 0.6;
+        let config = Config { max_gradient_norm: MaxGradientNorm::Fixed(bound), ..plain.clone() };
+        let mut learner = CpuLearner::<f64>::new(&config, 3, &[1.0; 2]);
+        let mut without = CpuLearner::<f64>::new(&plain, 3, &[1.0; 2]);
+        for update in 0..4 {
+            let mut rng = Philox::new(3, Stream::Replay, update);
+            let mut matrix = |columns| random(&mut rng, 6, columns);
+            let batch = Batch {
+                observation: matrix(3),
+                action: matrix(2).mapv(f64::tanh),
+                reward: matrix(1).column(0).to_owned(),
+                discount: Array1::from_elem(6, 0.9),
+                next_observation: matrix(3),
+            };
+            let noise = Noise { current: matrix(2), next: matrix(2) };
+            let before = learner.snapshot();
+            without.restore(&before).expect("it is of the same form");
+            without.update(&batch, &noise);
+            learner.update(&batch, &noise);
+            let after = learner.snapshot();
+            for (name, gradient) in without.gradients() {
+                let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+                let factor = if name == "log_alpha" { 1.0 } else { (bound / (norm + 1e-6)).min(1.0) };
+                if factor < 1.0 {
+                    bounded += 1
+                } else {
+                    unbounded += 1
+                }
+                let t = after.count(&format!("{name}.adam_steps")).expect("it is counted") as i32;
+                let vector = |part: &str| before.get(&format!("{name}{part}")).expect("it has it");
+                let (theta, m, v) = (vector(""), vector(".adam_first_moment"), vector(".adam_second_moment"));
+                let step = |i: usize| {
+                    let g = factor * gradient[i];
+                    let (m, v) = (0.9 * m[i] + 0.1 * g, 0.999 * v[i] + 0.001 * g * g);
+                    -1e-3 * (m / (1.0 - 0.9_f64.powi(t))) / ((v / (1.0 - 0.999_f64.powi(t))).sqrt() + 1e-8)
+                };
+                let expected: Vec<f64> = (0..gradient.len()).map(step).collect();
+                let moved: Vec<f64> =
+                    after.get(name).expect("it has it").iter().zip(theta).map(|(after, theta)| after - theta).collect();
+                worst = worst.max(relative_error(&moved, &expected));
+                let moments: Vec<f64> = (0..m.len()).map(|i| 0.9 * m[i] + 0.1 * factor * gradient[i]).collect();
+                let found = after.get(&format!("{name}.adam_first_moment")).expect("it has it");
+                worst = worst.max(relative_error(found, &moments));
+            }
+        }
+    }
+    println!("gradients within a norm: worst error {worst:.1e}, {bounded} bounded, {unbounded} not");
+    assert!(worst <= 1e-11 && bounded > 8 && unbounded > 8);
 }

@@ -1,4 +1,4 @@
-//! Adam and Polyak averaging over flat parameter vectors.
+//! Adam, Polyak averaging and the clipping of gradients, over flat parameter vectors.
 
 use super::real::Real;
 use super::simd::simd;
@@ -121,6 +121,44 @@ simd! {
     }
 }
 
+/// g ← g·min(1, bound/(‖g‖₂ + 10⁻⁶)), `gradient` being g, `[parameters]`: what PyTorch's `clip_grad_norm_` does. The norm is
+/// summed in `f64`, in an order that nothing changes.
+pub fn clip_norm<T: Real>(gradient: &mut [T], bound: f64) {
+    let mut squares = [0.0; LANES];
+    sum_squares(gradient, &mut squares);
+    let factor = bound / (squares.iter().sum::<f64>().sqrt() + 1e-6);
+    // One that is not a number, as the norm then is, stays for Adam to meet.
+    if factor < 1.0 {
+        scale(gradient, T::of(factor));
+    }
+}
+
+/// Sums that [`sum_squares`] makes beside each other, because one alone would wait for itself at every element.
+const LANES: usize = 16;
+
+simd! {
+    /// Adds Σg² to `sums`, each of which takes one element in so many.
+    fn sum_squares<T>(g: &[T], sums: &mut [f64; LANES]) {
+        let (chunks, rest) = g.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (sum, g) in sums.iter_mut().zip(chunk) {
+                *sum = g.as_f64().mul_add(g.as_f64(), *sum);
+            }
+        }
+        for (sum, g) in sums.iter_mut().zip(rest) {
+            *sum = g.as_f64().mul_add(g.as_f64(), *sum);
+        }
+    }
+}
+
+simd! {
+    fn scale<T>(values: &mut [T], factor: T) {
+        for value in values {
+            *value *= factor;
+        }
+    }
+}
+
 simd! {
     /// Polyak averaging: θ̄ ← θ̄ + τ(θ − θ̄), `target` being θ̄ and `online` θ, both `[parameters]`.
     pub fn polyak<T>(target: &mut [T], online: &[T], tau: T) {
@@ -186,6 +224,44 @@ mod tests {
             let mut gradient = vec![0.5; length];
             accumulate(&mut gradient, &share);
             assert!(gradient.iter().zip(&share).all(|(sum, i)| *sum == i + 0.5));
+        }
+    }
+
+    /// Against plain sums, whatever is left over behind the lanes.
+    #[test]
+    fn a_gradient_is_scaled_down_to_the_bound_on_its_norm() {
+        let norm = |gradient: &[f64]| gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        for length in [1, LANES - 1, LANES, 3 * LANES + 5, 100_000] {
+            let gradient: Vec<f64> = (0..length).map(|i| ((i * i) as f64).sin() - 0.3).collect();
+            let mut within = gradient.clone();
+            clip_norm(&mut within, norm(&gradient) * 1.01 + 1e-6);
+            assert_eq!(within, gradient);
+            for bound in [1e-9, 0.01 * norm(&gradient), 0.99 * norm(&gradient)] {
+                let mut clipped = gradient.clone();
+                clip_norm(&mut clipped, bound);
+                let factor = bound / (norm(&gradient) + 1e-6);
+                for (clipped, g) in clipped.iter().zip(&gradient) {
+                    approx::assert_relative_eq!(*clipped, factor * g, max_relative = 1e-12);
+                }
+                let mut single: Vec<f32> = gradient.iter().map(|&g| g as f32).collect();
+                clip_norm(&mut single, bound);
+                for (single, clipped) in single.iter().zip(&clipped) {
+                    approx::assert_relative_eq!(f64::from(*single), *clipped, max_relative = 1e-6);
+                }
+            }
+        }
+    }
+
+    /// Squares that leave the range of `f32` do not leave that of the sum; what is no number stays for all to see.
+    #[test]
+    fn extreme_gradients_are_clipped_as_others_are() {
+        let mut large = [3e38_f32, 0.0, -3e38];
+        clip_norm(&mut large, 1.0);
+        approx::assert_relative_eq!(large[..], [0.5_f32.sqrt(), 0.0, -0.5_f32.sqrt()][..], max_relative = 1e-6);
+        for wrong in [f32::NAN, f32::INFINITY] {
+            let mut gradient = [1.0, wrong];
+            clip_norm(&mut gradient, 1.0);
+            assert!(gradient[1].is_nan());
         }
     }
 

@@ -17,7 +17,7 @@ pub mod tanh_gaussian;
 pub mod threads;
 pub mod weights;
 
-pub use adam::{Adam, accumulate, polyak};
+pub use adam::{Adam, accumulate, clip_norm, polyak};
 pub use aligned::{Aligned, Matrix};
 pub use finish::Activation;
 pub use init::Init;

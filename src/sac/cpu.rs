@@ -4,10 +4,12 @@
 //! Reference: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv 1812.05905.
 
 use super::{Learner, Metrics, Noise, Policy, PolicyPass, Snapshot};
-use crate::config::{Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
+use crate::config::{
+    Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, TemperatureLoss,
+};
 use crate::error::Error;
 use crate::nn::threads::{for_each, join};
-use crate::nn::{Adam, Aligned, Matrix, Mlp, Pass, Real, Theta, accumulate, init, polyak};
+use crate::nn::{Adam, Aligned, Matrix, Mlp, Pass, Real, Theta, accumulate, clip_norm, init, polyak};
 use crate::replay::{Batch, Replay};
 use crate::rng::{Philox, Stream};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
@@ -24,17 +26,42 @@ struct Parameters<T> {
     theta: Theta<T>,
     gradient: Aligned<T>,
     adam: Adam<T>,
-    /// Bound on each element of the gradient.
+    bounds: GradientBounds<T>,
+}
+
+/// What a gradient is held within before Adam sees it, if anything.
+#[derive(Clone, Copy)]
+struct GradientBounds<T> {
+    /// Bound on each element.
     clamp: Option<T>,
+    /// Bound on the norm of all of them.
+    norm: Option<f64>,
+}
+
+impl<T: Real> GradientBounds<T> {
+    const NONE: Self = Self { clamp: None, norm: None };
+
+    fn new(config: &Config) -> Self {
+        Self {
+            clamp: match config.gradient_clamp {
+                GradientClamp::Off => None,
+                GradientClamp::Fixed(bound) => Some(T::of(bound)),
+            },
+            norm: match config.max_gradient_norm {
+                MaxGradientNorm::Off => None,
+                MaxGradientNorm::Fixed(bound) => Some(bound),
+            },
+        }
+    }
 }
 
 impl<T: Real> Parameters<T> {
-    fn new(theta: Theta<T>, learning_rate: f64, clamp: Option<T>) -> Self {
-        Self { gradient: Aligned::zeros(theta.len()), adam: Adam::new(theta.len(), learning_rate), theta, clamp }
+    fn new(theta: Theta<T>, learning_rate: f64, bounds: GradientBounds<T>) -> Self {
+        Self { gradient: Aligned::zeros(theta.len()), adam: Adam::new(theta.len(), learning_rate), theta, bounds }
     }
 
     fn step(&mut self) {
-        if let Some(bound) = self.clamp {
+        if let Some(bound) = self.bounds.clamp {
             // Comparisons, unlike min and max, let NaN through.
             let clamp = |g: T| {
                 if g > bound {
@@ -46,6 +73,9 @@ impl<T: Real> Parameters<T> {
                 }
             };
             self.gradient.iter_mut().for_each(|g| *g = clamp(*g));
+        }
+        if let Some(bound) = self.bounds.norm {
+            clip_norm(&mut self.gradient, bound);
         }
         self.adam.step(self.theta.values_mut(), &self.gradient);
         self.theta.pack();
@@ -177,10 +207,7 @@ impl<T: Real> CpuLearner<T> {
         let rng = |index| Philox::new(config.seed, Stream::Init, index);
         let initial =
             |network: &Mlp, index| init::network(network, 1, config.hidden_init, config.output_init, &mut rng(index));
-        let clamp = match config.gradient_clamp {
-            GradientClamp::Off => None,
-            GradientClamp::Fixed(bound) => Some(T::of(bound)),
-        };
+        let bounds = GradientBounds::new(config);
         let blocks = blocks(batch_size, &policy.networks[0]);
         let critics = [1, 2].map(|index| {
             let values = initial(&critic, index);
@@ -192,7 +219,7 @@ impl<T: Real> CpuLearner<T> {
             };
             Critic {
                 target: (config.bootstrap == Bootstrap::TargetQ).then(|| Theta::new(&values, [&critic], false)),
-                online: Parameters::new(Theta::new(&values, [&critic], true), config.critic_learning_rate, clamp),
+                online: Parameters::new(Theta::new(&values, [&critic], true), config.critic_learning_rate, bounds),
                 passes: blocks.clone().map(pass).collect(),
             }
         });
@@ -201,7 +228,7 @@ impl<T: Real> CpuLearner<T> {
             let values = initial(&network, 3);
             Value {
                 target: Theta::new(&values, [&network], false),
-                online: Parameters::new(Theta::new(&values, [&network], true), config.value_learning_rate, clamp),
+                online: Parameters::new(Theta::new(&values, [&network], true), config.value_learning_rate, bounds),
                 passes: blocks.clone().map(|rows| network.pass(rows.len())).collect(),
                 network,
             }
@@ -222,10 +249,14 @@ impl<T: Real> CpuLearner<T> {
             temperature_loss: config.temperature_loss,
             loss_order: config.loss_order,
             policy_delay: config.policy_delay,
-            theta: Parameters::new(theta, config.policy_learning_rate, clamp),
+            theta: Parameters::new(theta, config.policy_learning_rate, bounds),
             critics,
             value,
-            log_alpha: Parameters::new(Theta::new(&log_alpha, [], false), config.temperature_learning_rate, None),
+            log_alpha: Parameters::new(
+                Theta::new(&log_alpha, [], false),
+                config.temperature_learning_rate,
+                GradientBounds::NONE,
+            ),
             second_gradient: Aligned::zeros(if blocks.clone().count() > 1 { policy.parameters() } else { 0 }),
             policy_passes: blocks
                 .map(|rows| PolicyPasses { current: policy.pass(rows.clone()), next: policy.pass(rows) })

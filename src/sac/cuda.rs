@@ -6,7 +6,7 @@
 //! policy. The kernels are in `kernels/`, and each names the function that it mirrors.
 
 use super::{CpuLearner, Learner, Metrics, Noise, Policy, Snapshot};
-use crate::config::{Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
+use crate::config::{Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, TemperatureLoss};
 use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix};
@@ -172,16 +172,29 @@ pub struct CudaLearner {
 }
 
 impl CudaLearner {
+    /// Refuses what only the CPU's learner does.
+    ///
+    /// # Errors
+    /// [`Error::Device`] names it.
+    pub fn check(config: &Config) -> Result<(), Error> {
+        let refuse = |name: &str| Err(Error::Device(format!("{name} is for the CPU alone; say --device cpu")));
+        if config.max_gradient_norm != MaxGradientNorm::Off {
+            return refuse("max_gradient_norm");
+        }
+        Ok(())
+    }
+
     /// A learner before its first update, as [`CpuLearner::new`] makes it, on `gpu`.
     ///
     /// # Errors
-    /// If the GPU fails, or has too little memory for the networks and the replay memory.
+    /// As from [`Self::check`]; if the GPU fails, or has too little memory for the networks and the replay memory.
     pub fn new(
         config: &Config,
         observation_size: usize,
         half_range: &[f32],
         mut gpu: Box<dyn Gpu>,
     ) -> Result<Self, Error> {
+        Self::check(config)?;
         let mut cpu = CpuLearner::<f32>::new(config, observation_size, half_range);
         let (policy, critic, value) = (cpu.policy().clone(), cpu.critic().clone(), cpu.value().cloned());
         let (b, o, a) = (config.batch_size, observation_size, half_range.len());
