@@ -84,6 +84,9 @@ pub struct TrainArgs {
     /// Episodes of an evaluation during training
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_episodes: Option<u64>,
+    /// Keep the policy of the best evaluation as well, for `sac eval DIR --best` and the like
+    #[arg(long, help_heading = "Run")]
+    pub keep_best: bool,
     /// Stop when the mean return of an evaluation reaches this
     #[arg(long, value_name = "RETURN", allow_negative_numbers = true, help_heading = "Run")]
     pub until_return: Option<f64>,
@@ -148,6 +151,7 @@ impl TrainArgs {
         set(&mut config.eval_every, &self.eval_every);
         set(&mut config.checkpoint_every, &self.checkpoint_every);
         set(&mut config.eval_episodes, &self.eval_episodes);
+        config.keep_best |= self.keep_best;
         set(&mut config.policy_hidden, &self.hidden);
         set(&mut config.critic_hidden, &self.hidden);
         set(&mut config.batch_size, &self.batch);
@@ -237,6 +241,9 @@ pub struct ExportArgs {
     /// The run directory, or a policy file
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
+    /// The policy of the best evaluation, which a run with --keep-best has kept, instead of the last one
+    #[arg(long)]
+    pub best: bool,
     /// The form
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub format: Format,
@@ -261,6 +268,9 @@ pub struct EvalArgs {
     /// The run directory, or a policy file
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
+    /// The policy of the best evaluation, which a run with --keep-best has kept, instead of the last one
+    #[arg(long)]
+    pub best: bool,
     /// Episodes to run
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub episodes: u64,
@@ -281,6 +291,9 @@ pub struct RenderArgs {
     /// The run directory, or a policy file
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
+    /// The policy of the best evaluation, which a run with --keep-best has kept, instead of the last one
+    #[arg(long)]
+    pub best: bool,
     /// The file to write, which must not be there [default: ENVIRONMENT.gif]
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,

@@ -103,6 +103,9 @@ pub struct Config {
     pub eval_episodes: u64,
     /// Episodes of the evaluation at the end. Default 100.
     pub final_episodes: u64,
+    /// Whether the policy whose evaluation had the highest mean return, the last evaluation among them, is kept besides the
+    /// last policy. It changes no result. Default false.
+    pub keep_best: bool,
 }
 
 impl Default for Config {
@@ -147,6 +150,7 @@ impl Default for Config {
             checkpoint_every: 1_000,
             eval_episodes: 10,
             final_episodes: 100,
+            keep_best: false,
         }
     }
 }
@@ -441,6 +445,8 @@ impl Config {
         for (name, episodes) in [("eval_episodes", self.eval_episodes), ("final_episodes", self.final_episodes)] {
             demand(episodes > 0, name, &episodes, "at least 1; eval_every = 0 turns evaluation off")?;
         }
+        let must = "false where there is no evaluation; raise eval_every (--eval-every) above 0";
+        demand(!self.keep_best || self.eval_every > 0, "keep_best", &self.keep_best, must)?;
         Ok(())
     }
 }
@@ -457,7 +463,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 28] = [
+        let cases: [(&str, Spoil); 29] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
@@ -488,6 +494,7 @@ mod tests {
             ("policy_delay", |c| c.policy_delay = 0),
             ("random_hold", |c| c.random_hold = 0),
             ("final_episodes", |c| c.final_episodes = 0),
+            ("keep_best", |c| (c.keep_best, c.eval_every) = (true, 0)),
         ];
         for (name, spoil) in cases {
             let mut config = Config::default();

@@ -24,7 +24,7 @@ use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{InitFrom, MetricsFiles, RunDirectory, config_file, list, policy_file};
-use soft_actor_critic::train::{Trainer, threads_for, with_threads};
+use soft_actor_critic::train::{Best, Trainer, threads_for, with_threads};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -188,6 +188,10 @@ fn resume(args: &ResumeArgs) -> Outcome {
             }
             checkpoints.set_device(&device.to_string());
             let files = MetricsFiles::reopen(&run, trainer.config(), metrics)?;
+            if trainer.config().keep_best {
+                // What came after the checkpoint need not come again, on another device for instance.
+                run.save_best(trainer.best_actor().as_ref())?;
+            }
             if begun_with != trainer.config().steps {
                 run.replace_config(trainer.config())?;
             }
@@ -351,6 +355,11 @@ impl Session<'_> {
                 progress.say(&format!("return {target} {verdict} after {steps} steps and {seconds:.1} s"));
             }
         }
+        if let Some(Best { step, mean_return, .. }) = self.trainer.best() {
+            progress.say(&format!(
+                "best evaluation: mean return {mean_return:.1} at step {step}; evaluate it further with: sac eval {path} --best"
+            ));
+        }
         progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
         Ok(())
     }
@@ -370,6 +379,9 @@ impl Session<'_> {
             }
             let evaluation = self.trainer.evaluate_if_due()?;
             let step = self.trainer.steps();
+            if self.trainer.best().is_some_and(|best| best.step == step) {
+                self.run.save_best(self.trainer.best_actor().as_ref())?;
+            }
             if episode.is_some() || evaluation.is_some() {
                 let metrics = self.trainer.metrics()?;
                 let row = self.files.write(step, started.elapsed(), episode, evaluation.as_ref(), metrics)?;
@@ -412,7 +424,7 @@ fn find_preset(name: &str) -> Result<&'static str> {
 
 /// `sac eval`
 fn eval(args: &EvalArgs) -> Outcome {
-    let (_, mut actor, mut env) = load_agent(&args.path).map_err(Failure::input)?;
+    let (_, mut actor, mut env) = load_agent(&args.path, args.best).map_err(Failure::input)?;
     let mut work = || -> Result<()> {
         let evaluation = evaluate(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic)?;
         if args.json {
@@ -437,7 +449,7 @@ fn to_json(evaluation: &Evaluation) -> serde_json::Value {
 
 /// `sac render`
 fn render(args: &RenderArgs) -> Outcome {
-    let (environment, mut actor, mut env) = load_agent(&args.path).map_err(Failure::input)?;
+    let (environment, mut actor, mut env) = load_agent(&args.path, args.best).map_err(Failure::input)?;
     let out = args.out.clone().unwrap_or_else(|| format!("{environment}.gif").into());
     if out.exists() {
         // An episode takes its time.
@@ -450,7 +462,7 @@ fn render(args: &RenderArgs) -> Outcome {
 
 /// `sac export`
 fn export(args: &ExportArgs) -> Result<()> {
-    let path = policy_path(&args.path);
+    let path = policy_path(&args.path, args.best)?;
     let (environment, actor) = policy_file::load(&path)?;
     let is_copy = matches!(args.format, Format::Safetensors);
     anyhow::ensure!(!(is_copy && args.stochastic), "a safetensors file has both policies; leave out --stochastic");
@@ -527,16 +539,23 @@ fn plot(args: &PlotArgs) -> Result<()> {
 }
 
 /// The policy of a run directory or a policy file, its environment and the name of that.
-fn load_agent(path: &Path) -> Result<(String, Actor, Box<dyn Env>)> {
-    let (environment, actor) = policy_file::load(&policy_path(path))?;
+fn load_agent(path: &Path, best: bool) -> Result<(String, Actor, Box<dyn Env>)> {
+    let (environment, actor) = policy_file::load(&policy_path(path, best)?)?;
     let env = make_environment(&environment)?();
     actor.fits(&*env)?;
     Ok((environment, actor, env))
 }
 
-/// The policy file of a run directory, or the file itself.
-fn policy_path(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(policy_file::NAME) } else { path.to_path_buf() }
+/// The policy file of a run directory, the one of its best evaluation if that is wanted, or the file itself.
+fn policy_path(path: &Path, best: bool) -> Result<PathBuf> {
+    if !best {
+        return Ok(if path.is_dir() { path.join(policy_file::NAME) } else { path.to_path_buf() });
+    }
+    let shown = path.display();
+    anyhow::ensure!(path.is_dir(), "{shown} is no run directory; name one, or leave out --best");
+    let file = path.join(policy_file::BEST);
+    anyhow::ensure!(file.exists(), "{shown} has no {}; train with --keep-best, or leave out --best", policy_file::BEST);
+    Ok(file)
 }
 
 fn make_environment(name: &str) -> Result<MakeEnv> {

@@ -23,6 +23,17 @@ pub struct Episode {
     pub total_reward: f64,
 }
 
+/// The policy of the best evaluation so far, the earliest of those with the highest mean return.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Best {
+    /// Environment steps at that evaluation.
+    pub step: u64,
+    /// Its mean return.
+    pub mean_return: f64,
+    /// The policy's parameters then.
+    pub theta: Vec<f32>,
+}
+
 /// Where a run stands between two steps, without its replay memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainerState {
@@ -42,6 +53,8 @@ pub struct TrainerState {
     pub updates: u64,
     /// The episode so far.
     pub episode: Episode,
+    /// The best evaluation, where [`Config::keep_best`] asks for it and there has been one.
+    pub best: Option<Best>,
 }
 
 /// One training run, advanced a step at a time.
@@ -65,6 +78,7 @@ pub struct Trainer {
     preloaded: u64,
     updates: u64,
     episode: Episode,
+    best: Option<Best>,
     last_metrics: Metrics,
 }
 
@@ -107,6 +121,7 @@ impl Trainer {
             preloaded: 0,
             updates: 0,
             episode: Episode { number: 1, length: 0, total_reward: 0.0 },
+            best: None,
             last_metrics: Metrics::default(),
             env,
             bounds,
@@ -129,6 +144,7 @@ impl Trainer {
             preloaded: self.preloaded,
             updates: self.updates,
             episode: self.episode,
+            best: self.best.clone(),
         })
     }
 
@@ -145,6 +161,10 @@ impl Trainer {
             let (found, size) = (state.observation.len(), self.observation.len());
             return Err(Error::Snapshot(format!("its observation has {found} elements instead of {size}")));
         }
+        let parameters = self.policy().parameters();
+        if state.best.as_ref().is_some_and(|best| !self.config.keep_best || best.theta.len() != parameters) {
+            return Err(Error::Snapshot("its best policy is that of another run".into()));
+        }
         let room = (self.config.replay_rows_with(state.preloaded), self.replay.transition_size());
         let same = (replay.capacity(), replay.transition_size()) == room;
         if !same || Some(replay.pushed() as u64) != state.steps.checked_add(state.preloaded) {
@@ -154,7 +174,7 @@ impl Trainer {
         self.last_metrics = self.learner.metrics()?;
         self.replay = replay;
         (self.steps, self.preloaded) = (state.steps, state.preloaded);
-        (self.updates, self.episode) = (state.updates, state.episode);
+        (self.updates, self.episode, self.best) = (state.updates, state.episode, state.best);
         match state.env {
             Some(env) => {
                 self.env.restore(&env, state.env_steps)?;
@@ -275,9 +295,23 @@ impl Trainer {
     /// # Errors
     /// [`Error::Device`] if the learner's device fails.
     pub fn actor(&mut self) -> Result<Actor, Error> {
-        let policy = Policy::new(&self.config, self.observation.len(), self.bounds.dimensions());
         let theta = self.learner.snapshot()?.get("policy").expect("every learner has a policy").to_vec();
-        Ok(Actor::new(policy, theta, self.bounds.clone()))
+        Ok(Actor::new(self.policy(), theta, self.bounds.clone()))
+    }
+
+    fn policy(&self) -> Policy {
+        Policy::new(&self.config, self.observation.len(), self.bounds.dimensions())
+    }
+
+    /// The best evaluation so far, where [`Config::keep_best`] asks for it.
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
+    }
+
+    /// The policy of [`Self::best`].
+    pub fn best_actor(&self) -> Option<Actor> {
+        let best = self.best.as_ref()?;
+        Some(Actor::new(self.policy(), best.theta.clone(), self.bounds.clone()))
     }
 
     /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start states.
@@ -294,14 +328,21 @@ impl Trainer {
         self.config.eval_every > 0 && (self.is_finished() || self.steps.is_multiple_of(self.config.eval_every))
     }
 
-    /// Evaluates if [`Self::evaluation_is_due`].
+    /// Evaluates if [`Self::evaluation_is_due`], and keeps the policy if [`Config::keep_best`] asks for it and none has done
+    /// better.
     ///
     /// # Errors
     /// [`Error::Environment`], as from [`Self::step`].
     pub fn evaluate_if_due(&mut self) -> Result<Option<Evaluation>, Error> {
         let Config { eval_episodes, final_episodes, .. } = self.config;
         let episodes = if self.is_finished() { final_episodes } else { eval_episodes };
-        self.evaluation_is_due().then(|| self.evaluate(episodes)).transpose()
+        let evaluation = self.evaluation_is_due().then(|| self.evaluate(episodes)).transpose()?;
+        if let Some(mean_return) = evaluation.as_ref().filter(|_| self.config.keep_best).map(Evaluation::mean)
+            && self.best.as_ref().is_none_or(|best| mean_return > best.mean_return)
+        {
+            self.best = Some(Best { step: self.steps, mean_return, theta: self.actor()?.theta().to_vec() });
+        }
+        Ok(evaluation)
     }
 }
 

@@ -89,9 +89,17 @@ pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
 /// If a value has no TOML form.
 pub fn differences(one: &Config, other: &Config) -> Result<Vec<(String, toml::Value)>, Error> {
     typed(|| {
-        let &Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, .. } = one;
-        let other =
-            Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, ..other.clone() };
+        let &Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, keep_best, .. } = one;
+        let other = Config {
+            seed,
+            steps,
+            eval_every,
+            checkpoint_every,
+            eval_episodes,
+            final_episodes,
+            keep_best,
+            ..other.clone()
+        };
         let (one, other) = (toml::Table::try_from(one)?, toml::Table::try_from(other)?);
         Ok(one.into_iter().filter(|(key, value)| other.get(key) != Some(value)).collect())
     })

@@ -8,6 +8,7 @@
 //! | `events.out.tfevents.sac` | the same rows and times for TensorBoard, and the configuration as text |
 //! | `curve.svg` | its learning curve and losses, drawn when training stops |
 //! | `policy.safetensors` | the policy, replaced at each evaluation and at the end |
+//! | `best.safetensors` | the policy of the best evaluation, where `keep_best` asks for it |
 //! | `checkpoint/` | everything that `sac resume` needs; see [`checkpoint`] |
 //!
 //! But for the times, all of it is the same however often a run was interrupted and resumed. A run that was given more steps
@@ -168,6 +169,23 @@ impl RunDirectory {
             return Ok(());
         }
         policy_file::save(&self.file(policy_file::NAME), &self.environment, actor)
+    }
+
+    /// Replaces the policy of the best evaluation, whole or not at all, or takes it away where there is none.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save_best(&self, actor: Option<&Actor>) -> Result<(), Error> {
+        let file = self.file(policy_file::BEST);
+        match actor {
+            Some(actor) => policy_file::save(&file, &self.environment, actor),
+            None => typed(|| match fs::remove_file(&file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(error).with_context(|| format!("{} cannot be taken away", file.display()))
+                }
+                _ => Ok(()),
+            }),
+        }
     }
 }
 

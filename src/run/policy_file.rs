@@ -23,6 +23,8 @@ use std::path::Path;
 
 /// The name of the file in a run directory.
 pub const NAME: &str = "policy.safetensors";
+/// The name of the one whose evaluation was the best, where it is kept.
+pub const BEST: &str = "best.safetensors";
 const FORMAT: &str = "soft-actor-critic policy 1";
 
 /// A layer as it stands in the file: weight `[out, in]` and bias `[out]`.
