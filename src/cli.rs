@@ -12,7 +12,10 @@ use std::path::PathBuf;
 #[command(
     override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac render DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac plot DIR... [OPTIONS]\n       sac presets [NAME]"
 )]
-#[command(after_help = "Environments: pendulum, mountain-car")]
+#[command(
+    after_help = "Environments: pendulum, mountain-car, and gym:ID for every one of Gymnasium with a Box of observations and of \
+                        actions, as in gym:HalfCheetah-v5, or gym:MODULE:ID to import what registers it first"
+)]
 pub struct Cli {
     /// What to do instead of training.
     #[command(subcommand)]
@@ -20,6 +23,13 @@ pub struct Cli {
     /// How to train.
     #[command(flatten)]
     pub train: Option<TrainArgs>,
+    // These are not within the options above, because no options within options can be left out.
+    /// What the environment is made with.
+    #[command(flatten)]
+    pub env_args: EnvArgs,
+    /// What Python it runs in.
+    #[command(flatten)]
+    pub python: PythonArgs,
 }
 
 /// What the program does besides training.
@@ -138,6 +148,32 @@ pub struct TrainArgs {
     pub first_update: Option<FirstUpdate>,
 }
 
+/// What an environment of Gymnasium is made with.
+#[derive(Args, Debug)]
+pub struct EnvArgs {
+    /// An argument that gym:ID is made with; its value is read as JSON, and else is a text. Can be given several times
+    #[arg(long = "env-arg", value_name = "KEY=VALUE", value_parser = key_and_value, help_heading = "Gymnasium")]
+    pub env_args: Vec<(String, String)>,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("it is not of the form KEY=VALUE".into()),
+    }
+}
+
+/// The Python that an environment of Gymnasium runs in.
+#[derive(Args, Debug)]
+pub struct PythonArgs {
+    /// The interpreter that has Gymnasium and gym:ID [default: the active virtual environment's, else python3 on the path]
+    #[arg(long, value_name = "PATH", help_heading = "Gymnasium")]
+    pub python: Option<PathBuf>,
+    /// How long a step or a reset of gym:ID may take; to be made, it may take five times as long
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium")]
+    pub env_timeout: u64,
+}
+
 impl TrainArgs {
     /// Puts every option that was given into `config`.
     pub fn apply(&self, config: &mut Config) {
@@ -201,6 +237,9 @@ pub struct ResumeArgs {
     /// How to tell of progress
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Log::Text)]
     pub log: Log,
+    /// What Python the environment runs in.
+    #[command(flatten)]
+    pub python: PythonArgs,
 }
 
 /// `sac runs`
@@ -283,6 +322,12 @@ pub struct EvalArgs {
     /// Print JSON, with the return of every episode
     #[arg(long)]
     pub json: bool,
+    /// What the environment is made with, besides what the run says.
+    #[command(flatten)]
+    pub env_args: EnvArgs,
+    /// What Python it runs in.
+    #[command(flatten)]
+    pub python: PythonArgs,
 }
 
 /// `sac render`
@@ -309,4 +354,10 @@ pub struct RenderArgs {
     /// Width of the picture, from 64 to 2048; its height is larger by what the numbers and actions need
     #[arg(long, value_name = "PIXELS", default_value_t = 400, value_parser = clap::value_parser!(u16).range(64..=2048))]
     pub size: u16,
+    /// What the environment is made with, besides what the run says.
+    #[command(flatten)]
+    pub env_args: EnvArgs,
+    /// What Python it runs in.
+    #[command(flatten)]
+    pub python: PythonArgs,
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::nn::{Activation, Init, LogStd, Mean, TanhGaussian};
+use std::collections::BTreeMap;
 
 /// What an agent learns with. Its TOML form has one key for each field; what is left out keeps its default.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +107,11 @@ pub struct Config {
     /// Whether the policy whose evaluation had the highest mean return, the last evaluation among them, is kept besides the
     /// last policy. It changes no result. Default false.
     pub keep_best: bool,
+
+    /// What an environment of Gymnasium is made with besides its identifier, see [`crate::env::Gym`]; the others take
+    /// nothing. Default nothing.
+    #[cfg_attr(feature = "program", serde(skip_serializing_if = "BTreeMap::is_empty"))]
+    pub env_args: BTreeMap<String, String>,
 }
 
 impl Default for Config {
@@ -151,6 +157,7 @@ impl Default for Config {
             eval_episodes: 10,
             final_episodes: 100,
             keep_best: false,
+            env_args: BTreeMap::new(),
         }
     }
 }

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Error {
     /// A hyper-parameter, or a combination of them, that makes no sense.
     Config(String),
+    /// An environment that cannot be made.
+    NoEnvironment(String),
     /// An environment failed, or returned what it must not.
     Environment {
         /// Steps taken so far, in training or in this evaluation.
@@ -52,7 +54,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Config(problem) | Self::Io { problem, .. } | Self::Files(problem) => f.write_str(problem),
+            Self::Config(problem) | Self::NoEnvironment(problem) | Self::Io { problem, .. } | Self::Files(problem) => {
+                f.write_str(problem)
+            }
             Self::Environment { step, problem } => {
                 write!(f, "the environment failed at step {step}: {problem}; mend the environment")
             }

@@ -9,14 +9,15 @@ mod progress;
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use cli::{
-    Cli, Command, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, RenderArgs, ResumeArgs, RunsArgs, TrainArgs,
+    Cli, Command, EnvArgs, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, PythonArgs, RenderArgs, ResumeArgs,
+    RunsArgs, TrainArgs,
 };
 use progress::{Progress, print};
 use serde_json::json;
 use soft_actor_critic::actor::{Actor, Evaluation, evaluate};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Placed};
-use soft_actor_critic::env::{self, Env, MakeEnv};
+use soft_actor_critic::env::{self, Env, Gym};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
@@ -25,13 +26,14 @@ use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{InitFrom, MetricsFiles, RunDirectory, config_file, list, policy_file};
 use soft_actor_critic::train::{Best, Trainer, threads_for, with_threads};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why the program did not end well; each is told in one line.
 enum Failure {
@@ -87,25 +89,26 @@ fn run() -> Outcome {
         (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::input),
         (Some(Command::Plot(args)), _) => plot(&args).map_err(Failure::input),
         (Some(Command::Presets(args)), _) => list_presets(&args),
-        (None, Some(args)) => train(&args),
+        (None, Some(args)) => train(&args, &cli.env_args, &cli.python),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
     }
 }
 
 /// `sac ENVIRONMENT`
-fn train(args: &TrainArgs) -> Outcome {
+fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonArgs) -> Outcome {
     let prepare = || -> Result<_> {
-        let make_env = make_environment(&args.environment)?;
         let mut config = match (&args.config, &args.preset) {
             (Some(path), _) => config_file::read(path, &args.environment)?,
             (None, Some(name)) => config_file::parse(find_preset(name)?, &args.environment)?,
             (None, None) => Config::default(),
         };
         args.apply(&mut config);
+        config.env_args.extend(env_args.iter().cloned());
         config.validate()?;
         check_target(args.until_return, &config)?;
+        let make_env = make_environment(&args.environment, &config.env_args, python, false)?;
         let init_from = args.init_from.as_deref().map(|path| InitFrom::open(path, args.with_replay)).transpose()?;
-        let threads = number_of_threads(args.threads, make_env, &config)?;
+        let (make_env, threads) = number_of_threads(args.threads, make_env, &config)?;
         Ok((make_env, config, threads, init_from, catch_interruptions()?))
     };
     let (make_env, config, threads, init_from, interrupted) = prepare().map_err(Failure::input)?;
@@ -147,7 +150,7 @@ fn train(args: &TrainArgs) -> Outcome {
 fn resume(args: &ResumeArgs) -> Outcome {
     let prepare = || -> Result<_> {
         let (run, mut config) = RunDirectory::open(&args.path)?;
-        let make_env = make_environment(run.environment())?;
+        let make_env = make_environment(run.environment(), &config.env_args, &args.python, false)?;
         let begun_with = config.steps;
         config.steps = args.steps.unwrap_or(config.steps);
         config.validate()?;
@@ -161,7 +164,7 @@ fn resume(args: &ResumeArgs) -> Outcome {
             "the run is at step {step} already, and is to have {} steps; give it more --steps",
             config.steps
         );
-        let threads = number_of_threads(args.threads, make_env, &config)?;
+        let (make_env, threads) = number_of_threads(args.threads, make_env, &config)?;
         Ok((run, config, begun_with, make_env, threads, checkpoints, loaded, catch_interruptions()?))
     };
     let (run, config, begun_with, make_env, threads, mut checkpoints, loaded, interrupted) =
@@ -212,10 +215,12 @@ fn resume(args: &ResumeArgs) -> Outcome {
     with_threads(threads, work).map_err(Failure::input)?
 }
 
-/// The number of threads for a run.
-fn number_of_threads(most: usize, make_env: MakeEnv, config: &Config) -> Result<usize> {
-    let env = make_env();
-    Ok(threads_for(config, env.observation_size(), env.action_bounds().dimensions(), most)?)
+/// The number of threads for a run. That takes an environment, which is then the first to be made.
+fn number_of_threads(most: usize, mut make_env: MakeEnv, config: &Config) -> Result<(MakeEnv, usize)> {
+    let env = make_env()?;
+    let threads = threads_for(config, env.observation_size(), env.action_bounds().dimensions(), most)?;
+    let mut first = Some(env);
+    Ok((Box::new(move || first.take().map_or_else(&mut make_env, Ok)), threads))
 }
 
 fn check_target(until_return: Option<f64>, config: &Config) -> Result<()> {
@@ -266,7 +271,7 @@ fn tell_of_picture(drawn: Result<(), Error>, run: &RunDirectory, progress: &Prog
     }
 }
 
-/// How training ended when nothing failed.
+/// How training ended when what has been learned is whole.
 enum End {
     /// With an evaluation at the last step.
     Evaluated(Evaluation),
@@ -274,6 +279,8 @@ enum End {
     NotEvaluated,
     /// By the user.
     Interrupted,
+    /// By the environment, between two steps.
+    EnvironmentFailed(Error),
 }
 
 /// A run that is being trained.
@@ -306,7 +313,8 @@ impl Session<'_> {
             // the device that has it.
             let saved = self.save_policy();
             policy_is_lost = saved.is_err();
-            let checkpointed = if matches!(ended, Ok(End::Interrupted)) { self.checkpoint() } else { Ok(()) };
+            let between_steps = matches!(ended, Ok(End::Interrupted | End::EnvironmentFailed(_)));
+            let checkpointed = if between_steps { self.checkpoint() } else { Ok(()) };
             let written = self.files.write_rest(steps, elapsed, self.trainer.last_metrics());
             if let Ok(Some(row)) = &written {
                 self.progress.row(row);
@@ -336,6 +344,12 @@ impl Session<'_> {
                 progress.say(&format!("interrupted at step {steps}; the run is saved, go on with: sac resume {path}"));
                 end("interrupted", None);
                 return Err(Failure::Interrupted);
+            }
+            Ok(End::EnvironmentFailed(error)) => {
+                end("failed", None);
+                let context =
+                    format!("training stopped, {path} holds the run until then, go on with `sac resume {path}`");
+                return Err(Failure::Work(anyhow::Error::from(error).context(context)));
             }
             Err(error) => {
                 end("failed", None);
@@ -372,7 +386,10 @@ impl Session<'_> {
             if self.checkpoints.is_due(&self.trainer) {
                 self.checkpoint()?;
             }
-            let episode = self.trainer.step()?;
+            let episode = match self.trainer.step() {
+                Err(error @ Error::Environment { .. }) => return Ok(End::EnvironmentFailed(error)),
+                stepped => stepped?,
+            };
             if self.trainer.evaluation_is_due() {
                 // An evaluation can be long, and what was learned must not depend on its end.
                 self.save_policy()?;
@@ -424,7 +441,8 @@ fn find_preset(name: &str) -> Result<&'static str> {
 
 /// `sac eval`
 fn eval(args: &EvalArgs) -> Outcome {
-    let (_, mut actor, mut env) = load_agent(&args.path, args.best).map_err(Failure::input)?;
+    let (_, mut actor, mut env) =
+        load_agent(&args.path, args.best, &args.env_args, &args.python, false).map_err(Failure::input)?;
     let mut work = || -> Result<()> {
         let evaluation = evaluate(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic)?;
         if args.json {
@@ -449,8 +467,9 @@ fn to_json(evaluation: &Evaluation) -> serde_json::Value {
 
 /// `sac render`
 fn render(args: &RenderArgs) -> Outcome {
-    let (environment, mut actor, mut env) = load_agent(&args.path, args.best).map_err(Failure::input)?;
-    let out = args.out.clone().unwrap_or_else(|| format!("{environment}.gif").into());
+    let (environment, mut actor, mut env) =
+        load_agent(&args.path, args.best, &args.env_args, &args.python, true).map_err(Failure::input)?;
+    let out = args.out.clone().unwrap_or_else(|| format!("{}.gif", env::file_name(&environment)).into());
     if out.exists() {
         // An episode takes its time.
         return Err(Failure::Input(taken(&out)));
@@ -539,9 +558,19 @@ fn plot(args: &PlotArgs) -> Result<()> {
 }
 
 /// The policy of a run directory or a policy file, its environment and the name of that.
-fn load_agent(path: &Path, best: bool) -> Result<(String, Actor, Box<dyn Env>)> {
+fn load_agent(
+    path: &Path,
+    best: bool,
+    EnvArgs { env_args }: &EnvArgs,
+    python: &PythonArgs,
+    draws: bool,
+) -> Result<(String, Actor, Box<dyn Env>)> {
     let (environment, actor) = policy_file::load(&policy_path(path, best)?)?;
-    let env = make_environment(&environment)?();
+    // A policy alone does not say what its environment was made with.
+    let is_run = env::gym_id(&environment).is_some() && path.is_dir();
+    let mut arguments = if is_run { RunDirectory::open(path)?.1.env_args } else { BTreeMap::new() };
+    arguments.extend(env_args.iter().cloned());
+    let env = make_environment(&environment, &arguments, python, draws)?()?;
     actor.fits(&*env)?;
     Ok((environment, actor, env))
 }
@@ -558,9 +587,26 @@ fn policy_path(path: &Path, best: bool) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn make_environment(name: &str) -> Result<MakeEnv> {
+/// What makes the environment of a run, as often as it is called.
+type MakeEnv = Box<dyn FnMut() -> Result<Box<dyn Env>, Error> + Send>;
+
+/// How to make the environment called `name`, with what it takes, and so that it can be drawn if it `draws`.
+fn make_environment(
+    name: &str,
+    arguments: &BTreeMap<String, String>,
+    PythonArgs { python, env_timeout }: &PythonArgs,
+    draws: bool,
+) -> Result<MakeEnv> {
+    if let Some(id) = env::gym_id(name) {
+        let (id, arguments, python) = (id.to_string(), arguments.clone(), python.clone());
+        let gym = Gym { id, arguments, python, timeout: Duration::from_secs(*env_timeout), draws };
+        return Ok(Box::new(move || Ok(Box::new(gym.make()?))));
+    }
     let known = || env::BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    env::built_in(name).with_context(|| format!("there is no environment {name:?}; there are: {}", known()))
+    let make = env::built_in(name)
+        .with_context(|| format!("there is no environment {name:?}; there are: {}, and gym:ID", known()))?;
+    anyhow::ensure!(arguments.is_empty(), "{name} takes no arguments; leave out --env-arg, or env_args in the file");
+    Ok(Box::new(move || Ok(make())))
 }
 
 /// The first line of what clap has to say, which names the argument and what is wrong with it.

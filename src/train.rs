@@ -80,6 +80,8 @@ pub struct Trainer {
     episode: Episode,
     best: Option<Best>,
     last_metrics: Metrics,
+    /// Why the episode cannot begin that is to.
+    no_episode: Option<Error>,
 }
 
 impl Trainer {
@@ -88,29 +90,31 @@ impl Trainer {
     /// # Errors
     /// If `config` is invalid, the replay memory does not fit, or the environment fails.
     pub fn new(make_env: impl Fn() -> Box<dyn Env>, config: Config) -> Result<Self, Error> {
-        Self::with_learner(make_env, config, |config, observation_size, half_range| {
-            Ok(Box::new(CpuLearner::new(config, observation_size, half_range)))
-        })
+        Self::with_learner(
+            || Ok(make_env()),
+            config,
+            |config, observation_size, half_range| Ok(Box::new(CpuLearner::new(config, observation_size, half_range))),
+        )
     }
 
-    /// As [`Self::new`], with the learner that `make_learner` makes from the configuration, the number of observation
+    /// As [`Self::new`], with environments that it may not be possible to make, and with the learner that `make_learner` makes from the configuration, the number of observation
     /// dimensions, and half the range of each action dimension.
     ///
     /// # Errors
-    /// As from [`Self::new`] and `make_learner`.
+    /// As from [`Self::new`], `make_env` and `make_learner`.
     pub fn with_learner(
-        make_env: impl Fn() -> Box<dyn Env>,
+        mut make_env: impl FnMut() -> Result<Box<dyn Env>, Error>,
         config: Config,
         make_learner: impl FnOnce(&Config, usize, &[f32]) -> Result<Box<dyn Learner>, Error>,
     ) -> Result<Self, Error> {
         config.validate()?;
-        let mut env = CheckedEnv::new(make_env());
+        let mut env = CheckedEnv::new(make_env()?);
         let bounds = env.action_bounds();
         let (o, a) = (env.observation_size(), bounds.dimensions());
         let replay = Replay::new(config.replay_rows(), o, a)?;
         let observation = env.reset(episode_seed(config.seed, 1))?;
         Ok(Self {
-            evaluation_env: make_env(),
+            evaluation_env: make_env()?,
             learner: make_learner(&config, o, &bounds.half_range())?,
             replay,
             action: Array2::zeros((1, a)),
@@ -123,6 +127,7 @@ impl Trainer {
             episode: Episode { number: 1, length: 0, total_reward: 0.0 },
             best: None,
             last_metrics: Metrics::default(),
+            no_episode: None,
             env,
             bounds,
             config,
@@ -135,6 +140,8 @@ impl Trainer {
     /// [`Error::Device`] if the learner's device fails.
     pub fn save(&mut self) -> Result<TrainerState, Error> {
         let (env, env_steps) = self.env.save();
+        // Where it stands is of no use to an episode that has not begun.
+        let env = env.filter(|_| self.no_episode.is_none());
         Ok(TrainerState {
             learner: self.learner.snapshot()?,
             env,
@@ -217,7 +224,11 @@ impl Trainer {
     /// # Errors
     /// [`Error::Environment`] if the environment fails or returns what it must not, [`Error::NonFinite`] if a loss or
     /// an action is not finite; the policy then stays as it was before. [`Error::Device`] if the learner's device fails.
+    /// After an [`Error::Environment`] the run stands where it stood before this step, and can be saved.
     pub fn step(&mut self) -> Result<Option<Episode>, Error> {
+        if let Some(error) = &self.no_episode {
+            return Err(error.clone());
+        }
         self.act()?;
         let step = self.env.step(&self.scaled_action)?;
         self.replay.push(Transition {
@@ -237,7 +248,11 @@ impl Trainer {
         if step.terminated || step.truncated {
             finished = Some(self.episode);
             self.episode = Episode { number: self.episode.number + 1, length: 0, total_reward: 0.0 };
-            self.observation = self.env.reset(episode_seed(self.config.seed, self.episode.number))?;
+            // This step is done, whatever becomes of the next.
+            match self.env.reset(episode_seed(self.config.seed, self.episode.number)) {
+                Ok(observation) => self.observation = observation,
+                Err(error) => self.no_episode = Some(error),
+            }
         }
         if self.steps >= self.config.first_update() {
             self.learn()?;

@@ -126,7 +126,7 @@ fn a_device_that_fails_ends_training() {
         ..Config::default()
     };
     let mut trainer = Trainer::with_learner(
-        || Box::new(Pendulum::new()),
+        || Ok(Box::new(Pendulum::new())),
         config,
         |config, o, half_range| {
             Ok(Box::new(CudaLearner::new(config, o, half_range, Box::new(host.that_fails_at(200)))?))

@@ -1,8 +1,10 @@
 //! Environments: the trait, the bounds of actions, and what is built in.
 
+mod gym;
 mod mountain_car;
 mod pendulum;
 
+pub use gym::{Gym, GymEnv};
 pub use mountain_car::MountainCar;
 pub use pendulum::Pendulum;
 
@@ -117,18 +119,20 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
     }
 
     pub(crate) fn reset(&mut self, seed: u64) -> Result<Vec<f32>, Error> {
-        let observation = self.env.reset(seed).map_err(|e| self.error(format!("reset: {e}")))?;
-        self.check_observation(&observation)?;
+        let observation = self.env.reset(seed).map_err(|e| error(self.steps, format!("reset: {e}")))?;
+        self.check_observation(self.steps, &observation)?;
         Ok(observation)
     }
 
     pub(crate) fn step(&mut self, action: &[f32]) -> Result<Step, Error> {
-        self.steps += 1;
-        let step = self.env.step(action).map_err(|e| self.error(format!("step: {e}")))?;
-        self.check_observation(&step.observation)?;
+        // A step that fails is none.
+        let number = self.steps + 1;
+        let step = self.env.step(action).map_err(|e| error(number, format!("step: {e}")))?;
+        self.check_observation(number, &step.observation)?;
         if !(step.reward as f32).is_finite() {
-            return Err(self.error(format!("its reward is {}, not a finite f32", step.reward)));
+            return Err(error(number, format!("its reward is {}, not a finite f32", step.reward)));
         }
+        self.steps = number;
         Ok(step)
     }
 
@@ -143,23 +147,23 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
 
     pub(crate) fn restore(&mut self, state: &[u8], steps: u64) -> Result<(), Error> {
         self.steps = steps;
-        self.env.restore(state).map_err(|e| self.error(format!("restore: {e}")))
+        self.env.restore(state).map_err(|e| error(steps, format!("restore: {e}")))
     }
 
-    fn check_observation(&self, observation: &[f32]) -> Result<(), Error> {
+    fn check_observation(&self, step: u64, observation: &[f32]) -> Result<(), Error> {
         if observation.len() != self.observation_size {
             let (found, size) = (observation.len(), self.observation_size);
-            return Err(self.error(format!("its observation has {found} elements instead of {size}")));
+            return Err(error(step, format!("its observation has {found} elements instead of {size}")));
         }
         match observation.iter().position(|x| !x.is_finite()) {
-            Some(i) => Err(self.error(format!("element {i} of its observation is {}", observation[i]))),
+            Some(i) => Err(error(step, format!("element {i} of its observation is {}", observation[i]))),
             None => Ok(()),
         }
     }
+}
 
-    fn error(&self, problem: String) -> Error {
-        Error::Environment { step: self.steps, problem }
-    }
+fn error(step: u64, problem: String) -> Error {
+    Error::Environment { step, problem }
 }
 
 /// The range of each action dimension, in the environment's units.
@@ -231,6 +235,16 @@ pub const BUILT_IN: &[(&str, MakeEnv)] =
 /// How to make the built-in environment called `name`.
 pub fn built_in(name: &str) -> Option<MakeEnv> {
     BUILT_IN.iter().find(|(known, _)| *known == name).map(|&(_, make)| make)
+}
+
+/// The identifier in the name of an environment of Gymnasium, `gym:ID`; none if it is the name of another.
+pub fn gym_id(name: &str) -> Option<&str> {
+    name.strip_prefix("gym:")
+}
+
+/// What stands in the names of files for the environment called `name`: for `gym:module:namespace/Id-v0` no more than `Id-v0`.
+pub fn file_name(name: &str) -> &str {
+    name.rsplit([':', '/']).next().unwrap_or(name)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub use metrics::{MetricsFiles, Position, Row};
 
 use crate::actor::Actor;
 use crate::config::Config;
+use crate::env;
 use crate::error::Error;
 use anyhow::{Context, bail, ensure};
 use std::fs::{self, File};
@@ -192,7 +193,7 @@ impl RunDirectory {
 /// Makes the first `runs/ENVIRONMENT-N` that is not there yet; of several programs at once, each gets its own.
 fn first_unused(environment: &str) -> anyhow::Result<PathBuf> {
     let make = |n| {
-        let path = Path::new("runs").join(format!("{environment}-{n}"));
+        let path = Path::new("runs").join(format!("{}-{n}", env::file_name(environment)));
         fs::create_dir_all("runs").and_then(|()| fs::create_dir(&path)).map(|()| path)
     };
     (1..)

@@ -1,0 +1,210 @@
+"""The other end of src/env/gym.rs: makes an environment by Gymnasium, and answers requests about it until there are no more.
+
+usage: python -c SCRIPT IDENTIFIER DRAWS [KEY=VALUE...]
+
+The formats of requests and answers, in little-endian, are described there.
+"""
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+import traceback
+
+MAGIC = b"sac-gym1"
+STATE, FAILURE, PICTURE = range(3)
+STEP, RESET, DRAW = range(3)
+GREETING = struct.Struct("<8sII")
+REQUEST = struct.Struct("<IIQ")
+ANSWER = struct.Struct("<IId")
+
+# The program is told of signals that reach both, and then still has steps to take and a run to save. These are handlers,
+# because what is ignored would be ignored by the programs that an environment starts as well.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+for number in SIGNALS:
+    signal.signal(number, lambda *_: None)
+
+# What an environment prints must not get between the answers, so it goes where errors go, line by line.
+requests = open(os.dup(0), "rb", buffering=0)
+answers = open(os.dup(1), "wb", buffering=0)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.dup2(2, 1)
+sys.stdout.reconfigure(line_buffering=True)
+
+
+def after_fork():
+    """What an environment forks has no part in this, or it would keep the pipes open."""
+    requests.close()
+    answers.close()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)
+
+
+def end_with_the_program():
+    """Waits until nobody is left to read answers, and then ends this process, whatever the environment is doing."""
+    reader = select.poll()
+    reader.register(answers, 0)
+    reader.poll()
+    os._exit(1)
+
+
+def send(data):
+    data = memoryview(data)
+    while data:
+        data = data[answers.write(data):]
+
+
+def receive(buffer):
+    """Fills the buffer, and says whether there was enough for it."""
+    rest = memoryview(buffer)
+    while rest:
+        count = requests.readinto(rest)
+        if not count:
+            return False
+        rest = rest[count:]
+    return True
+
+
+def in_one_line(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def to_bytes(problem):
+    return problem.encode("utf-8", "replace")[:4000]
+
+
+def value(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class Unusable(Exception):
+    """An environment, or a Python, that can be told in a line to be of no use here."""
+
+
+def make(identifier, draws, arguments):
+    """The environment, and the shapes and bounds of what goes in and out."""
+    try:
+        import gymnasium
+        import numpy
+    except ModuleNotFoundError as error:
+        raise Unusable(
+            f"the Python {sys.executable} has no module {error.name}; install it there (pip install gymnasium), "
+            "or name another Python with --python"
+        ) from error
+    arguments = {key: value(text) for key, text in (argument.split("=", 1) for argument in arguments)}
+    if draws:
+        arguments["render_mode"] = "rgb_array"
+    try:
+        env = gymnasium.make(identifier, **arguments)
+    except gymnasium.error.Error as error:
+        raise Unusable(in_one_line(error)) from error
+    except ModuleNotFoundError as error:
+        if ":" not in identifier or error.name not in (None, identifier.split(":")[0].split(".")[0]):
+            raise
+        raise Unusable(in_one_line(error)) from error
+
+    def one_line(space):
+        return " ".join(str(space).split())
+
+    actions, observations = env.action_space, env.observation_space
+    if not isinstance(actions, gymnasium.spaces.Box) or not numpy.issubdtype(actions.dtype, numpy.floating):
+        raise Unusable(
+            f"its actions are {one_line(actions)}, and only a Box of floats will do; "
+            "choose a variant with continuous actions, or wrap it in gymnasium.wrappers.TransformAction"
+        )
+    # Bounds beyond the range of float32 become infinite by this; that is what is asked below.
+    with numpy.errstate(over="ignore"):
+        low, high = actions.low.astype("<f4"), actions.high.astype("<f4")
+    if not (numpy.isfinite(low).all() and numpy.isfinite(high).all()):
+        raise Unusable(
+            f"its actions are {one_line(actions)}, without finite bounds; "
+            "give it some, by wrapping it in gymnasium.wrappers.TransformAction with a bounded action_space"
+        )
+    if not isinstance(observations, gymnasium.spaces.Box):
+        raise Unusable(
+            f"its observations are {one_line(observations)}, and only a Box will do; "
+            "wrap it in gymnasium.wrappers.FlattenObservation"
+        )
+    if not observations.shape or 0 in observations.shape + actions.shape or not actions.shape:
+        raise Unusable(f"its observations have the shape {observations.shape} and its actions {actions.shape}; "
+                       "give both at least one dimension, none of them empty")
+    return env, numpy, low, high
+
+
+def serve(env, numpy):
+    """Answers requests until there are no more."""
+    actions, shape = env.action_space, env.observation_space.shape
+    request = bytearray(REQUEST.size + 4 * int(numpy.prod(actions.shape)))
+    answer = bytearray(ANSWER.size + 4 * int(numpy.prod(shape)))
+    chosen = numpy.frombuffer(request, "<f4", offset=REQUEST.size).reshape(actions.shape)
+    seen = numpy.frombuffer(answer, "<f4", offset=ANSWER.size).reshape(shape)
+    # In float64 a bound may be closer to zero than the float32 next to it.
+    clips = actions.dtype != numpy.float32
+    while receive(request):
+        operation, _, seed = REQUEST.unpack_from(request)
+        if operation == DRAW:
+            pixels = env.render()
+            if pixels is None:
+                ANSWER.pack_into(answer, 0, PICTURE, 0, 0.0)
+                send(answer)
+                continue
+            pixels = numpy.asarray(pixels)
+            if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != numpy.uint8:
+                raise ValueError(f"its picture has the shape {pixels.shape} and the type {pixels.dtype}, "
+                                 "not (height, width, 3) and uint8")
+            height, width, _ = pixels.shape
+            ANSWER.pack_into(answer, 0, PICTURE, 8 + pixels.size, 0.0)
+            send(answer + struct.pack("<II", width, height) + pixels.tobytes())
+            continue
+        if operation == RESET:
+            observation, _ = env.reset(seed=seed)
+            reward, ends = 0.0, 0
+        else:
+            # A copy, because the environment may keep it.
+            action = chosen.astype(actions.dtype)
+            if clips:
+                numpy.clip(action, actions.low, actions.high, out=action)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            ends = bool(terminated) | bool(truncated) << 1
+        observation = numpy.asarray(observation)
+        if observation.shape != shape:
+            raise ValueError(f"its observation has the shape {observation.shape} instead of {shape}")
+        seen[...] = observation
+        ANSWER.pack_into(answer, 0, STATE, ends, float(reward))
+        send(answer)
+
+
+def main(identifier, draws, *arguments):
+    if hasattr(select, "poll"):
+        threading.Thread(target=end_with_the_program, daemon=True).start()
+    try:
+        env, numpy, low, high = make(identifier, draws == "1", arguments)
+    except Exception as error:
+        if isinstance(error, Unusable):
+            problem = to_bytes(str(error))
+        else:
+            traceback.print_exc()
+            problem = to_bytes(in_one_line(error))
+        send(GREETING.pack(MAGIC, 0, len(problem)) + problem)
+        return
+    size = int(numpy.prod(env.observation_space.shape))
+    send(GREETING.pack(MAGIC, size, low.size) + low.tobytes() + high.tobytes())
+    try:
+        serve(env, numpy)
+    except Exception as error:
+        traceback.print_exc()
+        problem = to_bytes(in_one_line(error))
+        send(ANSWER.pack(FAILURE, len(problem), 0.0) + bytes(4 * size) + problem)
+    env.close()
+
+
+main(*sys.argv[1:])
