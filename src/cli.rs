@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "sac", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(
-    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac render DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac plot DIR... [OPTIONS]\n       sac presets [NAME]"
+    override_usage = "sac ENVIRONMENT [OPTIONS]\n       sac eval DIR [OPTIONS]\n       sac resume DIR [OPTIONS]\n       sac render DIR [OPTIONS]\n       sac export DIR --format FORMAT [OPTIONS]\n       sac runs [DIR]\n       sac plot DIR... [OPTIONS]\n       sac compare DIR... [OPTIONS]\n       sac presets [NAME]"
 )]
 #[command(
     after_help = "Environments: pendulum, mountain-car, and gym:ID for every one of Gymnasium with a Box of observations and of \
@@ -47,6 +47,8 @@ pub enum Command {
     Runs(RunsArgs),
     /// Draw the learning curve and the losses of a run, or several runs in one picture
     Plot(PlotArgs),
+    /// Compare groups of runs: means, interquartile means and their 95 % intervals
+    Compare(CompareArgs),
     /// List the presets, or print one as TOML
     Presets(PresetsArgs),
 }
@@ -259,6 +261,20 @@ pub struct PlotArgs {
     /// The file to write, which must not be there; its extension says whether it becomes an SVG or a PNG
     #[arg(short, long, value_name = "FILE", default_value = "plot.svg")]
     pub out: PathBuf,
+}
+
+/// `sac compare`
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// A directory of runs that differ in their seeds alone for each group, or a run; others are compared with the first
+    #[arg(value_name = "DIR", required = true)]
+    pub groups: Vec<PathBuf>,
+    /// Draw them into this file, which must not be there; its extension says whether it becomes an SVG or a PNG
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print JSON, with the return of every run
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `sac export` writes.

@@ -64,4 +64,6 @@ pub mod rng;
 #[cfg(feature = "program")]
 pub mod run;
 pub mod sac;
+#[cfg(feature = "program")]
+pub mod statistics;
 pub mod train;

@@ -9,8 +9,8 @@ mod progress;
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use cli::{
-    Cli, Command, EnvArgs, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, PythonArgs, RenderArgs, ResumeArgs,
-    RunsArgs, TrainArgs,
+    Cli, Command, CompareArgs, EnvArgs, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, PythonArgs, RenderArgs,
+    ResumeArgs, RunsArgs, TrainArgs,
 };
 use progress::{Progress, print};
 use serde_json::json;
@@ -24,7 +24,10 @@ use soft_actor_critic::nn::gemm;
 use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
-use soft_actor_critic::run::{InitFrom, MetricsFiles, RunDirectory, config_file, list, policy_file};
+use soft_actor_critic::run::{
+    Comparison, InitFrom, MeasuredRun, MetricsFiles, RunDirectory, compare, config_file, list, policy_file,
+};
+use soft_actor_critic::statistics::Estimate;
 use soft_actor_critic::train::{Best, Trainer, threads_for, with_threads};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -88,6 +91,7 @@ fn run() -> Outcome {
         (Some(Command::Export(args)), _) => export(&args).map_err(Failure::input),
         (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::input),
         (Some(Command::Plot(args)), _) => plot(&args).map_err(Failure::input),
+        (Some(Command::Compare(args)), _) => compare_groups(&args).map_err(Failure::input),
         (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => train(&args, &cli.env_args, &cli.python),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
@@ -539,7 +543,7 @@ fn plot(args: &PlotArgs) -> Result<()> {
         let listed = list(path)?;
         anyhow::ensure!(!listed.is_empty(), "{} holds no runs; name a run, or a directory of runs", path.display());
         for summary in &listed {
-            match plot::Run::open(&summary.path) {
+            match MeasuredRun::open(&summary.path) {
                 Ok(run) => runs.push(run),
                 // One that has just begun does not keep the others from being drawn.
                 Err(error) if listed.len() > 1 => progress::write_line(&error.to_string()),
@@ -549,12 +553,83 @@ fn plot(args: &PlotArgs) -> Result<()> {
     }
     anyhow::ensure!(!runs.is_empty(), "none of these runs has a return to draw; wait for the end of an episode");
     let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
-    let extension = args.out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    write_picture(&args.out, &svg)
+}
+
+/// Writes a picture in the form that the name of the file says.
+fn write_picture(out: &Path, svg: &str) -> Result<()> {
+    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match extension.as_str() {
-        "svg" => write_new(&args.out, svg.as_bytes()),
-        "png" => write_new(&args.out, &picture::to_png(&svg)?),
-        _ => anyhow::bail!("{} is no name of a picture; let it end in .svg or .png", args.out.display()),
+        "svg" => write_new(out, svg.as_bytes()),
+        "png" => write_new(out, &picture::to_png(svg)?),
+        _ => anyhow::bail!("{} is no name of a picture; let it end in .svg or .png", out.display()),
     }
+}
+
+/// `sac compare`
+fn compare_groups(args: &CompareArgs) -> Result<()> {
+    let comparison = compare(&args.groups)?;
+    if let Some(out) = &args.out {
+        write_picture(out, &plot::comparison(&comparison)?)?;
+    }
+    if args.json { print(&format!("{}\n", comparison_to_json(&comparison))) } else { print(&table(&comparison)) }
+}
+
+fn table(comparison: &Comparison) -> String {
+    let interval = |Estimate { value, low, high }: Estimate| format!("{value:.1} [{low:.1}, {high:.1}]");
+    let first = &comparison.groups[0];
+    let width = |heading: &str| {
+        comparison
+            .groups
+            .iter()
+            .map(String::as_str)
+            .chain([heading])
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let mut text = String::new();
+    for scores in &comparison.environments {
+        let heading = format!("{} at step {}", scores.environment, scores.step);
+        let width = width(&heading);
+        text += &format!("{heading:width$}  runs  {:28}{:28}less {first}\n", "mean return", "interquartile mean");
+        for (name, scores) in comparison.groups.iter().zip(&scores.groups) {
+            let Some(scores) = scores else { continue };
+            let (mean, iqm) = (interval(scores.mean), interval(scores.interquartile_mean));
+            let difference = scores.difference.map_or("-".into(), interval);
+            text += &format!("{name:width$}  {:>4}  {mean:28}{iqm:28}{difference}\n", scores.values.len());
+        }
+        text += "\n";
+    }
+    for (name, estimate) in comparison.groups[1..].iter().zip(&comparison.improvement) {
+        if let Some(Estimate { value, low, high }) = estimate {
+            text += &format!(
+                "a run of {name} is better than one of {first} with probability {value:.2} [{low:.2}, {high:.2}]\n"
+            );
+        }
+    }
+    text + "in brackets: 95 % bootstrap intervals, drawn anew within each group and environment\n"
+}
+
+fn comparison_to_json(comparison: &Comparison) -> serde_json::Value {
+    let estimate = |Estimate { value, low, high }: Estimate| json!({ "value": value, "low": low, "high": high });
+    let environments = comparison.environments.iter().flat_map(|environment| {
+        comparison.groups.iter().zip(&environment.groups).filter_map(move |(name, scores)| {
+            let scores = scores.as_ref()?;
+            Some(json!({
+                "environment": environment.environment, "step": environment.step, "group": name,
+                "seeds": scores.runs.iter().map(|run| run.config().seed).collect::<Vec<_>>(),
+                "returns": scores.values, "mean": estimate(scores.mean),
+                "interquartile_mean": estimate(scores.interquartile_mean),
+                "difference": scores.difference.map(estimate),
+            }))
+        })
+    });
+    let improvement = comparison.groups[1..].iter().zip(&comparison.improvement);
+    let improvement = improvement.map(|(name, value)| json!({ "group": name, "probability": value.map(estimate) }));
+    json!({
+        "scores": environments.collect::<Vec<_>>(), "improvement": improvement.collect::<Vec<_>>(),
+    })
 }
 
 /// The policy of a run directory or a policy file, its environment and the name of that.

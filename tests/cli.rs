@@ -554,6 +554,73 @@ fn progress_is_told_to_scripts() {
 }
 
 #[test]
+fn groups_are_compared() {
+    let scratch = Scratch::new("compare");
+    for seed in [1, 2, 3] {
+        scratch.succeed(&format!("{TINY} --quiet --seed {seed} --out new/{seed}"));
+        scratch.succeed(&format!("{TINY} --quiet --seed {seed} --gamma 0.9 --out old/{seed}"));
+    }
+    // What counts is the last evaluation that every run has reached.
+    let rows = |returns: &[f64]| {
+        let row = |(i, value)| format!("{},{value},0\n", 100 * (i + 1));
+        "step,evaluation_return,evaluation_std\n".to_string() + &returns.iter().enumerate().map(row).collect::<String>()
+    };
+    for (run, returns) in [
+        ("new/1", &[0.0, 30.0, 99.0][..]),
+        ("new/2", &[0.0, 40.0, 99.0]),
+        ("new/3", &[0.0, 50.0]),
+        ("old/1", &[0.0, 10.0]),
+        ("old/2", &[0.0, 20.0]),
+        ("old/3", &[0.0, 45.0]),
+    ] {
+        scratch.write(&format!("{run}/metrics.csv"), &rows(returns));
+    }
+    let told = scratch.succeed("compare old new --json --out compare.svg");
+    let (path, json) = told.split_once('\n').expect("the picture is named first");
+    let json: Value = serde_json::from_str(json).expect("it is JSON");
+    let (old, new) = (&json["scores"][0], &json["scores"][1]);
+    assert_eq!((path, &old["step"], &new["returns"]), ("compare.svg", &200.0.into(), &vec![30.0, 40.0, 50.0].into()));
+    assert_eq!((&old["mean"]["value"], &new["difference"]["value"]), (&25.0.into(), &15.0.into()));
+    assert_eq!((&old["mean"]["low"], &old["mean"]["high"]), (&10.0.into(), &45.0.into()));
+    assert_eq!((&old["difference"], &json["improvement"][0]["group"]), (&Value::Null, &"new".into()));
+    let probability = json["improvement"][0]["probability"]["value"].as_f64().expect("it is a number");
+    assert!((probability - 7.0 / 9.0).abs() < 1e-12, "{probability}");
+    let picture = text(&scratch.read("compare.svg"));
+    assert!(
+        picture.contains("old (3 runs)") && picture.contains("mean at 200") && !picture.contains("NaN"),
+        "{picture}"
+    );
+    let table = scratch.succeed("compare old new old/1");
+    assert!(table.contains("pendulum at step 200") && table.contains("15.0 [") && table.contains("0.78 ["), "{table}");
+
+    scratch.succeed(
+        "mountain-car --hidden 8 --batch 16 --steps 300 --eval-every 300 --eval-episodes 1 --quiet --out new/car",
+    );
+    let both = scratch.succeed("compare old new");
+    assert!(both.contains("mountain-car at step 300") && both.contains("0.78 ["), "{both}");
+
+    scratch.succeed(&format!("{TINY} --quiet --seed 4 --out mixed/4"));
+    scratch.succeed(&format!("{TINY} --quiet --seed 5 --lr 0.1 --out mixed/5"));
+    scratch.succeed(&format!("{TINY} --quiet --seed 4 --out twice/4"));
+    scratch.succeed(&format!("{TINY} --quiet --seed 4 --out twice/again"));
+    scratch.succeed("pendulum --hidden 8 --batch 16 --steps 300 --eval-every 0 --quiet --out without/1");
+    for (arguments, problem) in [
+        ("compare nothing", "cannot be read"),
+        ("compare old new/1/checkpoint", "holds no runs"),
+        ("compare old mixed", "differ in more than their seeds"),
+        ("compare twice", "both of seed 4"),
+        ("compare old without", "has no evaluation"),
+        ("compare old new --out compare.svg", "is there already"),
+        ("compare old new --out compare.gif", "let it end in .svg"),
+    ] {
+        let output = scratch.sac(arguments);
+        let message = text(&output.stderr);
+        assert_eq!((output.status.code(), message.lines().count()), (Some(2), 1), "{arguments}: {message}");
+        assert!(message.contains(problem) && output.stdout.is_empty(), "{arguments}: {message}");
+    }
+}
+
+#[test]
 fn runs_are_drawn() {
     let scratch = Scratch::new("plot");
     for seed in [1, 2] {

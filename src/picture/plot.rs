@@ -2,13 +2,11 @@
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::rng::{Philox, Stream};
-use crate::run::{Measurements, RunDirectory, whole_file};
+use crate::run::{Comparison, MeasuredRun, RunDirectory, Scores, whole_file};
+use crate::statistics::{self, Estimate, mean};
 use anyhow::Context;
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use rand::Rng;
-use std::path::Path;
 
 type Point = (f64, f64);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -26,8 +24,6 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 const PROBLEM: &str = "the picture cannot be drawn";
-const EVALUATION: &str = "evaluation_return";
-const EPISODE: &str = "episode_return";
 /// What is drawn below the learning curve, if there is any of it.
 const DETAILS: [(&str, &str); 7] = [
     ("q", "Q"),
@@ -39,48 +35,6 @@ const DETAILS: [(&str, &str); 7] = [
     ("temperature_loss", "temperature loss"),
 ];
 
-/// A run that is to be drawn.
-#[derive(Debug)]
-pub struct Run {
-    directory: RunDirectory,
-    config: Config,
-    measured: Measurements,
-}
-
-impl Run {
-    /// The run in a directory; it may be training at this moment.
-    ///
-    /// # Errors
-    /// If there is none, if it cannot be read, or if it has not measured a return yet.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let (directory, config) = RunDirectory::open(path)?;
-        let measured = Measurements::read(&directory)?;
-        let (run, shown) = (Self { directory, config, measured }, path.display());
-        if run.has_returns() {
-            Ok(run)
-        } else {
-            Err(Error::Files(format!(
-                "{shown} has no return to draw; wait for the end of its first episode, or leave it out"
-            )))
-        }
-    }
-
-    fn has_returns(&self) -> bool {
-        [EVALUATION, EPISODE].iter().any(|column| !self.measured.points(column).is_empty())
-    }
-
-    /// What runs of one group have in common: everything but the seed, and how long and safely they are trained.
-    fn group(&self) -> Result<String, Error> {
-        self.directory.config_text(&Config { seed: 0, steps: 1, checkpoint_every: 0, ..self.config.clone() })
-    }
-
-    fn name(&self) -> String {
-        let path = std::path::absolute(self.directory.path()).unwrap_or_default();
-        // There are characters that no SVG may hold.
-        path.file_name().unwrap_or_default().to_string_lossy().replace(char::is_control, "?")
-    }
-}
-
 /// The name of its own picture in a run directory.
 pub const CURVE: &str = "curve.svg";
 
@@ -89,8 +43,7 @@ pub const CURVE: &str = "curve.svg";
 /// # Errors
 /// If it cannot be written.
 pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<(), Error> {
-    let measured = Measurements::read(directory)?;
-    let drawn = Run { directory: directory.clone(), config: config.clone(), measured };
+    let drawn = MeasuredRun::read(directory.clone(), config.clone())?;
     let path = directory.file(CURVE);
     if drawn.has_returns() {
         whole_file::write(&path, run(&drawn)?.as_bytes())
@@ -104,8 +57,8 @@ pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<(), Error
 ///
 /// # Errors
 /// If it cannot be drawn.
-pub fn run(run: &Run) -> Result<String, Error> {
-    let details = DETAILS.map(|(column, title)| (run.measured.points(column), title));
+pub fn run(run: &MeasuredRun) -> Result<String, Error> {
+    let details = DETAILS.map(|(column, title)| (run.points(column), title));
     let there = |points: &[Point]| points.iter().any(|point| point.1 != 0.0);
     let details: Vec<_> = details.into_iter().filter(|(points, _)| there(points)).collect();
     let rows = details.len().div_ceil(3) as u32;
@@ -114,14 +67,14 @@ pub fn run(run: &Run) -> Result<String, Error> {
         let area = SVGBackend::with_string(&mut svg, (900, 400 + 190 * rows)).into_drawing_area();
         area.fill(&WHITE).context(PROBLEM)?;
         let (top, bottom) = area.split_vertically(400);
-        let (environment, seed) = (run.directory.environment(), run.config.seed);
-        let line = |column, name: &str, color| Line::new(name, run.measured.points(column), color);
-        let episodes = line(EPISODE, "episodes of training", RGBColor(176, 190, 197));
-        let evaluations = line(EVALUATION, "evaluations of the deterministic policy", COLORS[0]);
+        let (environment, seed) = (run.directory().environment(), run.config().seed);
+        let line = |column, name: &str, color| Line::new(name, run.points(column), color);
+        let episodes = line(MeasuredRun::EPISODE, "episodes of training", RGBColor(176, 190, 197));
+        let evaluations = line(MeasuredRun::EVALUATION, "evaluations of the deterministic policy", COLORS[0]);
         let lines: Vec<_> = [episodes, evaluations].into_iter().filter(|line| !line.points.is_empty()).collect();
-        panel(&top, &format!("{environment}, seed {seed}"), Some("return"), &lines, run.measured.last_step())?;
+        panel(&top, &format!("{environment}, seed {seed}"), Some("return"), &lines, run.last_step())?;
         for ((points, title), place) in details.into_iter().zip(bottom.split_evenly((rows as usize, 3))) {
-            panel(&place, title, None, &[Line::new("", points, COLORS[0])], run.measured.last_step())?;
+            panel(&place, title, None, &[Line::new("", points, COLORS[0])], run.last_step())?;
         }
         area.present().context(PROBLEM)?;
     }
@@ -133,8 +86,8 @@ pub fn run(run: &Run) -> Result<String, Error> {
 ///
 /// # Errors
 /// If they cannot be drawn.
-pub fn groups(runs: &[Run]) -> Result<String, Error> {
-    let mut groups: Vec<(String, Vec<&Run>)> = Vec::new();
+pub fn groups(runs: &[MeasuredRun]) -> Result<String, Error> {
+    let mut groups: Vec<(String, Vec<&MeasuredRun>)> = Vec::new();
     for run in runs {
         let key = run.group()?;
         let at = groups.iter().position(|(known, _)| *known == key).unwrap_or(groups.len());
@@ -142,24 +95,24 @@ pub fn groups(runs: &[Run]) -> Result<String, Error> {
             groups.push((key, Vec::new()));
         }
         let group = &mut groups[at].1;
-        match group.iter_mut().find(|known| known.config.seed == run.config.seed) {
+        match group.iter_mut().find(|known| known.config().seed == run.config().seed) {
             // The same seed is the same run, as far as it goes.
-            Some(known) if known.measured.last_step() < run.measured.last_step() => *known = run,
+            Some(known) if known.last_step() < run.last_step() => *known = run,
             Some(_) => {}
             None => group.push(run),
         }
     }
-    let all_have = |column| runs.iter().all(|run| !run.measured.points(column).is_empty());
-    let (column, title) = match (all_have(EVALUATION), all_have(EPISODE)) {
-        (true, _) => (EVALUATION, "return of the deterministic policy"),
-        (false, true) => (EPISODE, "return of training episodes"),
+    let all_have = |column| runs.iter().all(|run| !run.points(column).is_empty());
+    let (column, title) = match (all_have(MeasuredRun::EVALUATION), all_have(MeasuredRun::EPISODE)) {
+        (true, _) => (MeasuredRun::EVALUATION, "return of the deterministic policy"),
+        (false, true) => (MeasuredRun::EPISODE, "return of training episodes"),
         (false, false) => {
             let problem = "some of these runs have evaluations only, others none; draw them apart";
             return Err(Error::Files(problem.into()));
         }
     };
     let lines = groups.iter().zip(COLORS.iter().cycle()).map(|((_, group), &color)| {
-        let curves: Vec<_> = group.iter().map(|run| run.measured.points(column)).collect();
+        let curves: Vec<_> = group.iter().map(|run| run.points(column)).collect();
         let (points, band) = mean_and_band(&curves);
         let runs = if group.len() == 1 { String::new() } else { format!(" ({} runs)", group.len()) };
         Line { band, ..Line::new(&(common_name(group) + &runs), points, color) }
@@ -181,8 +134,81 @@ pub fn groups(runs: &[Run]) -> Result<String, Error> {
     Ok(svg)
 }
 
+/// Groups of runs against each other: a row for each environment, with the mean returns on the way, and at the step of the
+/// comparison the mean and the interquartile mean; all with their 95 % bootstrap intervals.
+///
+/// # Errors
+/// If they cannot be drawn.
+pub fn comparison(comparison: &Comparison) -> Result<String, Error> {
+    let mut svg = String::new();
+    {
+        let rows = comparison.environments.len();
+        let area = SVGBackend::with_string(&mut svg, (1100, 420 * rows as u32)).into_drawing_area();
+        area.fill(&WHITE).context(PROBLEM)?;
+        for (scores, row) in comparison.environments.iter().zip(area.split_evenly((rows, 1))) {
+            let (left, right) = row.split_horizontally(700);
+            let groups = comparison.groups.iter().zip(&scores.groups).zip(COLORS.iter().cycle());
+            let groups: Vec<_> =
+                groups.filter_map(|((name, scores), &color)| Some((name.as_str(), scores.as_ref()?, color))).collect();
+            let lines: Vec<_> = groups
+                .iter()
+                .map(|&(name, scores, color)| {
+                    let curves: Vec<_> = scores.runs.iter().map(|run| run.points(MeasuredRun::EVALUATION)).collect();
+                    let (points, band) = mean_and_band(&curves);
+                    Line { band, ..Line::new(&format!("{name} ({})", count(scores.runs.len())), points, color) }
+                })
+                .collect();
+            let last_step = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(0.0, f64::max);
+            panel(&left, &format!("{}: mean return", scores.environment), Some("return"), &lines, last_step)?;
+            intervals(&right, scores.step, &groups)?;
+        }
+        area.present().context(PROBLEM)?;
+    }
+    Ok(svg)
+}
+
+fn count(runs: usize) -> String {
+    if runs == 1 { "1 run".into() } else { format!("{runs} runs") }
+}
+
+/// The mean and the interquartile mean of each group as a line across its interval, the first group on top.
+fn intervals(area: &Area, step: f64, groups: &[(&str, &Scores, RGBColor)]) -> anyhow::Result<()> {
+    let panels = area.margin(0, 0, 0, 8).split_evenly((1, 2));
+    for (place, (title, statistic)) in panels.iter().zip([
+        ("mean", (|scores| scores.mean) as fn(&Scores) -> Estimate),
+        ("interquartile mean", |scores| scores.interquartile_mean),
+    ]) {
+        let ends = groups.iter().flat_map(|(_, scores, _)| [statistic(scores).low, statistic(scores).high]);
+        let (low, high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+        let margin = margin_of(low, high);
+        let mut chart = ChartBuilder::on(place)
+            .caption(format!("{title} at {}", short(step)), ("sans-serif", 14))
+            .margin(8)
+            .x_label_area_size(40)
+            .build_cartesian_2d(low - margin..high + margin, 0.0..groups.len() as f64)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .y_labels(0)
+            .x_labels(3)
+            .label_style(("sans-serif", 11))
+            .x_label_formatter(&|value| short(*value))
+            .bold_line_style(BLACK.mix(0.1))
+            .light_line_style(TRANSPARENT)
+            .draw()?;
+        for (i, (_, scores, color)) in groups.iter().enumerate() {
+            let Estimate { value, low, high } = statistic(scores);
+            let middle = groups.len() as f64 - i as f64 - 0.5;
+            let (bottom, top) = (middle - 0.25, middle + 0.25);
+            chart.draw_series([Rectangle::new([(low, bottom), (high, top)], color.mix(0.4).filled())])?;
+            chart.draw_series([PathElement::new(vec![(value, bottom), (value, top)], color.stroke_width(3))])?;
+        }
+    }
+    Ok(())
+}
+
 /// What the names of these runs begin with, without the number at its end.
-fn common_name(runs: &[&Run]) -> String {
+fn common_name(runs: &[&MeasuredRun]) -> String {
     let names: Vec<_> = runs.iter().map(|run| run.name()).collect();
     let [first, rest @ ..] = names.as_slice() else { return String::new() };
     if rest.is_empty() {
@@ -191,7 +217,7 @@ fn common_name(runs: &[&Run]) -> String {
     let shared = |end: usize| first.is_char_boundary(end) && rest.iter().all(|name| name.starts_with(&first[..end]));
     let end = (0..=first.len()).rev().find(|&end| shared(end)).unwrap_or(0);
     let name = first[..end].trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '_', '.', ' ']);
-    if name.is_empty() { runs[0].directory.environment().to_string() } else { name.to_string() }
+    if name.is_empty() { runs[0].directory().environment().to_string() } else { name.to_string() }
 }
 
 /// The mean of several curves at the steps of any of them that all of them reach, and a band around it.
@@ -209,7 +235,7 @@ fn mean_and_band(curves: &[Vec<Point>]) -> (Vec<Point>, Vec<(f64, f64, f64)>) {
     let at = |step: f64| curves.iter().map(|curve| value_at(curve, step)).collect::<Vec<_>>();
     let points = steps.iter().map(|&step| (step, mean(&at(step)))).collect();
     let band = steps.iter().map(|&step| {
-        let (low, high) = bootstrap_interval(&at(step));
+        let Estimate { low, high, .. } = statistics::estimate(&[&at(step)], |strata| mean(&strata[0]));
         (step, low, high)
     });
     (points, band.collect())
@@ -222,20 +248,6 @@ fn value_at(curve: &[Point], step: f64) -> f64 {
         (Some((x0, y0)), (x1, y1)) => y0 + (y1 - y0) * (step - x0) / (x1 - x0),
         (None, (_, y)) => y,
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The middle 95 % of the means of 1 000 samples, each as large as `values` and drawn from them with replacement.
-fn bootstrap_interval(values: &[f64]) -> (f64, f64) {
-    const SAMPLES: usize = 1000;
-    let mut rng = Philox::new(0, Stream::Evaluation, 0);
-    let mut sample = || mean(&values.iter().map(|_| values[rng.random_range(0..values.len())]).collect::<Vec<_>>());
-    let mut means: Vec<f64> = (0..SAMPLES).map(|_| sample()).collect();
-    means.sort_by(f64::total_cmp);
-    (means[SAMPLES / 40], means[SAMPLES - 1 - SAMPLES / 40])
 }
 
 /// At most [`POINTS`] points, each the mean of neighbours.
@@ -270,8 +282,7 @@ fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_s
     let ends = || lines.iter().flat_map(|line| &line.band).flat_map(|&(_, low, high)| [low, high]);
     let low = values().chain(ends()).fold(f64::INFINITY, f64::min);
     let high = values().chain(ends()).fold(f64::NEG_INFINITY, f64::max);
-    // A flat line is drawn in the middle.
-    let margin = if high > low { 0.05 * (high - low) } else { 0.5 * high.abs().max(1e-3) };
+    let margin = margin_of(low, high);
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", if large { 18 } else { 14 }))
         .margin(8)
@@ -317,6 +328,11 @@ fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_s
     Ok(())
 }
 
+/// What is left free beyond both ends; a flat line is drawn in the middle.
+fn margin_of(low: f64, high: f64) -> f64 {
+    if high > low { 0.05 * (high - low) } else { 0.5 * high.abs().max(1e-3) }
+}
+
 /// A number in a few characters.
 fn short(value: f64) -> String {
     let scaled = |by: f64, unit: &str| format!("{}{unit}", (value / by * 100.0).round() / 100.0);
@@ -343,16 +359,6 @@ mod tests {
         assert_eq!(band, [(5.0, 2.0, 4.0), (10.0, 3.0, 5.0), (15.0, 3.0, 6.0), (20.0, 3.0, 7.0)]);
         assert_eq!(mean_and_band(std::slice::from_ref(&one)), (one.clone(), vec![]));
         assert_eq!(mean_and_band(&[one, vec![(40.0, 1.0)]]).0, []);
-    }
-
-    /// The mean of n values has a standard deviation of σ/√n, and 95 % of a normal distribution lie within 1.96 of them.
-    #[test]
-    fn the_interval_holds_the_middle_of_the_means() {
-        let values: Vec<f64> = (0..100).map(f64::from).collect();
-        let (low, high) = bootstrap_interval(&values);
-        let half = 1.96 * (9999.0_f64 / 12.0 / 100.0).sqrt();
-        assert!((low - (49.5 - half)).abs() < 1.0 && (high - (49.5 + half)).abs() < 1.0, "{low} to {high}");
-        assert_eq!(bootstrap_interval(&[2.0, 2.0]), (2.0, 2.0));
     }
 
     #[test]

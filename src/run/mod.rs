@@ -16,10 +16,12 @@
 
 mod checked;
 pub mod checkpoint;
+mod compare;
 pub mod config_file;
 mod events;
 mod init_from;
 mod list;
+mod measured_run;
 mod measurements;
 mod metrics;
 pub mod policy_file;
@@ -28,8 +30,10 @@ pub(crate) mod whole_file;
 
 pub use checked::Checked;
 pub use checkpoint::Checkpoints;
+pub use compare::{Comparison, EnvironmentScores, Scores, compare};
 pub use init_from::{Begun, InitFrom};
 pub use list::{Summary, list};
+pub use measured_run::MeasuredRun;
 pub use measurements::Measurements;
 pub use metrics::{MetricsFiles, Position, Row};
 
