@@ -140,7 +140,7 @@ pub(crate) fn run_episode(
     seed: u64,
     episode: u64,
     stochastic: bool,
-    mut after_step: impl FnMut(&CheckedEnv<&mut dyn Env>, &[f32], &Step) -> Result<(), Error>,
+    mut after_step: impl FnMut(&mut CheckedEnv<&mut dyn Env>, &[f32], &Step) -> Result<(), Error>,
 ) -> Result<f64, Error> {
     let mut action = vec![0.0; actor.bounds.dimensions()];
     let mut noise = vec![0.0; action.len()];

@@ -445,8 +445,12 @@ fn find_preset(name: &str) -> Result<&'static str> {
 
 /// `sac eval`
 fn eval(args: &EvalArgs) -> Outcome {
-    let (_, mut actor, mut env) =
-        load_agent(&args.path, args.best, &args.env_args, &args.python, false).map_err(Failure::input)?;
+    let prepare = || -> Result<_> {
+        let (environment, actor) = policy_file::load(&policy_path(&args.path, args.best)?)?;
+        let env = environment_of(&environment, &actor, &args.path, &args.env_args, &args.python, false)?;
+        Ok((actor, env))
+    };
+    let (mut actor, mut env) = prepare().map_err(Failure::input)?;
     let mut work = || -> Result<()> {
         let evaluation = evaluate(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic)?;
         if args.json {
@@ -471,13 +475,15 @@ fn to_json(evaluation: &Evaluation) -> serde_json::Value {
 
 /// `sac render`
 fn render(args: &RenderArgs) -> Outcome {
-    let (environment, mut actor, mut env) =
-        load_agent(&args.path, args.best, &args.env_args, &args.python, true).map_err(Failure::input)?;
-    let out = args.out.clone().unwrap_or_else(|| format!("{}.gif", env::file_name(&environment)).into());
-    if out.exists() {
+    let prepare = || -> Result<_> {
+        let (environment, actor) = policy_file::load(&policy_path(&args.path, args.best)?)?;
+        let out = args.out.clone().unwrap_or_else(|| format!("{}.gif", env::file_name(&environment)).into());
         // An episode takes its time.
-        return Err(Failure::Input(taken(&out)));
-    }
+        anyhow::ensure!(!out.exists(), taken(&out));
+        let env = environment_of(&environment, &actor, &args.path, &args.env_args, &args.python, true)?;
+        Ok((actor, env, out))
+    };
+    let (mut actor, mut env, out) = prepare().map_err(Failure::input)?;
     let film = Film { seed: args.seed, stochastic: args.stochastic, fps: args.fps, width: args.size };
     let gif = picture::record(&mut actor, &mut *env, film).map_err(Failure::work)?;
     write_new(&out, &gif).map_err(Failure::input)
@@ -632,22 +638,22 @@ fn comparison_to_json(comparison: &Comparison) -> serde_json::Value {
     })
 }
 
-/// The policy of a run directory or a policy file, its environment and the name of that.
-fn load_agent(
+/// The environment called `name` for the policy of a run directory or a policy file.
+fn environment_of(
+    name: &str,
+    actor: &Actor,
     path: &Path,
-    best: bool,
     EnvArgs { env_args }: &EnvArgs,
     python: &PythonArgs,
     draws: bool,
-) -> Result<(String, Actor, Box<dyn Env>)> {
-    let (environment, actor) = policy_file::load(&policy_path(path, best)?)?;
+) -> Result<Box<dyn Env>> {
     // A policy alone does not say what its environment was made with.
-    let is_run = env::gym_id(&environment).is_some() && path.is_dir();
+    let is_run = env::gym_id(name).is_some() && path.is_dir();
     let mut arguments = if is_run { RunDirectory::open(path)?.1.env_args } else { BTreeMap::new() };
     arguments.extend(env_args.iter().cloned());
-    let env = make_environment(&environment, &arguments, python, draws)?()?;
+    let env = make_environment(name, &arguments, python, draws)?()?;
     actor.fits(&*env)?;
-    Ok((environment, actor, env))
+    Ok(env)
 }
 
 /// The policy file of a run directory, the one of its best evaluation if that is wanted, or the file itself.

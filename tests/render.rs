@@ -5,7 +5,7 @@ use gif::{ColorOutput, DecodeOptions, Frame};
 use resvg::tiny_skia::Pixmap;
 use soft_actor_critic::actor::Actor;
 use soft_actor_critic::config::Config;
-use soft_actor_critic::env::{Bounds, Env, EnvError, MountainCar, Pendulum, Step};
+use soft_actor_critic::env::{Bounds, Env, EnvError, MountainCar, Pendulum, Scene, Step};
 use soft_actor_critic::picture::{Film, record, to_png};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::Policy;
@@ -17,8 +17,8 @@ const BLUE: [u8; 3] = [0x00, 0x72, 0xB2];
 const RED: [u8; 3] = [0xD5, 0x5E, 0x00];
 
 /// The middle of all pixels of a colour in the scene of `env`, and their number.
-fn middle(env: &dyn Env, action: f32, color: [u8; 3]) -> ([f64; 2], usize) {
-    let scene = env.render(&[action]).expect("it can be drawn");
+fn middle(env: &mut dyn Env, action: f32, color: [u8; 3]) -> ([f64; 2], usize) {
+    let Ok(Some(Scene::Svg(scene))) = env.render(&[action]) else { panic!("it is drawn as SVG") };
     let svg = format!(r#"<svg xmlns="http://www.w3.org/2000/svg" width="400" height="400">{scene}</svg>"#);
     let pixels = Pixmap::decode_png(&to_png(&svg).expect("it is an SVG")).expect("it is a PNG");
     let has_color =
@@ -33,11 +33,11 @@ fn the_pendulum_is_drawn_where_it_is_and_its_torque_where_it_turns_to() {
     for (angle, x, y) in
         [(0.0, 200.0, 50.0), (PI / 2.0, 50.0, 200.0), (-PI / 2.0, 350.0, 200.0), (3.0 * PI, 200.0, 350.0)]
     {
-        let (bob, _) = middle(&Pendulum::at(angle, 0.0), 0.0, BLUE);
+        let (bob, _) = middle(&mut Pendulum::at(angle, 0.0), 0.0, BLUE);
         assert!((bob[0] - x).abs() < 2.0 && (bob[1] - y).abs() < 2.0, "{bob:?} at {angle}");
     }
-    let upright = Pendulum::new();
-    let [left, right, slight, none] = [2.0, -2.0, -0.5, 0.0].map(|torque| middle(&upright, torque, RED));
+    let mut upright = Pendulum::new();
+    let [left, right, slight, none] = [2.0, -2.0, -0.5, 0.0].map(|torque| middle(&mut upright, torque, RED));
     assert!(left.0[0] < 170.0 && right.0[0] > 230.0, "{left:?} {right:?}");
     assert!(0 < slight.1 && slight.1 < right.1 && none.1 == 0);
 }
@@ -46,13 +46,13 @@ fn the_pendulum_is_drawn_where_it_is_and_its_torque_where_it_turns_to() {
 fn the_car_is_drawn_on_its_hill_with_the_force_it_drives_with() {
     for (position, x) in [(-1.2, 20.0), (-0.5, 160.0), (0.45, 350.0)] {
         let hill = 250.0 - 90.0 * f64::sin(3.0 * position);
-        let ([found, height], _) = middle(&MountainCar::at(position, 0.0), 0.0, BLUE);
+        let ([found, height], _) = middle(&mut MountainCar::at(position, 0.0), 0.0, BLUE);
         // The car stands across the slope, and its middle is above its wheels.
         assert!((found - x).abs() < 20.0 && (5.0..25.0).contains(&(hill - height)), "{found}, {height} at {position}");
     }
-    let valley = MountainCar::at(-PI / 6.0, 0.0);
-    let ([car, _], _) = middle(&valley, 0.0, BLUE);
-    let [left, right, slight, none] = [-1.0, 1.0, 0.2, 0.0].map(|force| middle(&valley, force, RED));
+    let mut valley = MountainCar::at(-PI / 6.0, 0.0);
+    let ([car, _], _) = middle(&mut valley, 0.0, BLUE);
+    let [left, right, slight, none] = [-1.0, 1.0, 0.2, 0.0].map(|force| middle(&mut valley, force, RED));
     assert!(left.0[0] < car - 20.0 && right.0[0] > car + 20.0, "{left:?} {right:?}");
     assert!(0 < slight.1 && slight.1 < right.1 && none.1 == 0);
 }
@@ -181,7 +181,7 @@ fn an_environment_without_looks_is_refused() {
     let mut actor = Actor::new(policy, theta, Invisible.action_bounds());
     let film = Film { seed: 0, stochastic: false, fps: 30, width: 64 };
     let error = record(&mut actor, &mut Invisible, film).expect_err("there is nothing to draw");
-    assert_eq!(error.to_string(), "this environment cannot be drawn; implement Env::render for it");
+    assert!(error.to_string().starts_with("this environment cannot be drawn; implement Env::render for it"));
     assert!(
         record(&mut actor, &mut Pendulum::new(), film).is_err_and(|error| error.to_string().contains("does not fit"))
     );

@@ -15,7 +15,7 @@
 //! The process ends when there are no more requests, which is when its end of the pipe is closed, and at once when there is
 //! nobody left to read its answers.
 
-use super::{Bounds, Env, EnvError, Step};
+use super::{Bounds, Env, EnvError, Scene, Step};
 use crate::error::Error;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -117,6 +117,7 @@ impl Gym {
             request: vec![0; HEAD + 4 * actions],
             answer: vec![0; HEAD + 4 * observation_size],
             bounds,
+            draws: self.draws,
             failure: None,
         })
     }
@@ -167,15 +168,15 @@ pub struct GymEnv {
     process: Process,
     observation_size: usize,
     bounds: Bounds,
+    draws: bool,
     request: Vec<u8>,
     answer: Vec<u8>,
     failure: Option<String>,
 }
 
 impl GymEnv {
-    /// Sends the request that stands in its place but for the head, and waits for the answer. Says of what kind that is, and
-    /// what comes after its kind.
-    fn ask(&mut self, operation: u32, seed: u64) -> Result<(u32, u32), EnvError> {
+    /// Sends the request, whose action stands in its place, and waits for the answer.
+    fn ask(&mut self, operation: u32, seed: u64) -> Result<Answer, EnvError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone().into());
         }
@@ -187,13 +188,14 @@ impl GymEnv {
             process.stdout.read_exact(answer)?;
             let (kind, detail) = (u32_at(answer, 0), u32_at(answer, 4));
             let length = detail as usize;
+            let mut rest = |length| {
+                let mut bytes = vec![0; length];
+                process.stdout.read_exact(&mut bytes).map(|()| bytes)
+            };
             match kind {
-                FAILURE if length <= LONGEST_TEXT => {
-                    let mut problem = vec![0; length];
-                    process.stdout.read_exact(&mut problem).map(|()| Err(text(&problem)))
-                }
-                STATE if operation != DRAW && detail < 4 => Ok(Ok((kind, detail))),
-                PICTURE if operation == DRAW && length <= LARGEST_PICTURE => Ok(Ok((kind, detail))),
+                FAILURE if length <= LONGEST_TEXT => Ok(Err(text(&rest(length)?))),
+                STATE if operation != DRAW && detail < 4 => Ok(Ok(Answer::State { ends: detail })),
+                PICTURE if operation == DRAW && length <= LARGEST_PICTURE => Ok(Ok(Answer::Picture(rest(length)?))),
                 _ => Err(ErrorKind::InvalidData.into()),
             }
         });
@@ -228,10 +230,31 @@ impl Env for GymEnv {
         for (bytes, value) in self.request[HEAD..].as_chunks_mut().0.iter_mut().zip(action) {
             *bytes = value.to_le_bytes();
         }
-        let (_, ends) = self.ask(STEP, 0)?;
+        let Answer::State { ends } = self.ask(STEP, 0)? else { unreachable!("a picture was not asked for") };
         let reward = f64::from_le_bytes(self.answer[8..16].try_into().expect("it has eight bytes"));
         Ok(Step { observation: self.observation(), reward, terminated: ends & 1 != 0, truncated: ends & 2 != 0 })
     }
+
+    fn render(&mut self, _: &[f32]) -> Result<Option<Scene>, EnvError> {
+        if !self.draws {
+            return Ok(None);
+        }
+        match self.ask(DRAW, 0)? {
+            Answer::Picture(bytes) if bytes.len() >= 8 => {
+                let [width, height] = [0, 4].map(|at| u32_at(&bytes, at));
+                Ok(Some(Scene::Pixels { width, height, rgb: bytes[8..].to_vec() }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What has been answered.
+enum Answer {
+    /// To a reset or a step. How the episode ends is told here, the rest stands in [`GymEnv::answer`].
+    State { ends: u32 },
+    /// Width, height and pixels, or nothing.
+    Picture(Vec<u8>),
 }
 
 /// A process, watched while an answer of it is waited for.

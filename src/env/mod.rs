@@ -26,6 +26,22 @@ pub struct Step {
     pub truncated: bool,
 }
 
+/// What an environment looks like.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scene {
+    /// SVG elements in a viewport of 400 × 400, y downwards, before a white background.
+    Svg(String),
+    /// A picture of any size.
+    Pixels {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Red, green and blue of each pixel, row by row from the top, `[height, width, 3]`.
+        rgb: Vec<u8>,
+    },
+}
+
 /// An environment with continuous observations and actions.
 pub trait Env: Send {
     /// Number of observation dimensions, O.
@@ -46,11 +62,14 @@ pub trait Env: Send {
     /// Whatever the environment itself cannot do.
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError>;
 
-    /// The scene as it is now, `action` `[A]` in the environment's own units being the one that led to it: SVG elements in a
-    /// viewport of 400 × 400, y downwards, before a white background. None if it cannot be drawn.
-    fn render(&self, action: &[f32]) -> Option<String> {
+    /// The scene as it is now, `action` `[A]` in the environment's own units being the one that led to it. None if it cannot
+    /// be drawn.
+    ///
+    /// # Errors
+    /// Whatever the environment itself cannot do.
+    fn render(&mut self, action: &[f32]) -> Result<Option<Scene>, EnvError> {
         let _ = action;
-        None
+        Ok(None)
     }
 
     /// Everything that the steps to come depend on, for [`Self::restore`]; none if it cannot be told, and then a run that is
@@ -137,8 +156,8 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
     }
 
     #[cfg(feature = "program")]
-    pub(crate) fn render(&self, action: &[f32]) -> Option<String> {
-        self.env.render(action)
+    pub(crate) fn render(&mut self, action: &[f32]) -> Result<Option<Scene>, Error> {
+        self.env.render(action).map_err(|e| error(self.steps, format!("render: {e}")))
     }
 
     pub(crate) fn save(&self) -> (Option<Vec<u8>>, u64) {

@@ -8,7 +8,7 @@
 //! So the acceleration of an action within the bounds is rounded to f32 after each operation, and from the second step on
 //! so is the rest. Here they are computed in f64 and then rounded, which gives the same bits.
 
-use super::{ACTION_COLOR, Bounds, Env, EnvError, Step, state_from_bytes, state_to_bytes};
+use super::{ACTION_COLOR, Bounds, Env, EnvError, Scene, Step, state_from_bytes, state_to_bytes};
 use crate::rng::{Philox, Stream};
 use rand::Rng;
 
@@ -102,7 +102,7 @@ impl Env for MountainCar {
         })
     }
 
-    fn render(&self, action: &[f32]) -> Option<String> {
+    fn render(&mut self, action: &[f32]) -> Result<Option<Scene>, EnvError> {
         // Gymnasium's hill, ⁹⁄₂₀ sin 3x, at 200 to a unit both ways; it goes on beyond the edges.
         let at = |position: f64| (200.0 * (position + 1.3), 250.0 - 90.0 * (3.0 * position).sin());
         let hill = (-1..=101).map(|i| at(f64::from(i) / 50.0 - 1.3));
@@ -111,7 +111,7 @@ impl Env for MountainCar {
         let slope = 1.35 * (3.0 * self.position).cos();
         let force = f64::from(action[0]).clamp(-MAX_ACTION, MAX_ACTION);
         let head = 14.0 * force.signum() * force.abs().sqrt();
-        Some(format!(
+        Ok(Some(Scene::Svg(format!(
             r##"<path d="M-4 404{hill}V404Z" fill="#ECEFF1" stroke="#90A4AE" stroke-width="2"/>
 <g transform="translate({flag_x} {flag_y})"><path d="M0 -50L28 -41L0 -32Z" fill="#009E73"/>
 <path d="M0 0V-51" stroke="#37474F" stroke-width="3"/></g>
@@ -125,7 +125,7 @@ impl Env for MountainCar {
             shaft = 36.0 * force,
             half = 0.6 * head.abs(),
             low = 44.0 + 0.6 * head.abs(),
-        ))
+        ))))
     }
 
     fn save(&self) -> Option<Vec<u8>> {

@@ -3,7 +3,7 @@
 //! The same dynamics, reward, start distribution and 200-step limit as Gymnasium's `Pendulum-v1`, compared with recorded
 //! trajectories in `tests/pendulum.rs`. It never terminates; the step limit truncates it.
 
-use super::{ACTION_COLOR, Bounds, Env, EnvError, Step, state_from_bytes, state_to_bytes};
+use super::{ACTION_COLOR, Bounds, Env, EnvError, Scene, Step, state_from_bytes, state_to_bytes};
 use crate::rng::{Philox, Stream};
 use rand::Rng;
 use std::f64::consts::PI;
@@ -78,7 +78,7 @@ impl Env for Pendulum {
         })
     }
 
-    fn render(&self, action: &[f32]) -> Option<String> {
+    fn render(&mut self, action: &[f32]) -> Result<Option<Scene>, EnvError> {
         // A positive torque and a positive angle turn to the left. The arrow begins at the rod, which it pushes.
         let torque = f64::from(action[0]) / MAX_TORQUE;
         let sweep = 1.8 * torque;
@@ -86,7 +86,7 @@ impl Env for Pendulum {
         let clockwise = u8::from(torque < 0.0);
         let head = -18.0 * torque.signum() * torque.abs().sqrt();
         let half = 0.6 * head.abs();
-        Some(format!(
+        Ok(Some(Scene::Svg(format!(
             r##"<g transform="translate(200 200) rotate({angle})" fill="none" stroke-linecap="round">
 <circle r="150" stroke="#ECEFF1" stroke-width="2"/>
 <g stroke="{ACTION_COLOR}" stroke-width="5"><path d="M0 -80A80 80 0 0 {clockwise} {x} {y}" stroke-linecap="butt"/>
@@ -95,7 +95,7 @@ impl Env for Pendulum {
 <circle cy="-150" r="22" fill="#0072B2"/><circle r="12" fill="#37474F"/><circle r="5" fill="white"/></g>"##,
             angle = -self.angle.to_degrees(),
             turn = -sweep.to_degrees(),
-        ))
+        ))))
     }
 
     fn save(&self) -> Option<Vec<u8>> {

@@ -2,10 +2,11 @@
 
 use super::rasterize;
 use crate::actor::{Actor, run_episode};
-use crate::env::{ACTION_COLOR, Bounds, CheckedEnv, Env};
+use crate::env::{ACTION_COLOR, Bounds, CheckedEnv, Env, Scene};
 use crate::error::Error;
 use anyhow::Context;
 use gif::{Encoder, Frame, Repeat};
+use resvg::tiny_skia::{FilterQuality, Pixmap, PixmapPaint, PixmapRef, Transform};
 
 /// How an episode is filmed.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +39,9 @@ pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8
     gif.set_repeat(Repeat::Infinite).context(PROBLEM)?;
     let (mut frames, mut total, mut shown) = (0, 0.0, Vec::new());
     run_episode(actor, &mut CheckedEnv::new(env), film.seed, 0, film.stochastic, |env, action, step| {
-        let scene = env.render(action).context("this environment cannot be drawn; implement Env::render for it")?;
+        let scene = env.render(action)?.context(
+            "this environment cannot be drawn; implement Env::render for it, or render_mode=\"rgb_array\" in Python",
+        )?;
         // Times are in hundredths of a second; what is cut off here is made up for in a later frame.
         let until = |frames: u64| frames * 100 / u64::from(film.fps);
         let mut delay = (until(frames + 1) - until(frames)) as u16;
@@ -47,8 +50,13 @@ pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8
         if step.terminated || step.truncated {
             delay = LAST_DELAY;
         }
-        let svg = compose(&scene, frames, total, action, &bounds);
-        let mut pixels = rasterize(&svg, Some((film.width.into(), height.into())))?.take();
+        let elements = if let Scene::Svg(elements) = &scene { elements } else { "" };
+        let svg = compose(elements, frames, total, action, &bounds);
+        let mut frame = rasterize(&svg, Some((film.width.into(), height.into())))?;
+        if let Scene::Pixels { width, height, rgb } = &scene {
+            paint(&mut frame, [*width, *height], rgb)?;
+        }
+        let mut pixels = frame.take();
         pixels.iter_mut().for_each(|value| *value = posterize(*value));
         let mut changed = pixels.clone();
         for (new, old) in changed.chunks_exact_mut(4).zip(shown.chunks_exact(4)) {
@@ -81,6 +89,22 @@ fn height(bounds: &Bounds) -> f32 {
 fn posterize(value: u8) -> u8 {
     let level = (u16::from(value) * 31 + 127) / 255;
     (level * 255 / 31) as u8
+}
+
+/// Paints a picture where a frame has its scene: as large as it fits, and in the middle.
+fn paint(frame: &mut Pixmap, [width, height]: [u32; 2], rgb: &[u8]) -> Result<(), Error> {
+    let (pixels, rest) = rgb.as_chunks::<3>();
+    let rgba: Vec<_> = pixels.iter().flat_map(|&[red, green, blue]| [red, green, blue, 255]).collect();
+    let picture = PixmapRef::from_bytes(&rgba, width, height).filter(|_| rest.is_empty()).with_context(|| {
+        let bytes = rgb.len();
+        format!("a picture of {width} × {height} pixels has {bytes} bytes; give it three for each pixel")
+    })?;
+    let side = frame.width() as f32;
+    let scale = side / width.max(height) as f32;
+    let [left, top] = [width, height].map(|length| 0.5 * (side - scale * length as f32));
+    let smooth = PixmapPaint { quality: FilterQuality::Bilinear, ..PixmapPaint::default() };
+    frame.draw_pixmap(0, 0, picture, &smooth, Transform::from_row(scale, 0.0, 0.0, scale, left, top), None);
+    Ok(())
 }
 
 /// A whole frame as SVG.
@@ -145,6 +169,25 @@ mod tests {
             assert!(svg.contains(part), "{part}: {svg}");
         }
         assert_eq!([number(-1.25, 1), number(-0.004, 2), number(100.0, 0)], ["−1.2", "0.00", "100"]);
+    }
+
+    #[test]
+    fn a_picture_fills_the_scene_as_far_as_its_shape_allows() {
+        let white = || {
+            let mut frame = Pixmap::new(80, 100).expect("it has pixels");
+            frame.fill(resvg::tiny_skia::Color::WHITE);
+            frame
+        };
+        // Two columns, red and blue, of a pixel each: 80 × 40 in the middle of 80 × 80.
+        let mut frame = white();
+        paint(&mut frame, [2, 1], &[255, 0, 0, 0, 0, 255]).expect("it is a picture");
+        let color = |x, y| frame.pixel(x, y).map(|pixel| [pixel.red(), pixel.green(), pixel.blue()]);
+        assert_eq!([color(10, 40), color(70, 40)], [Some([255, 0, 0]), Some([0, 0, 255])]);
+        assert_eq!([color(10, 18), color(10, 62), color(10, 90)], [Some([255; 3]); 3]);
+        assert_ne!(color(10, 22), Some([255; 3]));
+        for (size, bytes) in [([2, 1], 5), ([2, 1], 7), ([0, 1], 0), ([1 << 31, 1 << 31], 12)] {
+            assert!(paint(&mut white(), size, &vec![0; bytes]).is_err());
+        }
     }
 
     #[test]

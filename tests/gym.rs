@@ -1,0 +1,356 @@
+//! Environments in Python: what goes through the pipes, what is refused, and whatever an environment does to its process.
+#![cfg(all(feature = "program", unix))]
+
+use rand::Rng;
+use soft_actor_critic::actor::Actor;
+use soft_actor_critic::config::Config;
+use soft_actor_critic::env::{Env, Gym, GymEnv, Pendulum, Scene, Step};
+use soft_actor_critic::rng::{Philox, Stream};
+use soft_actor_critic::sac::Policy;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A directory of one test, and in it a Python that knows `tests/gym/sac_envs.py`; it goes when the test ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// None if there is no Python with Gymnasium, `PYTHON` or else `python3`, and then the test is skipped.
+    fn new(test: &str) -> Option<Self> {
+        let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
+        let has = Command::new(&python).args(["-c", "import gymnasium, numpy"]).output();
+        if !has.is_ok_and(|output| output.status.success()) {
+            println!("skipped: {python} has no Gymnasium; pip install gymnasium");
+            assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
+            return None;
+        }
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gym-{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("the target directory can be written");
+        let scratch = Self(path);
+        let (modules, shown) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gym"), scratch.0.display());
+        scratch.script("python", &format!(
+            "export PYTHONPATH='{}':$PYTHONPATH PYTHONDONTWRITEBYTECODE=1 PROCESSES='{shown}/processes'\nexec {python} \"$@\"",
+            modules.display()
+        ));
+        Some(scratch)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A program of the shell.
+    fn script(&self, name: &str, commands: &str) {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{commands}\n")).expect("the target directory can be written");
+        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it has just been written");
+    }
+
+    fn sac(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sac"));
+        command.current_dir(&self.0).args(arguments.split_whitespace());
+        command
+    }
+
+    fn output(&self, arguments: &str) -> Output {
+        self.sac(arguments).output().expect("the program starts")
+    }
+
+    fn succeed(&self, arguments: &str) -> String {
+        let output = self.output(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// An environment of the module.
+    fn make(&self, id: &str, arguments: &[(&str, &str)], draws: bool) -> Result<GymEnv, String> {
+        let arguments = arguments.iter().map(|&(key, value)| (key.into(), value.into())).collect();
+        let (id, python) = (format!("sac_envs:{id}"), Some(self.path("python")));
+        Gym { id, arguments, python, draws, ..Gym::default() }.make().map_err(|error| error.to_string())
+    }
+
+    /// Waits until every process has ended that an environment `Failing` has lived in; in vain after ten seconds.
+    fn no_process_is_left(&self) -> bool {
+        let lives = |process: &str| {
+            let state = Command::new("ps").args(["-o", "stat=", "-p", process]).output().expect("there is a ps");
+            !matches!(text(&state.stdout).trim().chars().next(), None | Some('Z'))
+        };
+        let asked = Instant::now();
+        while self.read("processes").lines().any(lives) {
+            if asked.elapsed() > Duration::from_secs(10) {
+                return false;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        true
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The last line of what a program has said on its standard error.
+fn last_line(output: &Output) -> String {
+    text(&output.stderr).lines().last().unwrap_or_default().to_string()
+}
+
+#[test]
+fn actions_and_observations_of_any_shape_and_type_go_through_whatever_is_printed_meanwhile() {
+    let Some(scratch) = Scratch::new("echo") else { return };
+    let mut env = scratch
+        .make("Echo-v0", &[("offset", "-2.5"), ("name", "a b=c"), ("note", "null")], true)
+        .expect("it can be made");
+    assert_eq!(env.observation_size(), 4);
+    let bounds = env.action_bounds();
+    assert_eq!((bounds.low(), bounds.high()), (&[-1.0, 0.0, 0.1][..], &[1.0, 10.0, 0.3][..]));
+    for (seed, seen) in [(7 << 20, 7.0 / 2048.0), (u64::MAX, 1.0), (1 << 31, 0.0)] {
+        assert_eq!(env.reset(seed).expect("it answers"), [0.0, 0.0, -2.5, seen]);
+        // The last ones are beyond its bounds, because those are of f64.
+        for (step, action) in [[-1.0, 0.25, 0.2], [1.0, 10.0, 0.3], [0.5, 0.0, 0.1]].into_iter().enumerate() {
+            let Step { observation, reward, terminated, truncated } = env.step(&action).expect("it answers");
+            assert_eq!(observation, [action[0], action[1], action[2], 0.25]);
+            assert_eq!((reward, terminated, truncated), (step as f64 + 1.0, step == 2, step > 0));
+            let picture = Scene::Pixels { width: 2, height: 1, rgb: vec![255, 0, 0, 0, 0, step as u8 + 1] };
+            assert_eq!(env.render(&action).expect("it answers"), Some(picture));
+        }
+    }
+    let mut invisible = scratch.make("Echo-v0", &[], false).expect("it can be made");
+    invisible.reset(0).expect("it answers");
+    assert_eq!(invisible.render(&[0.0; 3]).expect("it answers"), None);
+}
+
+#[test]
+fn what_cannot_be_learned_or_made_is_told_in_one_line_that_names_the_mend() {
+    let Some(scratch) = Scratch::new("refused") else { return };
+    let flatten = "wrap it in gymnasium.wrappers.FlattenObservation";
+    for (id, arguments, expected) in [
+        (
+            "Spaces-v0",
+            &[("actions", "discrete")][..],
+            "Discrete(3), and only a Box of floats will do; choose a variant",
+        ),
+        ("Spaces-v0", &[("actions", "whole")], "int32), and only a Box of floats will do"),
+        ("Spaces-v0", &[("actions", "infinite")], "without finite bounds; give it some"),
+        ("Spaces-v0", &[("actions", "huge")], "without finite bounds; give it some"),
+        ("Spaces-v0", &[("actions", "scalar")], "give both at least one dimension"),
+        ("Spaces-v0", &[("actions", "point")], "ranges from 1 to 1"),
+        ("Spaces-v0", &[("observations", "discrete")], flatten),
+        ("Spaces-v0", &[("observations", "dictionary")], flatten),
+        ("Spaces-v0", &[("observations", "scalar")], "give both at least one dimension"),
+        ("Echo-v7", &[], "VersionNotFound: "),
+        ("Nothing-v0", &[], "NameNotFound: Environment `Nothing` doesn't exist"),
+        ("refuse-v0", &[("a", "[1, {\"b\": null}]")], "ValueError: made with {'a': [1, {'b': None}]}"),
+    ] {
+        let error = scratch.make(id, arguments, false).err().unwrap_or_else(|| panic!("{id} {arguments:?} was made"));
+        assert!(error.starts_with(&format!("gym:sac_envs:{id} cannot be made: ")), "{error}");
+        assert!(error.contains(expected) && !error.contains('\n'), "{expected:?}? {error}");
+    }
+    assert!(scratch.make("Spaces-v0", &[], false).is_ok());
+
+    scratch.script("babbling", "echo what comes from a shell that has something to say of itself; cat >/dev/null");
+    scratch.script("ending", "exit 7");
+    scratch.script("bare", "export PYTHONPATH=/nowhere\nexec python3 -S \"$@\"");
+    for (arguments, expected) in [
+        ("gym:nowhere:Echo-v0 --python ./python", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("gym:Echo-v0 --python missing/python", "there is no Python called missing/python; name one with --python"),
+        ("gym:Echo-v0 --python ./sac_envs", "there is no Python called"),
+        ("gym:Echo-v0 --python ./babbling", "what its process wrote is no answer"),
+        ("gym:Echo-v0 --python ./ending", "its process ended (exit status: 7); see to ./ending"),
+        ("gym:Echo-v0 --python ./bare", "has no module gymnasium; install it there (pip install gymnasium)"),
+        ("gym:Echo-v0 --env-arg a", "'--env-arg <KEY=VALUE>': it is not of the form KEY=VALUE"),
+        ("gym:Echo-v0 --env-timeout 0", "--env-timeout"),
+        ("pendulum --env-arg a=1", "pendulum takes no arguments; leave out --env-arg"),
+        ("gymnasium", "there is no environment \"gymnasium\"; there are: pendulum, mountain-car, and gym:ID"),
+    ] {
+        let output = scratch.output(arguments);
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{arguments}: {error}");
+        assert!(error.contains(expected), "{arguments}: {expected:?}? {error}");
+    }
+    assert!(!scratch.path("runs").exists());
+}
+
+#[test]
+fn the_interpreter_is_that_of_the_active_environment_or_the_one_on_the_path() {
+    let Some(scratch) = Scratch::new("interpreter") else { return };
+    for folder in ["virtual/bin", "conda/bin", "path", "empty"] {
+        fs::create_dir_all(scratch.path(folder)).expect("the target directory can be written");
+    }
+    for (number, name) in ["virtual/bin/python", "conda/bin/python", "path/python"].iter().enumerate() {
+        scratch.script(name, &format!("exit {}", number + 3));
+    }
+    let said = |variables: &[(&str, &str)]| {
+        let mut command = scratch.sac("gym:Echo-v0");
+        command.env_remove("VIRTUAL_ENV").env_remove("CONDA_PREFIX").env("PATH", scratch.path("empty"));
+        let variables = variables.iter().map(|&(name, folder)| (name, scratch.path(folder)));
+        last_line(&command.envs(variables).output().expect("the program starts"))
+    };
+    let (virtual_env, conda, path) = (("VIRTUAL_ENV", "virtual"), ("CONDA_PREFIX", "conda"), ("PATH", "path"));
+    for (variables, expected) in [
+        (&[path, conda, virtual_env][..], "(exit status: 3)"),
+        (&[path, conda], "(exit status: 4)"),
+        (&[path], "(exit status: 5); see to python"),
+        (&[], "there is no Python called python3 or python; name one with --python"),
+        (&[path, ("VIRTUAL_ENV", "empty")], "empty/bin/python; name one with --python"),
+    ] {
+        assert!(said(variables).contains(expected), "{expected:?}? {}", said(variables));
+    }
+}
+
+/// What a run was begun with need not be said again, and the same configuration gives the same run.
+#[test]
+fn a_run_keeps_what_its_environment_is_made_with() {
+    let Some(scratch) = Scratch::new("run") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 41 --eval-every 20 --quiet --python ./python";
+    scratch.succeed(&format!("gym:sac_envs:Echo-v0 --env-arg offset=3 --env-arg name=true=1 {options}"));
+    let config = scratch.read("runs/Echo-v0-1/config.toml");
+    assert!(config.contains("environment = \"gym:sac_envs:Echo-v0\"\n"), "{config}");
+    assert!(config.ends_with("\n[env_args]\nname = \"true=1\"\noffset = \"3\"\n"), "{config}");
+    scratch.succeed(&format!("gym:sac_envs:Echo-v0 --config runs/Echo-v0-1/config.toml --env-arg name=b {options}"));
+    assert!(scratch.read("runs/Echo-v0-2/config.toml").ends_with("\n[env_args]\nname = \"b\"\noffset = \"3\"\n"));
+    assert_eq!(scratch.read("runs/Echo-v0-1/metrics.csv"), scratch.read("runs/Echo-v0-2/metrics.csv"));
+
+    // The return of an episode tells nothing of the offset, but an environment that is made anew says its name.
+    for command in ["eval", "render", "resume"] {
+        let options = if command == "resume" { "--steps 45" } else { "" };
+        let output = scratch.output(&format!("{command} runs/Echo-v0-1 {options} --python ./python"));
+        let error = text(&output.stderr);
+        assert!(output.status.success() && error.contains("made true=1\n"), "{command}: {error}");
+        assert_eq!(error.contains("a new episode begins"), command == "resume", "{error}");
+    }
+    assert!(scratch.path("Echo-v0.gif").exists());
+    let output = scratch.output("eval runs/Echo-v0-1/policy.safetensors --env-arg name=c --python ./python");
+    assert!(output.status.success() && text(&output.stderr).contains("made c\n"), "{}", text(&output.stderr));
+}
+
+/// The two agree as long as both see the same: on 100 episodes from the same start states, with a policy that acts on what
+/// each of them shows.
+#[test]
+fn pendulum_is_the_same_as_the_built_in_one() {
+    let Some(scratch) = Scratch::new("pendulum") else { return };
+    let mut theirs = scratch.make("Exact-v0", &[], false).expect("it can be made");
+    let config = Config { policy_hidden: vec![16], ..Config::default() };
+    let policy = Policy::new(&config, 3, 1);
+    let theta = policy.initial(&config, &mut Philox::new(1, Stream::Init, 0));
+    let mut actor = Actor::new(policy, theta, Pendulum::new().action_bounds());
+    let (mut alike, mut worst) = (0, 0.0_f64);
+    for seed in 0..100 {
+        let start = theirs.reset(seed).expect("it answers");
+        let mut ours = Pendulum::at(start[3].into(), start[4].into());
+        let mut seen = [start[..3].to_vec(), start[..3].to_vec()];
+        let mut returns = [0.0; 2];
+        for step in 1..=200 {
+            let mut torques = [[0.0]; 2];
+            for (observation, torque) in seen.iter().zip(&mut torques) {
+                actor.act(observation, None, torque);
+            }
+            let steps = [theirs.step(&torques[0]), ours.step(&torques[1])].map(|step| step.expect("it answers"));
+            for i in 0..2 {
+                returns[i] += steps[i].reward;
+                seen[i] = steps[i].observation[..3].to_vec();
+                assert_eq!((steps[i].terminated, steps[i].truncated), (false, step == 200));
+            }
+        }
+        let error = (returns[0] - returns[1]).abs();
+        alike += u32::from(error <= 1e-3);
+        worst = worst.max(error);
+    }
+    println!("{alike} of 100 returns are within 1e-3 of each other, the worst are {worst:.1e} apart");
+    assert!(alike >= 99);
+}
+
+/// However a process fails, the run is saved right before the step that failed, the program says why and ends, and what it has
+/// started ends with it.
+#[test]
+fn a_run_outlives_every_failure_of_its_environment() {
+    let Some(scratch) = Scratch::new("failures") else { return };
+    let ways = [
+        ("throw", "step: ValueError: a problem in two lines; mend"),
+        ("kill", "step: its process ended (signal: 9 (SIGKILL))"),
+        ("hang", "step: it has not answered for 3 s (--env-timeout"),
+        ("exit", "step: its process ended (exit status: 3)"),
+        ("babble", "step: what its process wrote is no answer"),
+        ("reset", "reset: RuntimeError: no more of this; mend"),
+        ("shape", "step: ValueError: its observation has the shape (1,) instead of (2,)"),
+        ("nan", "element 1 of its observation is NaN"),
+    ];
+    // As many as there are ways, or as the user wants.
+    let failures = std::env::var("SAC_FAILURES").map_or(ways.len(), |number| number.parse().expect("it is a number"));
+    let options = "--hidden 8 --batch 8 --random-steps 8 --eval-every 0 --steps 100000 --out run";
+    let mut rng = Philox::new(0, Stream::Environment, 0);
+    let mut done = 0;
+    for failure in 0..failures {
+        let (way, expected) = ways[failure % ways.len()];
+        let at: u64 = rng.random_range(1..300);
+        let arguments =
+            if failure == 0 { format!("gym:sac_envs:Failing-v0 {options}") } else { "resume run".to_string() };
+        let mut command = scratch.sac(&format!("{arguments} --env-timeout 3 --python ./python"));
+        let output = command.env("FAIL", format!("{way} {at}")).output().expect("the program starts");
+        let (error, last) = (text(&output.stderr), last_line(&output));
+        assert_eq!(output.status.code(), Some(1), "{way}: {error}");
+        assert!(last.contains(expected), "{way}: {expected:?}? {error}");
+        assert!(
+            last.starts_with("error: training stopped, run holds the run until then, go on with `sac resume run`: ")
+        );
+        assert!(error.contains("Traceback") || !expected.contains("Error: "), "{way}: {error}");
+        if failure > 0 {
+            assert!(error.contains(&format!("resuming run from step {done} of 100000")), "{done}: {error}");
+        }
+        // An episode has 20 steps, and a reset fails at the end of one; each run begins a new one.
+        done += if way == "reset" { at.div_ceil(20) * 20 } else { at - 1 };
+        assert!(scratch.no_process_is_left(), "{way}");
+    }
+    let output = scratch.output(&format!("resume run --steps {} --python ./python", done + 50));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(scratch.no_process_is_left());
+}
+
+#[test]
+fn a_process_ends_with_the_program_even_if_it_hangs() {
+    let Some(scratch) = Scratch::new("killed") else { return };
+    let mut command = scratch.sac("gym:sac_envs:Failing-v0 --out run --quiet --python ./python");
+    let mut sac = command.env("FAIL", "hang 5").stderr(Stdio::null()).spawn().expect("the program starts");
+    while !scratch.path("processes.hangs").exists() {
+        assert!(sac.try_wait().expect("it is ours").is_none(), "the program has ended");
+        sleep(Duration::from_millis(10));
+    }
+    sac.kill().expect("it is ours");
+    sac.wait().expect("it is ours");
+    assert!(scratch.no_process_is_left());
+}
+
+/// A terminal interrupts all that it has started.
+#[test]
+fn an_interrupted_run_is_saved_though_the_environment_is_interrupted_as_well() {
+    let Some(scratch) = Scratch::new("interrupted") else { return };
+    let options = "--hidden 8 --batch 8 --eval-every 0 --steps 1000000 --log json --out run --python ./python";
+    let mut command = scratch.sac(&format!("gym:sac_envs:Failing-v0 {options}"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let sac = command.spawn().expect("the program starts");
+    let metrics = scratch.path("run/metrics.csv");
+    while !fs::read_to_string(&metrics).is_ok_and(|rows| rows.lines().count() > 1) {
+        sleep(Duration::from_millis(10));
+    }
+    let group = format!("-{}", sac.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().expect("there is a kill").success());
+    let output = sac.wait_with_output().expect("it is ours");
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("\"status\":\"interrupted\""));
+    assert!(!text(&output.stderr).contains("Traceback"), "{}", text(&output.stderr));
+    assert!(scratch.no_process_is_left());
+}

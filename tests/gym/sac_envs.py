@@ -1,0 +1,118 @@
+"""Environments for tests/gym.rs."""
+import os
+import signal
+import sys
+import time
+
+import gymnasium
+import numpy
+from gymnasium.spaces import Box, Dict, Discrete
+
+class Echo(gymnasium.Env):
+    """Gives back its action and its seed, and prints all the while."""
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None, offset=0, name="", note=None):
+        print("made", name)
+        self.render_mode, self.offset, self.note = render_mode, offset, note
+        self.action_space = Box(numpy.array([[-1, 0, 0.1]]), numpy.array([[1, 10, 0.3]]), dtype=numpy.float64)
+        self.observation_space = Box(-numpy.inf, numpy.inf, (2, 2), numpy.float64)
+
+    def reset(self, seed=None, options=None):
+        os.write(1, b"begun\n")
+        self.kept, self.steps = [], 0
+        return numpy.array([[0, 0], [self.offset, seed / 2**31]], float), {}
+
+    def step(self, action):
+        print("at", self.steps)
+        assert self.action_space.contains(action), action
+        # An action is the environment's own to keep.
+        self.kept.append(action)
+        self.steps += 1
+        assert len({id(kept) for kept in self.kept}) == self.steps
+        first = self.kept[0]
+        observation = [[action[0, 0], action[0, 1]], [action[0, 2], first[0, 1]]]
+        return observation, numpy.float32(self.steps), numpy.bool_(self.steps == 3), self.steps in (2, 3), {}
+
+    def render(self):
+        return numpy.array([[[255, 0, 0], [0, 0, self.steps]]], numpy.uint8)
+
+class Spaces(gymnasium.Env):
+    """Nothing but spaces."""
+    KINDS = {
+        "fine": Box(-1, 1, (1,)), "discrete": Discrete(3), "dictionary": Dict(a=Box(-1, 1, (1,))),
+        "infinite": Box(-numpy.inf, numpy.inf, (1,)), "huge": Box(-1e300, 1e300, (1,), numpy.float64),
+        "whole": Box(0, 9, (1,), numpy.int32), "scalar": Box(-1, 1, ()), "point": Box(1, 1, (1,)),
+    }
+
+    def __init__(self, actions="fine", observations="fine"):
+        self.action_space, self.observation_space = self.KINDS[actions], self.KINDS[observations]
+
+class Failing(gymnasium.Env):
+    """Does what the environment variable FAIL says, at the step that it says."""
+    action_space, observation_space = Box(-1, 1, (1,)), Box(-1, 1, (2,))
+
+    def __init__(self):
+        self.how, at = os.environ.get("FAIL", "never 0").split()
+        self.left = int(at)
+        with open(os.environ["PROCESSES"], "a") as file:
+            print(os.getpid(), file=file)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        if self.how == "reset" and self.left <= 0:
+            raise RuntimeError("no more\nof this")
+        return self.np_random.uniform(-1, 1, 2).astype("f4"), {}
+
+    def step(self, action):
+        self.left -= 1
+        self.steps += 1
+        if self.left == 0 and self.how not in ("never", "reset"):
+            return getattr(self, self.how)()
+        return self.np_random.uniform(-1, 1, 2).astype("f4"), 1.0, False, self.steps >= 20, {}
+
+    def throw(self):
+        raise ValueError("a problem\nin two lines")
+
+    def kill(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def exit(self):
+        sys.exit(3)
+
+    def hang(self):
+        open(os.environ["PROCESSES"] + ".hangs", "w").close()
+        while True:
+            time.sleep(1)
+
+    def babble(self):
+        sys.modules["__main__"].answers.write(b"?" * 1000)
+
+    def shape(self):
+        return numpy.zeros(1), 0.0, False, False, {}
+
+    def nan(self):
+        return numpy.array([0, numpy.nan]), 0.0, False, False, {}
+
+class Exact(gymnasium.Wrapper):
+    """A pendulum whose start is one of f32, and comes after each observation."""
+    def __init__(self):
+        super().__init__(gymnasium.make("Pendulum-v1"))
+        self.observation_space = Box(-numpy.inf, numpy.inf, (5,))
+
+    def reset(self, seed=None, options=None):
+        self.env.reset(seed=seed)
+        self.start = self.env.unwrapped.state.astype("f4")
+        self.env.unwrapped.state = self.start.astype(float)
+        return numpy.concatenate([self.env.unwrapped._get_obs(), self.start]), {}
+
+    def step(self, action):
+        observation, *rest = self.env.step(action)
+        return numpy.concatenate([observation, self.start]), *rest
+
+def refuse(**arguments):
+    raise ValueError(f"made with {arguments}")
+
+for name in (Echo, Spaces, Failing, Exact, refuse):
+    gymnasium.register(f"{name.__name__}-v0", name)
