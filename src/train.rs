@@ -189,6 +189,7 @@ impl Trainer {
                 Ok(true)
             }
             None => {
+                self.env.set_steps(state.env_steps);
                 let begun = self.episode.length > 0;
                 let number = self.episode.number + u64::from(begun);
                 self.episode = Episode { number, length: 0, total_reward: 0.0 };

@@ -237,6 +237,28 @@ fn a_run_keeps_what_its_environment_is_made_with() {
     assert!(output.status.success() && text(&output.stderr).contains("made c\n"), "{}", text(&output.stderr));
 }
 
+/// The environment of `docs/your-own-environment.md`, as it stands there.
+#[test]
+fn the_documented_environment_is_trained() {
+    let Some(scratch) = Scratch::new("documented") else { return };
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/your-own-environment.md"));
+    let page = page.expect("it is there");
+    let blocks: Vec<_> = page.split("```python\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    fs::write(scratch.path("cart.py"), blocks.concat()).expect("the target directory can be written");
+    let options = "--env-arg mass=2 --env-arg max_episode_steps=20 --hidden 8 --batch 8 --random-steps 8 --steps 50 \
+                   --eval-every 0 --python ./python";
+    for id in ["Cart-v0", "FlatCart-v0"] {
+        scratch.succeed(&format!("gym:cart:{id} {options}"));
+    }
+    assert!(
+        scratch
+            .read("runs/Cart-v0-1/config.toml")
+            .ends_with("\n[env_args]\nmass = \"2\"\nmax_episode_steps = \"20\"\n")
+    );
+    scratch.succeed("render runs/Cart-v0-1 --size 64 --python ./python");
+    assert!(scratch.read("runs/Cart-v0-1/metrics.csv").contains("\n20,1,20,"));
+}
+
 /// The two agree as long as both see the same: on 100 episodes from the same start states, with a policy that acts on what
 /// each of them shows.
 #[test]
@@ -302,7 +324,10 @@ fn a_run_outlives_every_failure_of_its_environment() {
         let output = command.env("FAIL", format!("{way} {at}")).output().expect("the program starts");
         let (error, last) = (text(&output.stderr), last_line(&output));
         assert_eq!(output.status.code(), Some(1), "{way}: {error}");
-        assert!(last.contains(expected), "{way}: {expected:?}? {error}");
+        // An episode has 20 steps, and a reset fails at the end of one; each run begins a new one.
+        let failed = done + if way == "reset" { at.div_ceil(20) * 20 } else { at };
+        let expected = format!("the environment failed at step {failed}: {expected}");
+        assert!(last.contains(&expected), "{way}: {expected:?}? {error}");
         assert!(
             last.starts_with("error: training stopped, run holds the run until then, go on with `sac resume run`: ")
         );
@@ -310,8 +335,7 @@ fn a_run_outlives_every_failure_of_its_environment() {
         if failure > 0 {
             assert!(error.contains(&format!("resuming run from step {done} of 100000")), "{done}: {error}");
         }
-        // An episode has 20 steps, and a reset fails at the end of one; each run begins a new one.
-        done += if way == "reset" { at.div_ceil(20) * 20 } else { at - 1 };
+        done = if way == "reset" { failed } else { failed - 1 };
         assert!(scratch.no_process_is_left(), "{way}");
     }
     let output = scratch.output(&format!("resume run --steps {} --python ./python", done + 50));

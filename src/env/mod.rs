@@ -164,8 +164,13 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         (self.env.save(), self.steps)
     }
 
-    pub(crate) fn restore(&mut self, state: &[u8], steps: u64) -> Result<(), Error> {
+    /// Goes on counting from `steps`.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
+    }
+
+    pub(crate) fn restore(&mut self, state: &[u8], steps: u64) -> Result<(), Error> {
+        self.set_steps(steps);
         self.env.restore(state).map_err(|e| error(steps, format!("restore: {e}")))
     }
 
