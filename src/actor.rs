@@ -3,6 +3,7 @@
 use crate::env::{Bounds, CheckedEnv, Env, Step};
 use crate::error::Error;
 use crate::nn::Theta;
+use crate::normalizer::Normalizer;
 use crate::rng::{Philox, Stream};
 use crate::sac::{Policy, PolicyPass};
 use ndarray::{Array2, ArrayView2};
@@ -15,6 +16,9 @@ pub struct Actor {
     policy: Policy,
     theta: Theta<f32>,
     bounds: Bounds,
+    normalizer: Option<Normalizer>,
+    /// The observation as the policy sees it.
+    seen: Array2<f32>,
     pass: PolicyPass<f32>,
     action: Array2<f32>,
 }
@@ -28,7 +32,21 @@ impl Actor {
         assert_eq!(theta.len(), policy.parameters());
         assert_eq!(bounds.dimensions(), policy.action_size());
         let action = Array2::zeros((1, policy.action_size()));
-        Self { pass: policy.pass(0..1), theta: policy.theta(&theta, false), policy, bounds, action }
+        let seen = Array2::zeros((1, policy.observation_size()));
+        let (pass, theta) = (policy.pass(0..1), policy.theta(&theta, false));
+        Self { policy, theta, bounds, normalizer: None, seen, pass, action }
+    }
+
+    /// The same policy, which sees observations through `normalizer`.
+    ///
+    /// # Panics
+    /// If that is for another number of dimensions.
+    #[must_use]
+    pub fn with_normalizer(self, normalizer: Option<Normalizer>) -> Self {
+        if let Some(normalizer) = &normalizer {
+            assert_eq!(normalizer.observation_size(), self.policy.observation_size());
+        }
+        Self { normalizer, ..self }
     }
 
     /// The shape of the policy.
@@ -44,6 +62,11 @@ impl Actor {
     /// The range of each action dimension.
     pub fn bounds(&self) -> &Bounds {
         &self.bounds
+    }
+
+    /// What it sees observations through, if anything.
+    pub fn normalizer(&self) -> Option<&Normalizer> {
+        self.normalizer.as_ref()
     }
 
     /// Whether this policy can act in `env`.
@@ -71,9 +94,13 @@ impl Actor {
     /// Writes the action for `observation` `[O]` to `action` `[A]`, in the environment's units: sampled with the
     /// standard normal `noise` `[A]`, or deterministic without it.
     pub fn act(&mut self, observation: &[f32], noise: Option<&[f32]>, action: &mut [f32]) {
-        let row = |values| ArrayView2::from_shape((1, <[f32]>::len(values)), values).expect("a slice is a row");
-        let noise = noise.map(row);
-        self.policy.act(&self.theta, row(observation), noise, &mut self.pass, self.action.view_mut());
+        let seen = self.seen.as_slice_mut().expect("it is a single row");
+        seen.copy_from_slice(observation);
+        if let Some(normalizer) = &self.normalizer {
+            normalizer.apply(seen);
+        }
+        let noise = noise.map(|noise| ArrayView2::from_shape((1, noise.len()), noise).expect("a slice is a row"));
+        self.policy.act(&self.theta, self.seen.view(), noise, &mut self.pass, self.action.view_mut());
         self.bounds.scale(self.action.as_slice().expect("it is a single row"), action);
     }
 }

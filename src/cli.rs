@@ -121,6 +121,9 @@ pub struct TrainArgs {
     /// Bound on the Euclidean norm of each network's gradient: off, or a number
     #[arg(long, value_name = "off|NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub max_gradient_norm: Option<MaxGradientNorm>,
+    /// Learn from observations less their running mean, over their running standard deviation
+    #[arg(long, help_heading = "Algorithm")]
+    pub normalize_observations: bool,
     /// What every reward is multiplied by before it is learned from; reported returns stay as they are
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub reward_scale: Option<f64>,
@@ -198,6 +201,7 @@ impl TrainArgs {
         set(&mut config.value_learning_rate, &self.lr);
         set(&mut config.temperature_learning_rate, &self.lr);
         set(&mut config.max_gradient_norm, &self.max_gradient_norm);
+        config.normalize_observations |= self.normalize_observations;
         set(&mut config.reward_scale, &self.reward_scale);
         set(&mut config.gamma, &self.gamma);
         set(&mut config.tau, &self.tau);

@@ -62,9 +62,15 @@ pub struct Config {
     pub temperature_learning_rate: f64,
     /// Bound on each element of a network's gradient before Adam sees it: `"off"`, or a number. Default off.
     pub gradient_clamp: GradientClamp,
-    /// Bound on ‖g‖₂ over all parameters of the policy, of V, and of each critic alone, after `gradient_clamp` and before
-    /// Adam: g ← g·min(1, bound/(‖g‖₂ + 1e-6)), as PyTorch's `clip_grad_norm_`. `"off"`, or a number. Default off.
+    /// Bound on ‖g‖₂ over all parameters of a network, after `gradient_clamp` and before Adam, as PyTorch's
+    /// `clip_grad_norm_`: g ← g·min(1, bound/(‖g‖₂ + 1e-6)). The policy counts as one, be its heads separate or not, and so does
+    /// V; each critic is bounded alone, where a single optimizer for both would take the norm over both. `"off"`, or a number.
+    /// Default off.
     pub max_gradient_norm: MaxGradientNorm,
+    /// Whether observations are learned from and acted upon as (x − mean)/√(variance + 1e-8), clipped to ±10, with the mean
+    /// and variance of all observations of training so far, those of resets included (`VecNormalize` of
+    /// Stable-Baselines3). Default false.
+    pub normalize_observations: bool,
     /// What every reward is multiplied by before it is learned from; returns are reported as the environment gives them.
     /// Default 1. A larger one gives rewards more weight against entropy under a fixed α (arXiv 1801.01290, section 5.2).
     pub reward_scale: f64,
@@ -141,6 +147,7 @@ impl Default for Config {
             temperature_learning_rate: 1e-3,
             gradient_clamp: GradientClamp::Off,
             max_gradient_norm: MaxGradientNorm::Off,
+            normalize_observations: false,
             reward_scale: 1.0,
             gamma: 0.99,
             tau: 0.01,

@@ -55,6 +55,7 @@ pub mod export;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod nn;
+pub mod normalizer;
 #[cfg(feature = "program")]
 pub mod picture;
 #[cfg(feature = "program")]

@@ -8,6 +8,7 @@
 
 use crate::error::Error;
 use crate::nn::Real;
+use crate::normalizer::Normalizer;
 use ndarray::{Array1, Array2};
 use rand::Rng;
 use std::collections::VecDeque;
@@ -85,6 +86,8 @@ pub struct Replay {
     /// Transitions whose s′ is stored apart, oldest first, and those s′, `[len, O]`.
     apart: VecDeque<usize>,
     apart_observations: VecDeque<f32>,
+    /// What [`Self::gather`] shows observations through; none, to begin with. They are stored as they are.
+    pub normalizer: Option<Normalizer>,
 }
 
 impl Replay {
@@ -116,6 +119,7 @@ impl Replay {
             newest_next: vec![0.0; observation_size],
             apart: VecDeque::new(),
             apart_observations: VecDeque::new(),
+            normalizer: None,
         })
     }
 
@@ -263,7 +267,8 @@ impl Replay {
         rows.iter_mut().for_each(|row| *row = rng.random_range(0..self.len()));
     }
 
-    /// Copies the transitions in `rows` (each below [`Self::len`]) into `batch`; γ is `gamma`.
+    /// Copies the transitions in `rows` (each below [`Self::len`]) into `batch`, with observations as [`Self::normalizer`]
+    /// shows them; γ is `gamma`.
     ///
     /// # Panics
     /// If a row is out of range, or if `batch` was made for other sizes.
@@ -277,6 +282,12 @@ impl Replay {
             batch.reward[i] = T::of(self.rewards[row].into());
             batch.discount[i] = if self.next[row] == Next::ApartTerminated { T::zero() } else { gamma };
             self.copy_next_observation(row, row_mut(&mut batch.next_observation, i));
+        }
+        if let Some(normalizer) = &self.normalizer {
+            for i in 0..rows.len() {
+                normalizer.apply(row_mut(&mut batch.observation, i));
+                normalizer.apply(row_mut(&mut batch.next_observation, i));
+            }
         }
     }
 

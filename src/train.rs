@@ -5,10 +5,11 @@ use crate::config::Config;
 use crate::env::{Bounds, CheckedEnv, Env};
 use crate::error::Error;
 use crate::nn::threads;
+use crate::normalizer::Normalizer;
 use crate::replay::{Replay, Transition};
 use crate::rng::{Philox, Stream};
 use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot, work};
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
 
@@ -32,6 +33,8 @@ pub struct Best {
     pub mean_return: f64,
     /// The policy's parameters then.
     pub theta: Vec<f32>,
+    /// What it saw observations through.
+    pub normalizer: Option<Normalizer>,
 }
 
 /// Where a run stands between two steps, without its replay memory.
@@ -45,6 +48,8 @@ pub struct TrainerState {
     pub env_steps: u64,
     /// The observation to act upon, `[O]`.
     pub observation: Vec<f32>,
+    /// The statistics of all observations, where [`Config::normalize_observations`] asks for them.
+    pub normalizer: Option<Normalizer>,
     /// Environment steps, each of which has stored a transition.
     pub steps: u64,
     /// Transitions that the replay memory held before the first step.
@@ -74,6 +79,8 @@ pub struct Trainer {
     scaled_action: Vec<f32>,
 
     observation: Vec<f32>,
+    /// The same, as the policy sees it.
+    seen: Array2<f32>,
     steps: u64,
     preloaded: u64,
     updates: u64,
@@ -111,7 +118,8 @@ impl Trainer {
         let mut env = CheckedEnv::new(make_env()?);
         let bounds = env.action_bounds();
         let (o, a) = (env.observation_size(), bounds.dimensions());
-        let replay = Replay::new(config.replay_rows(), o, a)?;
+        let mut replay = Replay::new(config.replay_rows(), o, a)?;
+        replay.normalizer = config.normalize_observations.then(|| Normalizer::new(o));
         let observation = env.reset(episode_seed(config.seed, 1))?;
         Ok(Self {
             evaluation_env: make_env()?,
@@ -121,6 +129,7 @@ impl Trainer {
             action_noise: Array2::zeros((1, a)),
             scaled_action: vec![0.0; a],
             observation,
+            seen: Array2::zeros((1, o)),
             steps: 0,
             preloaded: 0,
             updates: 0,
@@ -147,6 +156,7 @@ impl Trainer {
             env,
             env_steps,
             observation: self.observation.clone(),
+            normalizer: self.replay.normalizer.clone(),
             steps: self.steps,
             preloaded: self.preloaded,
             updates: self.updates,
@@ -168,8 +178,16 @@ impl Trainer {
             let (found, size) = (state.observation.len(), self.observation.len());
             return Err(Error::Snapshot(format!("its observation has {found} elements instead of {size}")));
         }
+        let fits = |normalizer: &Option<Normalizer>| {
+            let size = self.config.normalize_observations.then_some(self.observation.len());
+            normalizer.as_ref().map(Normalizer::observation_size) == size
+        };
+        if !fits(&state.normalizer) {
+            return Err(Error::Snapshot("its statistics of observations are those of another run".into()));
+        }
         let parameters = self.policy().parameters();
-        if state.best.as_ref().is_some_and(|best| !self.config.keep_best || best.theta.len() != parameters) {
+        let best_fits = |best: &Best| self.config.keep_best && best.theta.len() == parameters && fits(&best.normalizer);
+        if !state.best.as_ref().is_none_or(best_fits) {
             return Err(Error::Snapshot("its best policy is that of another run".into()));
         }
         let room = (self.config.replay_rows_with(state.preloaded), self.replay.transition_size());
@@ -180,6 +198,7 @@ impl Trainer {
         self.learner.restore(&state.learner)?;
         self.last_metrics = self.learner.metrics()?;
         self.replay = replay;
+        self.replay.normalizer = state.normalizer;
         (self.steps, self.preloaded) = (state.steps, state.preloaded);
         (self.updates, self.episode, self.best) = (state.updates, state.episode, state.best);
         match state.env {
@@ -240,6 +259,13 @@ impl Trainer {
             terminated: step.terminated,
             truncated: step.truncated,
         });
+        if let Some(normalizer) = &mut self.replay.normalizer {
+            // Each observation once, when its step is done: s has been the s′ of the step before, but for the first.
+            if self.episode.length == 0 {
+                normalizer.add(&self.observation);
+            }
+            normalizer.add(&step.observation);
+        }
         self.observation = step.observation;
         self.steps += 1;
         self.episode.length += 1;
@@ -271,9 +297,12 @@ impl Trainer {
             self.action.iter_mut().for_each(|action| *action = rng.random_range(-1.0..=1.0));
         } else {
             self.action_noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
-            let observation = ArrayView2::from_shape((1, self.observation.len()), &self.observation);
-            let observation = observation.expect("a slice is a row");
-            self.learner.act(observation, Some(self.action_noise.view()), self.action.view_mut())?;
+            let seen = self.seen.as_slice_mut().expect("it is a single row");
+            seen.copy_from_slice(&self.observation);
+            if let Some(normalizer) = &self.replay.normalizer {
+                normalizer.apply(seen);
+            }
+            self.learner.act(self.seen.view(), Some(self.action_noise.view()), self.action.view_mut())?;
         }
         if self.action.iter().any(|action| !action.is_finite()) {
             return Err(Error::NonFinite { step: self.steps, quantity: "action" });
@@ -312,7 +341,7 @@ impl Trainer {
     /// [`Error::Device`] if the learner's device fails.
     pub fn actor(&mut self) -> Result<Actor, Error> {
         let theta = self.learner.snapshot()?.get("policy").expect("every learner has a policy").to_vec();
-        Ok(Actor::new(self.policy(), theta, self.bounds.clone()))
+        Ok(Actor::new(self.policy(), theta, self.bounds.clone()).with_normalizer(self.replay.normalizer.clone()))
     }
 
     fn policy(&self) -> Policy {
@@ -327,7 +356,8 @@ impl Trainer {
     /// The policy of [`Self::best`].
     pub fn best_actor(&self) -> Option<Actor> {
         let best = self.best.as_ref()?;
-        Some(Actor::new(self.policy(), best.theta.clone(), self.bounds.clone()))
+        let actor = Actor::new(self.policy(), best.theta.clone(), self.bounds.clone());
+        Some(actor.with_normalizer(best.normalizer.clone()))
     }
 
     /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start states.
@@ -356,7 +386,9 @@ impl Trainer {
         if let Some(mean_return) = evaluation.as_ref().filter(|_| self.config.keep_best).map(Evaluation::mean)
             && self.best.as_ref().is_none_or(|best| mean_return > best.mean_return)
         {
-            self.best = Some(Best { step: self.steps, mean_return, theta: self.actor()?.theta().to_vec() });
+            let (step, actor) = (self.steps, self.actor()?);
+            let (theta, normalizer) = (actor.theta().to_vec(), actor.normalizer().cloned());
+            self.best = Some(Best { step, mean_return, theta, normalizer });
         }
         Ok(evaluation)
     }

@@ -138,6 +138,11 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("pendulum --lr nan", "learning_rate is NaN; it must be a number above 0"),
         ("pendulum --max-gradient-norm 0", "max_gradient_norm is 0; it must be off or a number from"),
         ("pendulum --max-gradient-norm 1 --device cuda", "max_gradient_norm is for the CPU alone; say --device cpu"),
+        (
+            "pendulum --normalize-observations --device cuda",
+            "normalize_observations is for the CPU alone; say --device cpu",
+        ),
+        ("pendulum --keep-best --eval-every 0", "keep_best is true; it must be false where there is no evaluation"),
         ("pendulum --reward-scale 0", "reward_scale is 0; it must be a number above 0"),
         ("pendulum --gamma 1.01", "gamma is 1.01; it must be from 0 to 1"),
         ("pendulum --gamma -0.1", "gamma is -0.1; it must be from 0 to 1"),
@@ -176,6 +181,10 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("eval foreign.safetensors", "foreign.safetensors is no policy that `sac` has written whole"),
         ("eval used/config.toml", "config.toml is no policy that `sac` has written whole"),
         ("eval used --episodes 0", "--episodes"),
+        ("eval used --best", "used has no best.safetensors; train with --keep-best, or leave out --best"),
+        ("render used --best", "used has no best.safetensors; train with --keep-best, or leave out --best"),
+        ("export used --format c --best", "used has no best.safetensors; train with --keep-best, or leave out --best"),
+        ("eval used/policy.safetensors --best", "is no run directory; name one, or leave out --best"),
         ("eval used --epochs 1", "unexpected argument '--epochs'"),
     ] {
         let output = scratch.sac(arguments);
@@ -243,6 +252,42 @@ fn a_run_leaves_its_files_and_their_rows_agree() {
         let cells = scratch.column("run/metrics.csv", heading);
         assert!(cells.iter().all(|cell| cell.parse::<f64>().is_ok_and(f64::is_finite)), "{heading}: {cells:?}");
     }
+}
+
+/// The best evaluation is the highest in the table, and its policy does as well again; the file is that of the checkpoint.
+#[test]
+fn the_policy_of_the_best_evaluation_is_kept() {
+    let scratch = Scratch::new("best");
+    scratch.write("config.toml", "final_episodes = 7");
+    let run = "pendulum --hidden 8,8 --batch 16 --steps 600 --eval-every 100 --eval-episodes 4 --lr 0.003";
+    scratch.succeed(&format!("{run} --quiet --config config.toml --out without"));
+    let output = scratch.sac(&format!("{run} --config config.toml --keep-best --normalize-observations --out run"));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(scratch.files("run").contains(&"best.safetensors".into()));
+    assert!(!scratch.files("without").contains(&"best.safetensors".into()));
+
+    let returns: Vec<(String, f64)> = scratch
+        .column("run/metrics.csv", "step")
+        .into_iter()
+        .zip(scratch.column("run/metrics.csv", "evaluation_return"))
+        .filter_map(|(step, value)| Some((step, value.parse().ok()?)))
+        .collect();
+    assert_eq!(returns.len(), 6);
+    let highest = returns.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
+    let (step, _) = returns.iter().find(|(_, value)| *value == highest).expect("it is one of them");
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("best evaluation: mean return {highest:.1} at step {step}; ")), "{said}");
+    assert_ne!(step, "600", "another seed, or the last policy is the best");
+    let again = scratch.evaluate("run --best --episodes 4");
+    assert_eq!(again["mean_return"].as_f64(), Some(highest));
+
+    scratch.succeed("export run --best --format safetensors -o exported.safetensors");
+    let best = scratch.read("run/best.safetensors");
+    assert!(scratch.read("exported.safetensors") == best && scratch.read("run/policy.safetensors") != best);
+    scratch.write("run/best.safetensors", "of steps that have not been");
+    scratch.succeed("resume run");
+    assert!(scratch.read("run/best.safetensors") == best);
+    scratch.succeed("render run --best --size 64 -o best.gif");
 }
 
 #[test]

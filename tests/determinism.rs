@@ -17,6 +17,9 @@ const TINY: &str = "steps = 600\nbatch_size = 16\npolicy_hidden = [8, 4]\ncritic
 /// Two blocks of rows, and a layer of a single unit, whose gradients are sums of another kind.
 const BLOCKS: &str = "steps = 300\nbatch_size = 100\ncritic_hidden = [1]\nrandom_steps = 150\nfinal_episodes = 3\n";
 
+/// What is off by default, with critics large enough for Adam's step to be divided.
+const OPTIONS: &str = "steps = 300\nbatch_size = 50\npolicy_hidden = [64, 64]\ncritic_hidden = [130, 64]\nfinal_episodes = 3\nnormalize_observations = true\nreward_scale = 0.1\nmax_gradient_norm = 0.5\nkeep_best = true\n";
+
 /// The bytes of `metrics.csv` and `policy.safetensors` that a process with these arguments leaves.
 fn train(name: &str, config: &str, arguments: &[&str]) -> [Vec<u8>; 2] {
     let directory = format!("{name}-{}-{}", arguments.concat(), std::process::id());
@@ -84,6 +87,11 @@ fn blocks_of_rows_are_the_same_on_any_number_of_threads() {
 #[test]
 fn a_tiny_network_gives_the_same_bytes_on_any_number_of_threads() {
     assert_same_results("tiny", TINY);
+}
+
+#[test]
+fn what_is_off_by_default_gives_the_same_bytes_on_any_number_of_threads() {
+    assert_same_results("options", OPTIONS);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use soft_actor_critic::config::{Config, Heads, LogStdForm};
 use soft_actor_critic::env::Bounds;
 use soft_actor_critic::export::{to_c, to_onnx, to_rust};
 use soft_actor_critic::nn::{Activation, Mean};
+use soft_actor_critic::normalizer::Normalizer;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::Policy;
 use std::fs;
@@ -44,7 +45,15 @@ fn actors() -> Vec<Actor> {
         let bounds = Bounds::new(vec![-2.0, 0.0, -0.3], vec![2.0, 10.0, 0.1]).expect("they are ranges");
         Actor::new(policy, theta, bounds)
     };
-    configs.iter().enumerate().map(actor).collect()
+    let mut actors: Vec<_> = configs.iter().enumerate().map(actor).collect();
+    // Some that see observations normalized; those of one dimension are often beyond the limit.
+    let normalized = [0, 2].map(|i: usize| {
+        let mean = vec![0.3, -1.0, 2.0, 0.0, 0.7];
+        let normalizer = Normalizer::from_statistics(100.0, mean, vec![4.0, 0.5, 30.0, 0.03, 1.0]);
+        actors[i].clone().with_normalizer(Some(normalizer.expect("they are statistics")))
+    });
+    actors.extend(normalized);
+    actors
 }
 
 /// Observations and noise, row by row.

@@ -343,6 +343,70 @@ fn a_run_begins_with_a_policy_file() {
     }
 }
 
+/// Networks go with what they see observations through, and what the new run observes is counted with that of the other.
+#[test]
+fn statistics_of_observations_are_taken_over() {
+    let normalized = Config { normalize_observations: true, ..config() };
+    let path = source("--normalize-observations");
+    let (state, _) = last_of(&path);
+    for from in [path.clone(), path.join(policy_file::NAME)] {
+        let mut trainer = pendulum(normalized.clone());
+        let begun = begin(&mut trainer, &from, false).expect("they fit");
+        assert!(begun.note.contains("; statistics of 61 observations"), "{}", begun.note);
+        assert!(state.normalizer.is_some());
+        assert_eq!(trainer.replay().normalizer, state.normalizer);
+        trainer.step().expect("it trains");
+        assert_eq!(trainer.replay().normalizer.as_ref().map(|normalizer| normalizer.count()), Some(63.0));
+        // Without them the same networks are others.
+        let error = begin(&mut pendulum(config()), &from, false).map(|_| ()).expect_err("it is normalized").to_string();
+        assert!(error.contains("see normalized observations; say --normalize-observations"), "{error}");
+    }
+    let error = begin(&mut pendulum(normalized), &source(""), false).map(|_| ()).expect_err("it is not").to_string();
+    assert!(error.contains("see observations as they are; leave out --normalize-observations"), "{error}");
+    // As PyTorch would write them, from statistics of Stable-Baselines3.
+    let mut trainer = pendulum(Config { normalize_observations: true, ..config() });
+    let policy = without(without(tensors(), "value."), "critic.");
+    for (length, expected) in [(3, None), (2, Some("of another number of observation dimensions than 3"))] {
+        let statistics = [("count", vec![7.0001]), ("mean", vec![0.5; length]), ("variance", vec![4.0; length])];
+        let path = write_with_statistics(&policy, &statistics);
+        match (begin(&mut trainer, &path, false), expected) {
+            (Ok(begun), None) => {
+                assert!(begun.note.ends_with("; statistics of 7.0001 observations"), "{}", begun.note);
+                let names = ["trunk.0".into(), "trunk.1".into(), "mean".into()];
+                let normalizer = trainer.replay().normalizer.clone().expect("it normalizes");
+                let seen = |x: f32, i: usize| (x - normalizer.center()[i]) / normalizer.spread()[i];
+                let expected = forward(&policy, &names, &[seen(0.6, 0), seen(-0.8, 1), seen(2.0, 2)])[0].tanh() * 2.0;
+                let mut action = [0.0];
+                trainer.actor().expect("the CPU does not fail").act(&[0.6, -0.8, 2.0], None, &mut action);
+                assert!((action[0] - expected).abs() < 1e-5, "{action:?}, not {expected}");
+            }
+            (begun, expected) => {
+                let error = begun.map(|_| ()).expect_err("they do not fit").to_string();
+                assert!(error.contains(expected.expect("they fit")), "{error}");
+            }
+        }
+    }
+}
+
+/// [`write`], with tensors of doubles besides.
+fn write_with_statistics(tensors: &Named, statistics: &[(&str, Vec<f64>)]) -> PathBuf {
+    let path = new_path("file").with_extension("safetensors");
+    let singles = tensors.iter().map(|(name, (shape, values))| {
+        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>();
+        (name.clone(), Dtype::F32, shape.clone(), data)
+    });
+    let doubles = statistics.iter().map(|(name, values)| {
+        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        (format!("observation.{name}"), Dtype::F64, vec![values.len()], data)
+    });
+    let data: Vec<_> = singles.chain(doubles).collect();
+    let views = data
+        .iter()
+        .map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data).expect("they fit")));
+    fs::write(&path, safetensors::serialize(views, None).expect("it can be")).expect("it can be written");
+    path
+}
+
 #[test]
 fn files_that_do_not_fit_are_refused_by_the_name_of_the_tensor() {
     type Change = fn(&mut Named);

@@ -42,7 +42,8 @@ fn small_run(number: usize) -> Vec<String> {
         "pendulum --preset v-net-auto --hidden 8 --eval-every 400 --random-steps 300 --first-update 310",
         "mountain-car --hidden 8,8 --replay 900 --random-steps 300 --random-hold 7",
         "pendulum --preset split-policy --hidden 6 --eval-every 0",
-        "pendulum --hidden 32 --replay 250 --checkpoint-every 1000",
+        "pendulum --hidden 32 --replay 250 --checkpoint-every 1000 --normalize-observations --reward-scale 0.1 \
+         --max-gradient-norm 0.5 --keep-best",
         // Several files of transitions, of which the first are taken away.
         "pendulum --hidden 2 --batch 1 --replay 70000 --eval-every 0 --checkpoint-every 9000 --steps 150000",
     ];

@@ -48,6 +48,10 @@ fn config() -> Config {
         policy_hidden: vec![4],
         critic_hidden: vec![4],
         replay_capacity: 8,
+        normalize_observations: true,
+        eval_every: 20,
+        eval_episodes: 1,
+        keep_best: true,
         ..Config::default()
     }
 }
@@ -66,6 +70,7 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
     let mut checkpoints = Checkpoints::create(&run, "cpu", 1).expect("it can be written");
     for _ in 0..20 {
         trainer.step().expect("it trains");
+        trainer.evaluate_if_due().expect("it works");
     }
     checkpoints.save(&mut trainer, &mut files).expect("it can be written");
     let read = |name: &str| fs::read(place.join(name)).expect("it was just written");

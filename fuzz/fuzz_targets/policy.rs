@@ -26,7 +26,9 @@ static POLICIES: LazyLock<Vec<Pieces>> = LazyLock::new(|| {
     stay_in_this_thread();
     let shapes = [(Heads::Shared, vec![2, 3]), (Heads::Separate, vec![2]), (Heads::Shared, vec![])];
     let policies = shapes.map(|(policy_heads, policy_hidden)| {
-        let config = Config { policy_heads, policy_hidden, replay_capacity: 300, ..Config::default() };
+        let normalize_observations = policy_hidden.is_empty();
+        let config =
+            Config { policy_heads, policy_hidden, normalize_observations, replay_capacity: 300, ..Config::default() };
         let mut trainer = Trainer::new(|| Box::new(MountainCar::new()), config).expect("it is valid");
         let actor = trainer.actor().expect("it is on the CPU");
         policy_file::save(&PATH, "mountain-car", &actor).expect("the temporary directory can be written");
@@ -58,6 +60,7 @@ fuzz_target!(|input: Input| {
     let saved = fs::read(&*PATH).expect("it was just written");
     let (again, other) = policy_file::load(&PATH).expect("it was just written");
     assert_eq!((&again, other.theta(), other.bounds()), (&environment, actor.theta(), actor.bounds()));
+    assert_eq!(other.normalizer(), actor.normalizer());
     policy_file::save(&PATH, &again, &other).expect("the temporary directory can be written");
     assert!(fs::read(&*PATH).expect("it was just written") == saved);
 });

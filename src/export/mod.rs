@@ -1,7 +1,8 @@
 //! Policies in forms that run elsewhere: ONNX, and a single file of C or of Rust.
 //!
 //! Each takes an observation and gives an action, both in the environment's units:
-//! action = low + ½(tanh(μ) + 1)(high − low), or with tanh(μ + σ·ε) where the noise ε is an input, too.
+//! action = low + ½(tanh(μ) + 1)(high − low), or with tanh(μ + σ·ε) where the noise ε is an input, too. Where training
+//! normalizes observations, so does what is written, with the statistics at its end.
 
 mod onnx;
 mod source;
@@ -11,11 +12,14 @@ pub use source::{to_c, to_rust};
 
 use crate::actor::Actor;
 use crate::nn::{Activation, LogStd, Mean};
+use crate::normalizer::Normalizer;
 use crate::run::policy_file::{Tensors, to_tensors};
 
 /// A policy as layers that follow each other.
 struct Program {
     observation_size: usize,
+    /// What the layers see observations through.
+    normalizer: Option<Normalizer>,
     low: Vec<f32>,
     high: Vec<f32>,
     activation: Activation,
@@ -50,6 +54,7 @@ impl Program {
         }
         Self {
             observation_size: policy.observation_size(),
+            normalizer: actor.normalizer().cloned(),
             low: actor.bounds().low().to_vec(),
             high: actor.bounds().high().to_vec(),
             activation: policy.networks[0].activation(),

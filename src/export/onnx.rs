@@ -6,6 +6,7 @@
 use super::Program;
 use crate::actor::Actor;
 use crate::nn::{Activation, LogStd, Mean};
+use crate::normalizer::Normalizer;
 use ndarray::Array2;
 use prost::Message;
 
@@ -20,8 +21,20 @@ pub fn to_onnx(actor: &Actor, environment: &str, stochastic: bool) -> Vec<u8> {
     }
     graph.output.push(value("action", actions));
 
+    let mut seen = "observation".to_string();
+    if let Some(normalizer) = &program.normalizer {
+        for (name, values) in [("observation_center", normalizer.center()), ("observation_spread", normalizer.spread())]
+        {
+            graph.initializer.push(tensor(name, vec![values.len() as i64], values));
+        }
+        graph.scalar("observation_min", -Normalizer::LIMIT);
+        graph.scalar("observation_max", Normalizer::LIMIT);
+        let centered = graph.node("Sub", &[&seen, "observation_center"], "centered");
+        let normalized = graph.node("Div", &[&centered, "observation_spread"], "normalized");
+        seen = graph.node("Clip", &[&normalized, "observation_min", "observation_max"], "seen");
+    }
     for (c, chain) in program.chains.iter().enumerate() {
-        let mut x = "observation".to_string();
+        let mut x = seen.clone();
         for (l, layer) in chain.trunk.iter().enumerate() {
             x = graph.linear(&layer.name, &x, &layer.weight, &layer.bias);
             let activation = match program.activation {

@@ -6,6 +6,7 @@
 use super::Program;
 use crate::actor::Actor;
 use crate::nn::{Activation, LogStd, Mean};
+use crate::normalizer::Normalizer;
 use std::fmt::Write;
 
 /// What differs between the two languages.
@@ -44,6 +45,11 @@ impl Language {
             let name = layer.name.replace('.', "_");
             text += &(self.array)(&format!("{name}_weight"), layer.weight.len(), &self.numbers(&layer.weight));
             text += &(self.array)(&format!("{name}_bias"), layer.bias.len(), &self.numbers(&layer.bias));
+        }
+        if let Some(normalizer) = &program.normalizer {
+            let (center, spread) = (normalizer.center(), normalizer.spread());
+            text += &(self.array)("observation_center", center.len(), &self.numbers(center));
+            text += &(self.array)("observation_spread", spread.len(), &self.numbers(spread));
         }
         text += &(self.array)("low", program.low.len(), &self.numbers(&program.low));
         text += &(self.array)("high", program.high.len(), &self.numbers(&program.high));
@@ -95,7 +101,16 @@ pub fn to_c(actor: &Actor, environment: &str, stochastic: bool) -> String {
         Activation::Tanh => "sac_tanh",
     };
     for chain in &program.chains {
-        let _ = writeln!(text, "    for (i = 0; i < {o}; i++) x[i] = observation[i];");
+        let seen = match program.normalizer {
+            Some(_) => {
+                let limit = C.numbers(&[Normalizer::LIMIT]);
+                format!(
+                    "sac_clamp((observation[i] - observation_center[i]) / observation_spread[i], -{limit}, {limit})"
+                )
+            }
+            None => "observation[i]".into(),
+        };
+        let _ = writeln!(text, "    for (i = 0; i < {o}; i++) x[i] = {seen};");
         for layer in &chain.trunk {
             let (name, [outputs, inputs]) =
                 (layer.name.replace('.', "_"), [layer.weight.nrows(), layer.weight.ncols()]);
@@ -161,6 +176,11 @@ pub fn to_rust(actor: &Actor, environment: &str, stochastic: bool) -> String {
     };
     for chain in &program.chains {
         let _ = writeln!(text, "    x[..{o}].copy_from_slice(observation);");
+        if program.normalizer.is_some() {
+            let limit = RUST.numbers(&[Normalizer::LIMIT]);
+            let seen = format!("clamp((x[i] - OBSERVATION_CENTER[i]) / OBSERVATION_SPREAD[i], -{limit}, {limit})");
+            let _ = writeln!(text, "    for i in 0..{o} {{\n        x[i] = {seen};\n    }}");
+        }
         for layer in &chain.trunk {
             let (name, [outputs, inputs]) =
                 (layer.name.replace('.', "_").to_uppercase(), [layer.weight.nrows(), layer.weight.ncols()]);

@@ -5,7 +5,7 @@
 //! | file | content |
 //! |---|---|
 //! | `manifest` | one line of JSON that names the files of the last checkpoint and of the one before, with lengths and checksums, and a line with its own checksum; replaced whole |
-//! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, the environment, the episode, the policy of the best evaluation if that is kept |
+//! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, the environment, the episode; if there are such, the statistics of observations and the policy of the best evaluation |
 //! | `replay-N.bin` | transitions N·65 536 and on, as [`Replay::write_transition`] writes them, in little-endian `f32`; only ever added to. Those that the memory began with come first |
 //! | `lock` | held by the process that trains |
 //!
@@ -460,7 +460,8 @@ fn state_to_bytes(
     config: &str,
     device: &str,
 ) -> Result<Vec<u8>> {
-    let TrainerState { learner, env, env_steps, observation, steps, preloaded, updates, episode, best } = state;
+    let TrainerState { learner, env, env_steps, observation, normalizer, steps, preloaded, updates, episode, best } =
+        state;
     let mut tensors = Vec::new();
     for (name, values) in &learner.vectors {
         tensors.push(Tensor::f32(format!("learner.{name}"), vec![values.len()], values));
@@ -472,16 +473,18 @@ fn state_to_bytes(
         tensors.push(Tensor::f64(format!("learner.sum.{name}"), &[*sum]));
     }
     tensors.push(Tensor::f32("observation".into(), vec![observation.len()], observation));
+    tensors.extend(normalizer.iter().flat_map(|normalizer| tensors_file::statistics("", normalizer)));
     tensors.extend(env.iter().map(|env| Tensor::u8("env".into(), env.clone())));
     tensors.push(Tensor::u64("steps".into(), &[*steps, *env_steps, *updates]));
     // Most runs begin with an empty memory, as all did once.
     tensors.extend((*preloaded > 0).then(|| Tensor::u64("preloaded".into(), &[*preloaded])));
     tensors.push(Tensor::u64("episode".into(), &[episode.number, episode.length]));
     tensors.push(Tensor::f64("episode.total_reward".into(), &[episode.total_reward]));
-    if let Some(Best { step, mean_return, theta }) = best {
+    if let Some(Best { step, mean_return, theta, normalizer }) = best {
         tensors.push(Tensor::u64("best.step".into(), &[*step]));
         tensors.push(Tensor::f64("best.return".into(), &[*mean_return]));
         tensors.push(Tensor::f32("best.policy".into(), vec![theta.len()], theta));
+        tensors.extend(normalizer.iter().flat_map(|normalizer| tensors_file::statistics("best.", normalizer)));
     }
     let Metrics { updates, policy_updates, alpha, .. } = position.last;
     tensors.push(Tensor::u64("metrics.last".into(), &[position.last_step, updates, policy_updates]));
@@ -561,17 +564,29 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         let theta = f32s("best.policy")?;
         let finite = mean_return.is_finite() && theta.iter().all(|value| value.is_finite());
         ensure!(finite && step <= steps, "its best evaluation is none");
-        Ok(Best { step, mean_return, theta })
+        Ok(Best { step, mean_return, theta, normalizer: tensors_file::read_statistics(&file, "best.")? })
     };
     let has_best = file.names().iter().any(|name| name.starts_with("best."));
     let best = has_best.then(read_best).transpose()?;
     let observation = f32s("observation")?;
+    let normalizer = tensors_file::read_statistics(&file, "")?;
     let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
     let sizes = [observation.len(), actions];
     let env = file.tensor("env").is_ok().then(|| data("env", Dtype::U8)).transpose()?;
     let episode = Episode { number, length, total_reward };
     Ok(State {
-        state: TrainerState { learner, env, env_steps, observation, steps, preloaded, updates, episode, best },
+        state: TrainerState {
+            learner,
+            env,
+            env_steps,
+            observation,
+            normalizer,
+            steps,
+            preloaded,
+            updates,
+            episode,
+            best,
+        },
         position: Position { metrics: Checked::of(&[]), last, last_step },
         config: text("config")?,
         device: text("device")?,

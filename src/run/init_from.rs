@@ -3,20 +3,22 @@
 //! A file holds the policy by the names of [`policy_file`], and may hold the critics as `critic.0.0.weight`,
 //! `critic.0.0.bias`, `critic.0.1.weight`, … and `critic.1.0.weight`, …, layer after layer, whose input is the observation
 //! and then the action, and the value network as `value.0.weight`, …; all f32, weights `[out, in]`. Targets begin as copies.
-//! Metadata are not needed.
+//! Metadata are not needed. Where observations are normalized, their statistics come from there as well.
 
 use super::checkpoint::{self, Seen};
 use super::policy_file::{self, NamedLayer};
+use super::tensors_file::{self, STATISTICS};
 use super::{RunDirectory, config_file, typed};
 use crate::actor::Actor;
 use crate::config::{Alpha, Config};
 use crate::env::Bounds;
 use crate::error::Error;
 use crate::nn::Mlp;
+use crate::normalizer::Normalizer;
 use crate::replay::Replay;
 use crate::sac::Snapshot;
 use crate::train::Trainer;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeSet;
 use std::fs;
@@ -96,19 +98,37 @@ impl InitFrom {
             let shown = self.path.display();
             let (mut state, actor) = (trainer.save()?, trainer.actor()?);
             let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
-            let (at, parts, memory) = match self.source {
+            let normalizes = trainer.config().normalize_observations;
+            let (at, mut parts, memory, normalizer) = match self.source {
                 Source::Run(other) => {
                     let step = other.seen.state.steps;
                     let parts = other.put(&mut state.learner, trainer.config(), environment, &actor);
                     let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
-                    (format!("at its step {step}"), parts, other.seen.replay)
+                    (format!("at its step {step}"), parts, other.seen.replay, other.seen.state.normalizer)
                 }
                 Source::File(bytes) => {
                     let parts = put_file(&bytes, &mut state.learner, trainer.config(), environment, &actor);
-                    let parts = parts.with_context(|| format!("{shown} does not fit this run"))?;
-                    (format!("with the CRC-32 {:08x}", crc32fast::hash(&bytes)), parts, None)
+                    let (parts, normalizer) = parts.with_context(|| format!("{shown} does not fit this run"))?;
+                    (format!("with the CRC-32 {:08x}", crc32fast::hash(&bytes)), parts, None, normalizer)
                 }
             };
+            let theirs = normalizer.as_ref().map(Normalizer::observation_size);
+            match (normalizes, theirs) {
+                (true, None) => bail!(
+                    "{shown} does not fit this run: its networks see observations as they are; leave out \
+                     --normalize-observations"
+                ),
+                (false, Some(_)) => bail!(
+                    "{shown} does not fit this run: its networks see normalized observations; say \
+                     --normalize-observations"
+                ),
+                _ => ensure!(
+                    theirs.is_none_or(|theirs| theirs == o),
+                    "{shown} does not fit this run: its statistics are of another number of observation dimensions than {o}"
+                ),
+            }
+            parts.extend(normalizer.as_ref().map(|known| format!("statistics of {} observations", known.count())));
+            state.normalizer = normalizer;
             let with_replay = if memory.is_some() { " --with-replay" } else { "" };
             let capacity = trainer.config().replay_rows_with(preloaded);
             let replay = memory.map_or_else(|| Replay::new(capacity, o, a), |memory| memory.resized(capacity))?;
@@ -188,7 +208,7 @@ fn put_file(
     config: &Config,
     environment: &str,
     actor: &Actor,
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, Option<Normalizer>)> {
     let not_one = || "it is no safetensors file; write it by safetensors.torch.save_file";
     let file = SafeTensors::deserialize(bytes).with_context(not_one)?;
     let (_, header) = SafeTensors::read_metadata(bytes).with_context(not_one)?;
@@ -215,6 +235,8 @@ fn put_file(
             anew.push("the value network begins anew");
         }
     }
+    let normalizer = tensors_file::read_statistics(&file, "")?;
+    tensors.unread.retain(|name| !STATISTICS.contains(name));
     if let Some(name) = tensors.unread.first() {
         let shape = file.tensor(name)?.shape().to_vec();
         return Err(anyhow!(
@@ -232,7 +254,7 @@ fn put_file(
     if !differing.is_empty() {
         parts.push(format!("its metadata differ in {}", differing.join(", ")));
     }
-    Ok(parts)
+    Ok((parts, normalizer))
 }
 
 /// The tensors of a file, and the names of those that have not been asked for.
@@ -263,7 +285,7 @@ impl Tensors<'_> {
         let tensor = self.file.tensor(name).map_err(|_| anyhow!("it lacks the tensor {name}, which {must}"))?;
         let (found, dtype) = (tensor.shape(), tensor.dtype());
         ensure!(dtype == Dtype::F32 && found == shape, "its tensor {name} is {dtype} of shape {found:?}; it {must}");
-        let values: Vec<_> = super::tensors_file::f32s(tensor.data()).collect();
+        let values: Vec<_> = tensors_file::f32s(tensor.data()).collect();
         ensure!(
             values.iter().all(|value| value.is_finite()),
             "its tensor {name} has a value that is not finite; it {must}"

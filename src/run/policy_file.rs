@@ -2,11 +2,13 @@
 //!
 //! Tensors, all f32, weights `[out, in]` as in PyTorch: `trunk.0.weight`, `trunk.0.bias`, … for the hidden layers, then
 //! `mean.weight`, `mean.bias`, `log_std.weight`, `log_std.bias`. If each head has a network of its own, its hidden layers
-//! are `mean_trunk.0.weight`, …, and `log_std_trunk.0.weight`, … The metadata names the environment, the activation, the
+//! are `mean_trunk.0.weight`, …, and `log_std_trunk.0.weight`, … A policy of normalized observations has `observation.count`
+//! `[1]`, `observation.mean` and `observation.variance` `[O]` besides, all f64, and its first layers take
+//! (x − mean)/√(variance + 1e-8), clipped to ±10. The metadata names the environment, the activation, the
 //! forms of the mean and of log σ, the bounds of log σ, and those of the action, so that
 //! action = low + ½(tanh(mean) + 1)(high − low) can be computed anywhere.
 
-use super::tensors_file::{self, Tensor};
+use super::tensors_file::{self, STATISTICS, Tensor};
 use super::{typed, whole_file};
 use crate::actor::Actor;
 use crate::env::Bounds;
@@ -46,6 +48,7 @@ pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<(), Error> 
             tensors.push(Tensor::f32(format!("{name}.weight"), weight.shape().to_vec(), &values));
             tensors.push(Tensor::f32(format!("{name}.bias"), vec![bias.len()], &bias));
         }
+        tensors.extend(actor.normalizer().into_iter().flat_map(|normalizer| tensors_file::statistics("", normalizer)));
         let bytes = tensors_file::to_bytes(&tensors, &metadata(environment, actor))?;
         whole_file::write(path, &bytes).with_context(|| format!("the policy {} cannot be written", path.display()))
     })
@@ -92,7 +95,10 @@ fn parse(bytes: &[u8]) -> Result<(String, Actor)> {
     let policy = Policy { networks, distribution: TanhGaussian { mean, log_std } };
     ensure!(policy.action_size() == bounds.dimensions(), "its heads and its action bounds differ in length");
     ensure!(theta.iter().all(|value| value.is_finite()), "it has parameters that are not finite");
-    Ok((text("environment")?.to_string(), Actor::new(policy, theta, bounds)))
+    let normalizer = tensors_file::read_statistics(&file, "")?;
+    let sizes = normalizer.iter().all(|normalizer| normalizer.observation_size() == policy.observation_size());
+    ensure!(sizes, "its statistics are of another number of observation dimensions than it takes");
+    Ok((text("environment")?.to_string(), Actor::new(policy, theta, bounds).with_normalizer(normalizer)))
 }
 
 /// What a file says of a policy besides its tensors.
@@ -226,7 +232,8 @@ fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Mlp>,
     };
     let ((mean, mean_bias), (log_std, log_std_bias)) = (layer("mean")?, layer("log_std")?);
     let separate = depth("mean_trunk") + depth("log_std_trunk");
-    let expected = 2 * (if separate > 0 { separate } else { depth("trunk") }) + 4;
+    let statistics = STATISTICS.iter().filter(|name| file.tensor(name).is_ok()).count();
+    let expected = 2 * (if separate > 0 { separate } else { depth("trunk") }) + 4 + statistics;
     ensure!(file.len() == expected, "it holds tensors that a policy does not have");
     ensure!(mean_bias.len() == log_std_bias.len(), "its two heads differ in length");
     if separate > 0 {
@@ -245,6 +252,7 @@ fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Mlp>,
 mod tests {
     use super::*;
     use crate::config::{Config, Heads, LogStdForm};
+    use crate::normalizer::Normalizer;
     use crate::rng::{Philox, Stream};
 
     fn actor(hidden: &[usize], policy_heads: Heads, mean: Mean) -> Actor {
@@ -276,10 +284,12 @@ mod tests {
                 // Without hidden layers, two networks and one with two heads are the same.
                 continue;
             }
-            let saved = actor(hidden, heads, mean);
+            let normalizer = Normalizer::from_statistics(3.0, vec![0.1; 5], vec![0.7; 5]).expect("they are statistics");
+            let saved = actor(hidden, heads, mean).with_normalizer((mean == Mean::Raw).then_some(normalizer));
             let (environment, loaded) = parse(&bytes(&saved, "round-trip")).expect("it was just written");
             assert_eq!(environment, "pendulum");
             assert_eq!((loaded.theta(), loaded.bounds()), (saved.theta(), saved.bounds()));
+            assert_eq!(loaded.normalizer(), saved.normalizer());
             let observation = [0.1, -0.2, 0.3, 1.0, 5.0];
             let act = |mut actor: Actor| {
                 let mut action = [0.0; 2];
@@ -287,6 +297,39 @@ mod tests {
                 action
             };
             assert_eq!(act(loaded), act(saved));
+        }
+    }
+
+    /// Statistics that are in part, of another shape, or none.
+    #[test]
+    fn statistics_that_cannot_be_are_refused() {
+        let saved = plain(&[3]);
+        let parse = |tensors: &[(&str, &[f64])]| {
+            let bytes = bytes(&saved, "statistics");
+            let file = SafeTensors::deserialize(&bytes).expect("it was just written");
+            let mut all: Vec<_> =
+                file.tensors().into_iter().map(|(n, t)| Tensor::f32(n, t.shape().to_vec(), &f32s(&t))).collect();
+            all.extend(tensors.iter().map(|(name, values)| Tensor::f64(name.to_string(), values)));
+            parse(&tensors_file::to_bytes(&all, &metadata("pendulum", &saved)).expect("they fit"))
+        };
+        fn f32s(tensor: &safetensors::tensor::TensorView) -> Vec<f32> {
+            tensors_file::f32s(tensor.data()).collect()
+        }
+        let [count, mean, variance] = STATISTICS;
+        let (_, loaded) =
+            parse(&[(count, &[2.0]), (mean, &[0.0; 5]), (variance, &[1.0; 5])]).expect("these are statistics");
+        assert_eq!(loaded.normalizer().map(Normalizer::count), Some(2.0));
+        type Case<'a> = (&'a [(&'a str, &'a [f64])], &'a str);
+        let cases: [Case; 5] = [
+            (&[(count, &[2.0]), (mean, &[0.0; 5])], "lacks the tensor observation.variance"),
+            (&[(count, &[2.0; 2]), (mean, &[0.0; 5]), (variance, &[1.0; 5])], "count is not a single number"),
+            (&[(count, &[2.0]), (mean, &[0.0; 5]), (variance, &[1.0; 4])], "5 means and 4 variances"),
+            (&[(count, &[2.0]), (mean, &[0.0; 4]), (variance, &[1.0; 4])], "another number of observation dimensions"),
+            (&[(count, &[2.0]), (mean, &[0.0; 5]), (variance, &[-1.0; 5])], "dimension 0 cannot have"),
+        ];
+        for (tensors, expected) in cases {
+            let message = format!("{:#}", parse(tensors).expect_err(expected));
+            assert!(message.contains(expected) && !message.contains('\n'), "{message}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Named tensors and metadata as safetensors: the same bytes for the same content.
 
+use crate::normalizer::Normalizer;
 use anyhow::{Context, Result, anyhow, ensure};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +40,40 @@ impl Tensor {
 /// The numbers of a tensor of `f32`.
 pub fn f32s(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
+}
+
+/// The tensors of statistics of observations, all `f64`, after `prefix`: how many there were, `[1]`, their mean and their
+/// variance, `[O]`.
+pub const STATISTICS: [&str; 3] = ["observation.count", "observation.mean", "observation.variance"];
+
+/// [`STATISTICS`] of `normalizer`.
+pub fn statistics(prefix: &str, normalizer: &Normalizer) -> [Tensor; 3] {
+    let [count, mean, variance] = STATISTICS.map(|name| format!("{prefix}{name}"));
+    [
+        Tensor::f64(count, &[normalizer.count()]),
+        Tensor::f64(mean, normalizer.mean()),
+        Tensor::f64(variance, normalizer.variance()),
+    ]
+}
+
+/// [`STATISTICS`] of a file, if it has any.
+///
+/// # Errors
+/// If they are not whole, or cannot be what they say.
+pub fn read_statistics(file: &SafeTensors, prefix: &str) -> Result<Option<Normalizer>> {
+    let names = STATISTICS.map(|name| format!("{prefix}{name}"));
+    if names.iter().all(|name| file.tensor(name).is_err()) {
+        return Ok(None);
+    }
+    let f64s = |name: &str| -> Result<Vec<f64>> {
+        let tensor = file.tensor(name).map_err(|_| anyhow!("it lacks the tensor {name}"))?;
+        ensure!(tensor.dtype() == Dtype::F64 && tensor.shape().len() == 1, "its {name} is no vector of F64");
+        Ok(tensor.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
+    };
+    let [count, mean, variance] = [f64s(&names[0])?, f64s(&names[1])?, f64s(&names[2])?];
+    let [count] = count[..] else { return Err(anyhow!("its {} is not a single number", names[0])) };
+    let normalizer = Normalizer::from_statistics(count, mean, variance);
+    Ok(Some(normalizer.map_err(|problem| anyhow!("its statistics of observations are none: {problem}"))?))
 }
 
 /// The tensors of a file, and its metadata.

@@ -181,6 +181,9 @@ impl CudaLearner {
         if config.max_gradient_norm != MaxGradientNorm::Off {
             return refuse("max_gradient_norm");
         }
+        if config.normalize_observations {
+            return refuse("normalize_observations");
+        }
         Ok(())
     }
 
@@ -716,6 +719,7 @@ impl CudaLearner {
         let (_, o, a) = self.sizes();
         let width = 2 * o + a + 2;
         assert_eq!(replay.capacity(), self.capacity, "the memory was made for another replay");
+        assert!(replay.normalizer.is_none(), "observations are normalized on the CPU alone");
         let pushed = replay.pushed();
         assert!(!replay.is_empty() && pushed >= self.mirrored, "a learner learns from one memory that grows");
         let mut next = self.mirrored.max(pushed - replay.len());

@@ -26,7 +26,7 @@ use rand_distr::StandardNormal;
 pub trait Learner<T: Real = f32>: Send {
     /// Writes a = tanh(μ + σ·ε) for `noise` ε, or the deterministic tanh(μ) without it.
     ///
-    /// `observation` is `[B, O]`; `noise` and `action` are `[B, A]`, actions in \[−1, 1].
+    /// `observation` is `[B, O]`, normalized if those that are learned from are; `noise` and `action` are `[B, A]`, actions in \[−1, 1].
     ///
     /// # Errors
     /// [`Error::Device`] if a device fails, here as in all that follow.
@@ -44,9 +44,9 @@ pub trait Learner<T: Real = f32>: Send {
     /// [`Error::Device`]; a loss that is not finite is none, but shows in [`Self::metrics`].
     fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) -> Result<(), Error>;
 
-    /// Makes the update numbered `update`, from 0, of a run: draws a batch from `replay`, and noise, and takes them as
-    /// [`Self::update`] does, after multiplying its rewards by [`Config::reward_scale`](crate::config::Config). What is drawn
-    /// depends on the seed of the configuration and on `update`.
+    /// Makes the update numbered `update`, from 0, of a run: draws a batch from `replay`, with observations as its normalizer
+    /// shows them, and noise, multiplies the rewards by [`Config::reward_scale`](crate::config::Config), and takes all of it as
+    /// [`Self::update`] does. What is drawn depends on the seed of the configuration and on `update`.
     ///
     /// A learner on a device mirrors `replay`, and draws there; it must be given the same one every time.
     ///
