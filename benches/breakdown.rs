@@ -169,7 +169,7 @@ fn phases(size: Size, threads: usize, lasting: Duration) -> f64 {
         times.time("drawing", 1, || {
             let draw = || {
                 replay.sample(&mut Philox::new(1, Stream::Replay, updates), &mut rows);
-                replay.gather(&rows, 0.99, &mut batch);
+                replay.gather(&rows, 0.99, 1, &mut batch);
             };
             join(draw, || noise.fill(&mut Philox::new(1, Stream::Update, updates)));
         });

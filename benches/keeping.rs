@@ -67,9 +67,10 @@ fn measure(name: &str, sizes: (usize, usize), length: u64, config: Config) -> Re
     let block = |trainer: &mut Trainer, files: &mut MetricsFiles| -> Result<_, Box<dyn Error + Send + Sync>> {
         let (began, mut rows) = (Instant::now(), Duration::ZERO);
         for _ in 0..BLOCK {
-            if let Some(episode) = trainer.step()? {
+            let episodes = trainer.step()?;
+            if !episodes.is_empty() {
                 let (metrics, began) = (trainer.metrics()?, Instant::now());
-                files.write(trainer.steps(), started.elapsed(), Some(episode), None, metrics)?;
+                files.write(trainer.steps(), started.elapsed(), &episodes, None, metrics)?;
                 rows += began.elapsed();
             }
         }

@@ -59,9 +59,12 @@ pub struct TrainArgs {
     /// The environment to train on
     pub environment: String,
 
-    /// Environment steps to train for
+    /// Environment steps to train for, those of all environments together
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub steps: Option<u64>,
+    /// Environments to train on side by side, a step of each in turn
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    pub envs: Option<usize>,
     /// Seed of every random stream
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub seed: Option<u64>,
@@ -145,12 +148,18 @@ pub struct TrainArgs {
     /// Uniformly random steps at the start
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub random_steps: Option<u64>,
-    /// Steps for which each of those random actions is held
+    /// Steps of an environment for which each of those random actions is held
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub random_hold: Option<u64>,
     /// The step after which the first update is made: auto for when the random steps are over and a batch is stored
     #[arg(long, value_name = "auto|N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub first_update: Option<FirstUpdate>,
+    /// Updates for each environment step from then on, as in 0.5 or 4
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub utd: Option<f64>,
+    /// Steps whose rewards a critic's target sums before it bootstraps
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    pub n_step: Option<usize>,
 }
 
 /// What an environment of Gymnasium is made with.
@@ -188,6 +197,7 @@ impl TrainArgs {
             }
         }
         set(&mut config.steps, &self.steps);
+        set(&mut config.envs, &self.envs);
         set(&mut config.seed, &self.seed);
         set(&mut config.eval_every, &self.eval_every);
         set(&mut config.checkpoint_every, &self.checkpoint_every);
@@ -215,6 +225,8 @@ impl TrainArgs {
         set(&mut config.random_steps, &self.random_steps);
         set(&mut config.random_hold, &self.random_hold);
         set(&mut config.first_update, &self.first_update);
+        set(&mut config.utd, &self.utd);
+        set(&mut config.n_step, &self.n_step);
     }
 }
 

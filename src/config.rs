@@ -10,17 +10,26 @@ use std::collections::BTreeMap;
 pub struct Config {
     /// Seed of every random stream of the run. Default 0.
     pub seed: u64,
-    /// Environment steps to train for. Default 10 000, which Pendulum-v1 needs.
+    /// Environment steps to train for, those of all environments together. Default 10 000, which Pendulum-v1 needs.
+    ///
+    /// Several environments take their steps in rounds, one step each. What is due at some step, the end for instance, then
+    /// comes after the round that reaches it.
     pub steps: u64,
+    /// Environments that are trained on side by side. Default 1. Their policy's actions are computed together, and where
+    /// steps take long, each environment takes them on a thread of its own.
+    pub envs: usize,
     /// Environment steps, at the start, whose actions are drawn uniformly at random. Default 100
-    /// (`learning_starts` of Stable-Baselines3).
+    /// (`learning_starts` of Stable-Baselines3). A round that begins before their end is random altogether.
     pub random_steps: u64,
-    /// Environment steps for which each of those random actions is held. Default 1. Where a goal is reached only by pushing
+    /// Steps of an environment for which each of those random actions is held. Default 1. Where a goal is reached only by pushing
     /// the same way for a while, as in MountainCarContinuous-v0, actions that change at every step never find it.
     pub random_hold: u64,
-    /// The environment step after which the first update is made; one follows after every step from then on. `"auto"`, the
-    /// default, waits for the random steps to end and a batch to be stored; a number may come earlier.
+    /// The environment step after which the first update is made. `"auto"`, the default, waits for the random steps to end
+    /// and a batch to be stored; a number may come earlier.
     pub first_update: FirstUpdate,
+    /// Updates for each environment step from that one on, however many environments there are: with 0.5 one after every
+    /// second step, with 4 four after every step. Default 1 (arXiv 1812.05905, table 1).
+    pub utd: f64,
 
     /// What the critics' target takes for the value of s′: `"target-q"`, the smaller of two target critics less
     /// α log π (arXiv 1812.05905), or `"value-network"`, the target copy of a network V trained beside them
@@ -76,6 +85,10 @@ pub struct Config {
     pub reward_scale: f64,
     /// γ, the discount per step. Default 0.99 (arXiv 1812.05905, table 1).
     pub gamma: f64,
+    /// Steps whose rewards a critic's target sums before it bootstraps, fewer where an episode ends or is not further yet; see
+    /// [`crate::replay`]. The actions on the way are those that were taken then, and nothing corrects for the policy having
+    /// changed since. Default 1 (arXiv 1812.05905, equation 3).
+    pub n_step: usize,
     /// τ, the share of a network that enters its target whenever that follows. Default 0.01, twice that of
     /// arXiv 1812.05905, table 1, which learns Pendulum-v1 sooner.
     pub tau: f64,
@@ -125,9 +138,11 @@ impl Default for Config {
         Self {
             seed: 0,
             steps: 10_000,
+            envs: 1,
             random_steps: 100,
             random_hold: 1,
             first_update: FirstUpdate::Auto,
+            utd: 1.0,
             bootstrap: Bootstrap::TargetQ,
             loss_order: LossOrder::Sequential,
             policy_delay: 1,
@@ -150,6 +165,7 @@ impl Default for Config {
             normalize_observations: false,
             reward_scale: 1.0,
             gamma: 0.99,
+            n_step: 1,
             tau: 0.01,
             alpha: Alpha::Auto,
             initial_alpha: 1.0,
@@ -324,6 +340,8 @@ word_or_number! {
 /// The ends of what is accepted, so that a number keeps its meaning as an `f32`.
 const TINY: f64 = 1e-30;
 const HUGE: f64 = 1e30;
+/// Updates are counted in parts of one, so that a ratio with as many decimals is kept exactly.
+const PARTS_OF_UPDATE: u32 = 1_000_000;
 
 impl Config {
     /// How the policy's raw outputs become a distribution.
@@ -357,14 +375,25 @@ impl Config {
         }
     }
 
-    /// Transitions that the replay memory has room for: `replay_capacity`, or fewer if the run has fewer steps.
+    /// How many updates have been made, in all, after `steps` environment steps: `utd` for each from the step of the first
+    /// update on, rounded up.
+    pub fn updates_after(&self, steps: u64) -> u64 {
+        let counted = steps.saturating_add(1).saturating_sub(self.first_update());
+        let parts = (self.utd * f64::from(PARTS_OF_UPDATE)).round() as u128;
+        u64::try_from((u128::from(counted) * parts).div_ceil(PARTS_OF_UPDATE.into())).unwrap_or(u64::MAX)
+    }
+
+    /// Transitions that the replay memory has room for: `replay_capacity`, or fewer if the run has fewer steps; as many for
+    /// each environment.
     pub fn replay_rows(&self) -> usize {
         self.replay_rows_with(0)
     }
 
     /// [`Self::replay_rows`] of a memory that begins with `preloaded` transitions from before the first step.
     pub fn replay_rows_with(&self, preloaded: u64) -> usize {
-        self.replay_capacity.min(usize::try_from(self.steps.saturating_add(preloaded)).unwrap_or(usize::MAX))
+        let of_each = |transitions: u64| transitions.div_ceil(self.envs as u64);
+        let needed = of_each(self.steps).saturating_add(of_each(preloaded));
+        self.envs * (self.replay_capacity / self.envs).min(usize::try_from(needed).unwrap_or(usize::MAX))
     }
 
     /// Refuses what makes no sense.
@@ -378,7 +407,14 @@ impl Config {
         // TOML, which keeps the configuration of a run, has signed integers.
         let storable = |value: u64| i64::try_from(value).is_ok();
         demand(storable(self.seed), "seed", &self.seed, "below 2⁶³")?;
-        demand(self.steps > 0 && storable(self.steps), "steps", &self.steps, "at least 1 and below 2⁶³")?;
+        demand((1..=256).contains(&self.envs), "envs", &self.envs, "from 1 to 256 (--envs)")?;
+        // The last round may go beyond them.
+        demand(
+            self.steps > 0 && storable(self.steps.saturating_add(self.envs as u64 - 1)),
+            "steps",
+            &self.steps,
+            "at least 1 and below 2⁶³",
+        )?;
         demand(storable(self.eval_every), "eval_every", &self.eval_every, "below 2⁶³")?;
         demand(storable(self.checkpoint_every), "checkpoint_every", &self.checkpoint_every, "below 2⁶³")?;
         demand(storable(self.random_steps), "random_steps", &self.random_steps, "below 2⁶³")?;
@@ -409,6 +445,7 @@ impl Config {
         let scale = self.reward_scale;
         demand((TINY..=HUGE).contains(&scale), "reward_scale", &scale, "a number above 0, from 1e-30 to 1e30")?;
         demand((0.0..=1.0).contains(&self.gamma), "gamma", &self.gamma, "from 0 to 1")?;
+        demand((1..=1000).contains(&self.n_step), "n_step", &self.n_step, "from 1 to 1000 (--n-step)")?;
         demand((TINY..=1.0).contains(&self.tau), "tau", &self.tau, "a number above 0, from 1e-30 on, and at most 1")?;
         let below = format!("from -80 to below log_std_max, {}", self.log_std_max);
         let fits = self.log_std_min >= -80.0 && self.log_std_min < self.log_std_max;
@@ -438,7 +475,11 @@ impl Config {
         let steps =
             format!("at most the number of steps, {}; lower it (--batch) or train longer (--steps)", self.steps);
         demand(batch_size as u64 <= self.steps, "batch_size", &batch_size, &steps)?;
-        let (first, updates) = (self.first_update(), (self.steps + 1).saturating_sub(self.first_update()));
+        let parts = f64::from(PARTS_OF_UPDATE);
+        let fits = (1.0 / parts..=1000.0).contains(&self.utd) && (self.utd * parts).round() / parts == self.utd;
+        demand(fits, "utd", &self.utd, "from 0.000001 to 1000, with six decimals at most (--utd)")?;
+        let (first, updates) = (self.first_update(), self.updates_after(self.steps));
+        demand(storable(updates), "utd", &self.utd, "small enough that fewer than 2⁶³ updates are made (--utd)")?;
         let mend = match self.first_update {
             FirstUpdate::Auto => "lower --random-steps or --batch",
             FirstUpdate::Fixed(_) => "say --first-update auto or another number",
@@ -456,6 +497,8 @@ impl Config {
             &self.replay_capacity,
             &capacity,
         )?;
+        let least = format!("at least the number of environments, {}", self.envs);
+        demand(self.replay_capacity >= self.envs, "replay_capacity", &self.replay_capacity, &least)?;
         for (name, episodes) in [("eval_episodes", self.eval_episodes), ("final_episodes", self.final_episodes)] {
             demand(episodes > 0, name, &episodes, "at least 1; eval_every = 0 turns evaluation off")?;
         }
@@ -477,7 +520,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 29] = [
+        let cases: [(&str, Spoil); 37] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
@@ -507,6 +550,14 @@ mod tests {
             }),
             ("policy_delay", |c| c.policy_delay = 0),
             ("random_hold", |c| c.random_hold = 0),
+            ("envs", |c| c.envs = 0),
+            ("envs", |c| c.envs = 257),
+            ("utd", |c| c.utd = 0.0),
+            ("utd", |c| c.utd = f64::NAN),
+            ("utd", |c| c.utd = 1.0 / 3.0),
+            ("utd", |c| (c.steps, c.utd) = (1 << 62, 1000.0)),
+            ("n_step", |c| c.n_step = 0),
+            ("replay_capacity", |c| (c.batch_size, c.replay_capacity, c.envs) = (1, 7, 8)),
             ("final_episodes", |c| c.final_episodes = 0),
             ("keep_best", |c| (c.keep_best, c.eval_every) = (true, 0)),
         ];
@@ -515,6 +566,40 @@ mod tests {
             spoil(&mut config);
             let Err(Error::Config(message)) = config.validate() else { panic!("{name} was accepted") };
             assert!(message.starts_with(name) && !message.contains('\n'), "{message}");
+        }
+    }
+
+    /// The ratio as decimals say it, also where binary fractions do not; and whole updates at every step for the default.
+    #[test]
+    fn updates_follow_the_ratio_exactly() {
+        let with = |utd| Config { utd, ..Config::default() };
+        let first = Config::default().first_update();
+        for (utd, steps, expected) in [
+            (1.0, 1_000, 1_000),
+            (4.0, 1_000, 4_000),
+            (0.5, 1, 1),
+            (0.5, 2, 1),
+            (0.5, 3, 2),
+            (0.29, 100, 29),
+            (0.7, 1_000_000_000_000_000, 700_000_000_000_000),
+            (1.1, 10, 11),
+            (0.000_001, 1_000_000, 1),
+            (0.000_001, 1_000_001, 2),
+        ] {
+            assert_eq!(with(utd).validate(), Ok(()), "{utd}");
+            assert_eq!(with(utd).updates_after(first - 1), 0);
+            assert_eq!(with(utd).updates_after(first - 1 + steps), expected, "{utd} after {steps}");
+        }
+    }
+
+    /// Every environment has as many rows, and all steps of a short run have a place.
+    #[test]
+    fn the_replay_memory_is_divided_among_environments() {
+        for (envs, steps, preloaded, expected) in
+            [(1, 500, 0, 500), (1, 500, 20, 520), (3, 500, 0, 501), (3, 500, 20, 522), (7, 10_000, 0, 994)]
+        {
+            let config = Config { envs, steps, replay_capacity: 1_000, ..Config::default() };
+            assert_eq!(config.replay_rows_with(preloaded), expected, "{envs}");
         }
     }
 }

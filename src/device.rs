@@ -93,7 +93,7 @@ impl Device {
                     CudaLearner::check(config)?;
                     let gpu = Cuda::open(0)?;
                     let name = gpu.name();
-                    let small = &Config { replay_capacity: config.batch_size, ..config.clone() };
+                    let small = &Config { replay_capacity: config.batch_size, envs: 1, ..config.clone() };
                     let mut cuda = CudaLearner::new(small, observation_size, half_range, Box::new(gpu))?;
                     let mut cpu = CpuLearner::<f32>::new(small, observation_size, half_range);
                     let time =

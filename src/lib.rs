@@ -9,7 +9,7 @@
 //! let config = Config { steps: 300, policy_hidden: vec![16], critic_hidden: vec![16], ..Config::default() };
 //! let mut trainer = Trainer::new(|| Box::new(Pendulum::new()), config)?;
 //! while !trainer.is_finished() {
-//!     if let Some(episode) = trainer.step()? {
+//!     for episode in trainer.step()? {
 //!         println!("episode {}: {:.1}", episode.number, episode.total_reward);
 //!     }
 //! }
@@ -54,6 +54,7 @@ pub mod error;
 pub mod export;
 #[cfg(feature = "cuda")]
 pub mod gpu;
+mod lanes;
 pub mod nn;
 pub mod normalizer;
 #[cfg(feature = "program")]

@@ -162,7 +162,7 @@ fn resume(args: &ResumeArgs) -> Outcome {
         let (checkpoints, loaded) = Checkpoints::open(&run, &config)?;
         let step = loaded.state.steps;
         // At the end that it was begun with it is finished; anywhere else there must be something left to do.
-        let left = step < config.steps || step == begun_with && step == config.steps;
+        let left = step < config.steps || config.steps == begun_with;
         anyhow::ensure!(
             left,
             "the run is at step {step} already, and is to have {} steps; give it more --steps",
@@ -259,7 +259,8 @@ fn make_trainer(
     let mut place = None;
     let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
         // A learner's memory has room for a transition for each step, and for those besides.
-        let config = &Config { steps: config.steps.saturating_add(preloaded), ..config.clone() };
+        let steps = config.steps.next_multiple_of(config.envs as u64).saturating_add(preloaded);
+        let config = &Config { steps, ..config.clone() };
         let Placed { learner, device, note } = device.learner(config, observation_size, half_range)?;
         place = Some((device, note));
         Ok(learner)
@@ -390,7 +391,7 @@ impl Session<'_> {
             if self.checkpoints.is_due(&self.trainer) {
                 self.checkpoint()?;
             }
-            let episode = match self.trainer.step() {
+            let episodes = match self.trainer.step() {
                 Err(error @ Error::Environment { .. }) => return Ok(End::EnvironmentFailed(error)),
                 stepped => stepped?,
             };
@@ -403,10 +404,10 @@ impl Session<'_> {
             if self.trainer.best().is_some_and(|best| best.step == step) {
                 self.run.save_best(self.trainer.best_actor().as_ref())?;
             }
-            if episode.is_some() || evaluation.is_some() {
+            if !episodes.is_empty() || evaluation.is_some() {
                 let metrics = self.trainer.metrics()?;
-                let row = self.files.write(step, started.elapsed(), episode, evaluation.as_ref(), metrics)?;
-                self.progress.row(&row);
+                let rows = self.files.write(step, started.elapsed(), &episodes, evaluation.as_ref(), metrics)?;
+                rows.iter().for_each(|row| self.progress.row(row));
             }
             self.progress.step(step);
             let reached = |evaluation: &Evaluation| self.until_return.is_some_and(|target| evaluation.mean() >= target);

@@ -1,22 +1,25 @@
 //! The training loop: act, step, store, learn; and evaluate.
+//!
+//! With several environments, [`Config::envs`], each goes through the same loop in a round: one step of every environment.
 
 use crate::actor::{Actor, Evaluation, evaluate};
 use crate::config::Config;
-use crate::env::{Bounds, CheckedEnv, Env};
+use crate::env::{Bounds, Env};
 use crate::error::Error;
+use crate::lanes::Lanes;
 use crate::nn::threads;
 use crate::normalizer::Normalizer;
 use crate::replay::{Replay, Transition};
 use crate::rng::{Philox, Stream};
 use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot, work};
-use ndarray::Array2;
-use rand::{Rng, RngCore};
+use ndarray::{Array2, ArrayView1};
+use rand::Rng;
 use rand_distr::StandardNormal;
 
 /// A finished training episode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Episode {
-    /// Its number, counted from 1.
+    /// Its number, counted from 1: with N environments, the one numbered i from 0 has the episodes i + 1, i + 1 + N and so on.
     pub number: u64,
     /// Its steps.
     pub length: u64,
@@ -42,12 +45,8 @@ pub struct Best {
 pub struct TrainerState {
     /// The learner.
     pub learner: Snapshot<f32>,
-    /// The environment, if it can tell; see [`Env::save`].
-    pub env: Option<Vec<u8>>,
-    /// Steps that the environment has taken.
-    pub env_steps: u64,
-    /// The observation to act upon, `[O]`.
-    pub observation: Vec<f32>,
+    /// Each environment.
+    pub envs: Vec<EnvState>,
     /// The statistics of all observations, where [`Config::normalize_observations`] asks for them.
     pub normalizer: Option<Normalizer>,
     /// Environment steps, each of which has stored a transition.
@@ -56,10 +55,21 @@ pub struct TrainerState {
     pub preloaded: u64,
     /// Updates made.
     pub updates: u64,
-    /// The episode so far.
-    pub episode: Episode,
     /// The best evaluation, where [`Config::keep_best`] asks for it and there has been one.
     pub best: Option<Best>,
+}
+
+/// Where one of the environments of a run stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnvState {
+    /// The environment, if it can tell; see [`Env::save`].
+    pub env: Option<Vec<u8>>,
+    /// Steps that it has taken.
+    pub env_steps: u64,
+    /// The observation to act upon, `[O]`.
+    pub observation: Vec<f32>,
+    /// The episode so far.
+    pub episode: Episode,
 }
 
 /// One training run, advanced a step at a time.
@@ -68,31 +78,27 @@ pub struct TrainerState {
 /// inside a thread pool; see [`threads_for`] and [`with_threads`].
 pub struct Trainer {
     config: Config,
-    env: CheckedEnv<Box<dyn Env>>,
+    envs: Lanes,
     evaluation_env: Box<dyn Env>,
     bounds: Bounds,
     learner: Box<dyn Learner>,
     replay: Replay,
 
-    action: Array2<f32>,
+    /// Of each environment, `[N, O]` and `[N, A]`.
+    observation: Array2<f32>,
     action_noise: Array2<f32>,
-    scaled_action: Vec<f32>,
+    action: Array2<f32>,
 
-    observation: Vec<f32>,
-    /// The same, as the policy sees it.
-    seen: Array2<f32>,
     steps: u64,
     preloaded: u64,
     updates: u64,
-    episode: Episode,
     best: Option<Best>,
     last_metrics: Metrics,
-    /// Why the episode cannot begin that is to.
-    no_episode: Option<Error>,
 }
 
 impl Trainer {
-    /// A run on the CPU before its first step. `make_env` is called twice, for training and for evaluation.
+    /// A run on the CPU before its first step. `make_env` is called for each environment to train on, and once more for
+    /// evaluation.
     ///
     /// # Errors
     /// If `config` is invalid, the replay memory does not fit, or the environment fails.
@@ -115,29 +121,24 @@ impl Trainer {
         make_learner: impl FnOnce(&Config, usize, &[f32]) -> Result<Box<dyn Learner>, Error>,
     ) -> Result<Self, Error> {
         config.validate()?;
-        let mut env = CheckedEnv::new(make_env()?);
-        let bounds = env.action_bounds();
-        let (o, a) = (env.observation_size(), bounds.dimensions());
-        let mut replay = Replay::new(config.replay_rows(), o, a)?;
+        let envs = Lanes::new(&mut make_env, &config)?;
+        let bounds = envs.action_bounds();
+        let (n, o, a) = (envs.len(), envs.observation_size(), bounds.dimensions());
+        let mut replay = Replay::new(config.replay_rows(), o, a)?.of_environments(n);
         replay.normalizer = config.normalize_observations.then(|| Normalizer::new(o));
-        let observation = env.reset(episode_seed(config.seed, 1))?;
         Ok(Self {
             evaluation_env: make_env()?,
             learner: make_learner(&config, o, &bounds.half_range())?,
             replay,
-            action: Array2::zeros((1, a)),
-            action_noise: Array2::zeros((1, a)),
-            scaled_action: vec![0.0; a],
-            observation,
-            seen: Array2::zeros((1, o)),
+            observation: Array2::zeros((n, o)),
+            action_noise: Array2::zeros((n, a)),
+            action: Array2::zeros((n, a)),
             steps: 0,
             preloaded: 0,
             updates: 0,
-            episode: Episode { number: 1, length: 0, total_reward: 0.0 },
             best: None,
             last_metrics: Metrics::default(),
-            no_episode: None,
-            env,
+            envs,
             bounds,
             config,
         })
@@ -148,25 +149,19 @@ impl Trainer {
     /// # Errors
     /// [`Error::Device`] if the learner's device fails.
     pub fn save(&mut self) -> Result<TrainerState, Error> {
-        let (env, env_steps) = self.env.save();
-        // Where it stands is of no use to an episode that has not begun.
-        let env = env.filter(|_| self.no_episode.is_none());
         Ok(TrainerState {
             learner: self.learner.snapshot()?,
-            env,
-            env_steps,
-            observation: self.observation.clone(),
+            envs: self.envs.save(),
             normalizer: self.replay.normalizer.clone(),
             steps: self.steps,
             preloaded: self.preloaded,
             updates: self.updates,
-            episode: self.episode,
             best: self.best.clone(),
         })
     }
 
-    /// Goes on from where another run of the same configuration stood, with the memory that it had. Where the environment
-    /// cannot be restored a new episode begins; says whether the one of then goes on.
+    /// Goes on from where another run of the same configuration stood, with the memory that it had. Where an environment
+    /// cannot be restored a new episode begins; says whether those of then go on.
     ///
     /// Where the memory has begun with transitions from before the first step, it has the room of
     /// [`Config::replay_rows_with`], and a learner on a device must have been made for as many.
@@ -174,9 +169,13 @@ impl Trainer {
     /// # Errors
     /// [`Error::Snapshot`] if `state` or `replay` does not fit; [`Error::Environment`] if the environment fails.
     pub fn restore(&mut self, state: TrainerState, replay: Replay) -> Result<bool, Error> {
-        if state.observation.len() != self.observation.len() {
-            let (found, size) = (state.observation.len(), self.observation.len());
-            return Err(Error::Snapshot(format!("its observation has {found} elements instead of {size}")));
+        let (n, o) = self.observation.dim();
+        if state.envs.len() != n {
+            return Err(Error::Snapshot(format!("it is of {} environments instead of {n}", state.envs.len())));
+        }
+        if let Some(env) = state.envs.iter().find(|env| env.observation.len() != o) {
+            let found = env.observation.len();
+            return Err(Error::Snapshot(format!("its observation has {found} elements instead of {o}")));
         }
         let fits = |normalizer: &Option<Normalizer>| {
             let size = self.config.normalize_observations.then_some(self.observation.len());
@@ -190,8 +189,8 @@ impl Trainer {
         if !state.best.as_ref().is_none_or(best_fits) {
             return Err(Error::Snapshot("its best policy is that of another run".into()));
         }
-        let room = (self.config.replay_rows_with(state.preloaded), self.replay.transition_size());
-        let same = (replay.capacity(), replay.transition_size()) == room;
+        let room = (self.config.replay_rows_with(state.preloaded), n, self.replay.transition_size());
+        let same = (replay.capacity(), replay.environments(), replay.transition_size()) == room;
         if !same || Some(replay.pushed() as u64) != state.steps.checked_add(state.preloaded) {
             return Err(Error::Snapshot("its replay memory is that of another run".into()));
         }
@@ -200,22 +199,8 @@ impl Trainer {
         self.replay = replay;
         self.replay.normalizer = state.normalizer;
         (self.steps, self.preloaded) = (state.steps, state.preloaded);
-        (self.updates, self.episode, self.best) = (state.updates, state.episode, state.best);
-        match state.env {
-            Some(env) => {
-                self.env.restore(&env, state.env_steps)?;
-                self.observation = state.observation;
-                Ok(true)
-            }
-            None => {
-                self.env.set_steps(state.env_steps);
-                let begun = self.episode.length > 0;
-                let number = self.episode.number + u64::from(begun);
-                self.episode = Episode { number, length: 0, total_reward: 0.0 };
-                self.observation = self.env.reset(episode_seed(self.config.seed, number))?;
-                Ok(!begun)
-            }
-        }
+        (self.updates, self.best) = (state.updates, state.best);
+        self.envs.restore(state.envs)
     }
 
     /// What has been stored to learn from.
@@ -228,7 +213,7 @@ impl Trainer {
         &self.config
     }
 
-    /// Environment steps taken.
+    /// Environment steps taken, by all environments together.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -238,76 +223,71 @@ impl Trainer {
         self.steps >= self.config.steps
     }
 
-    /// Takes one step in the environment, and makes one update once there is enough to learn from. Returns the episode
-    /// if this step ended one.
+    /// Takes one step in each environment, and makes the updates that are then due once there is enough to learn from. Returns
+    /// the episodes that ended, in the order of the environments: one at most if there is one environment.
     ///
     /// # Errors
-    /// [`Error::Environment`] if the environment fails or returns what it must not, [`Error::NonFinite`] if a loss or
+    /// [`Error::Environment`] if an environment fails or returns what it must not, [`Error::NonFinite`] if a loss or
     /// an action is not finite; the policy then stays as it was before. [`Error::Device`] if the learner's device fails.
-    /// After an [`Error::Environment`] the run stands where it stood before this step, and can be saved.
-    pub fn step(&mut self) -> Result<Option<Episode>, Error> {
-        if let Some(error) = &self.no_episode {
-            return Err(error.clone());
-        }
+    /// After an [`Error::Environment`] the run stands where it stood before this step, and can be saved; but it can take no more
+    /// steps before [`Self::restore`].
+    pub fn step(&mut self) -> Result<Vec<Episode>, Error> {
+        self.envs.check()?;
         self.act()?;
-        let step = self.env.step(&self.scaled_action)?;
-        self.replay.push(Transition {
-            observation: &self.observation,
-            action: self.action.as_slice().expect("it is a single row"),
-            reward: step.reward as f32,
-            next_observation: &step.observation,
-            terminated: step.terminated,
-            truncated: step.truncated,
-        });
-        if let Some(normalizer) = &mut self.replay.normalizer {
-            // Each observation once, when its step is done: s has been the s′ of the step before, but for the first.
-            if self.episode.length == 0 {
-                normalizer.add(&self.observation);
+        let before = self.steps;
+        let ended = self.envs.step(|i, observation, begins, step| {
+            self.steps += 1;
+            self.replay.push(Transition {
+                observation,
+                action: self.action.row(i).to_slice().expect("rows are contiguous"),
+                reward: step.reward as f32,
+                next_observation: &step.observation,
+                terminated: step.terminated,
+                truncated: step.truncated,
+            });
+            if let Some(normalizer) = &mut self.replay.normalizer {
+                // Each observation once, when its step is done: s has been the s′ of the step before, but for the first.
+                if begins {
+                    normalizer.add(observation);
+                }
+                normalizer.add(&step.observation);
             }
-            normalizer.add(&step.observation);
-        }
-        self.observation = step.observation;
-        self.steps += 1;
-        self.episode.length += 1;
-        self.episode.total_reward += step.reward;
-
-        let mut finished = None;
-        if step.terminated || step.truncated {
-            finished = Some(self.episode);
-            self.episode = Episode { number: self.episode.number + 1, length: 0, total_reward: 0.0 };
-            // This step is done, whatever becomes of the next.
-            match self.env.reset(episode_seed(self.config.seed, self.episode.number)) {
-                Ok(observation) => self.observation = observation,
-                Err(error) => self.no_episode = Some(error),
-            }
-        }
-        if self.steps >= self.config.first_update() {
+        })?;
+        for _ in self.config.updates_after(before)..self.config.updates_after(self.steps) {
             self.learn()?;
         }
-        Ok(finished)
+        Ok(ended)
     }
 
-    /// Chooses the action of this step: uniformly at random at first, then from the policy.
+    /// Chooses the actions of this round: uniformly at random at first, then from the policy.
     fn act(&mut self) -> Result<(), Error> {
-        let random = self.steps < self.config.random_steps;
-        // An action that is held is drawn again from the step at which it was first.
-        let drawn_at = if random { self.steps - self.steps % self.config.random_hold } else { self.steps };
-        let mut rng = Philox::new(self.config.seed, Stream::Action, drawn_at);
+        let n = self.envs.len() as u64;
+        let (round, random) = (self.steps / n, self.steps < self.config.random_steps);
+        // An action that is held is drawn again from the round at which it was first.
+        let drawn_in = if random { round - round % self.config.random_hold } else { round };
+        let rngs = (drawn_in * n..).map(|step| Philox::new(self.config.seed, Stream::Action, step));
         if random {
-            self.action.iter_mut().for_each(|action| *action = rng.random_range(-1.0..=1.0));
-        } else {
-            self.action_noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
-            let seen = self.seen.as_slice_mut().expect("it is a single row");
-            seen.copy_from_slice(&self.observation);
-            if let Some(normalizer) = &self.replay.normalizer {
-                normalizer.apply(seen);
+            for (mut action, mut rng) in self.action.rows_mut().into_iter().zip(rngs) {
+                action.iter_mut().for_each(|action| *action = rng.random_range(-1.0..=1.0));
             }
-            self.learner.act(self.seen.view(), Some(self.action_noise.view()), self.action.view_mut())?;
+        } else {
+            for (mut noise, mut rng) in self.action_noise.rows_mut().into_iter().zip(rngs) {
+                noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
+            }
+            for (mut row, env) in self.observation.rows_mut().into_iter().zip(self.envs.iter()) {
+                row.assign(&ArrayView1::from(&env.observation));
+                if let Some(normalizer) = &self.replay.normalizer {
+                    normalizer.apply(row.as_slice_mut().expect("rows are contiguous"));
+                }
+            }
+            self.learner.act(self.observation.view(), Some(self.action_noise.view()), self.action.view_mut())?;
         }
         if self.action.iter().any(|action| !action.is_finite()) {
             return Err(Error::NonFinite { step: self.steps, quantity: "action" });
         }
-        self.bounds.scale(self.action.as_slice().expect("it is a single row"), &mut self.scaled_action);
+        for (action, env) in self.action.rows().into_iter().zip(self.envs.iter_mut()) {
+            self.bounds.scale(action.to_slice().expect("rows are contiguous"), &mut env.action);
+        }
         Ok(())
     }
 
@@ -345,7 +325,7 @@ impl Trainer {
     }
 
     fn policy(&self) -> Policy {
-        Policy::new(&self.config, self.observation.len(), self.bounds.dimensions())
+        Policy::new(&self.config, self.observation.ncols(), self.bounds.dimensions())
     }
 
     /// The best evaluation so far, where [`Config::keep_best`] asks for it.
@@ -369,9 +349,14 @@ impl Trainer {
         evaluate(&mut self.actor()?, &mut *self.evaluation_env, seed, episodes, false)
     }
 
-    /// Whether the configuration asks for an evaluation at this step: every `eval_every` steps, and at the end.
+    /// Whether the configuration asks for an evaluation after this step: every `eval_every` steps, and at the end.
     pub fn evaluation_is_due(&self) -> bool {
-        self.config.eval_every > 0 && (self.is_finished() || self.steps.is_multiple_of(self.config.eval_every))
+        self.config.eval_every > 0 && (self.is_finished() || self.has_reached(self.config.eval_every))
+    }
+
+    /// Whether the last round has reached a multiple of so many steps.
+    pub(crate) fn has_reached(&self, every: u64) -> bool {
+        self.steps % every < self.envs.len() as u64
     }
 
     /// Evaluates if [`Self::evaluation_is_due`], and keeps the policy if [`Config::keep_best`] asks for it and none has done
@@ -392,11 +377,6 @@ impl Trainer {
         }
         Ok(evaluation)
     }
-}
-
-/// The seed of a training episode.
-fn episode_seed(seed: u64, number: u64) -> u64 {
-    Philox::new(seed, Stream::Environment, number).next_u64()
 }
 
 /// The most threads that [`with_threads`] starts; far more than an update can keep busy.

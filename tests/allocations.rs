@@ -59,7 +59,7 @@ fn allocations(hidden: usize, threads: usize, updates: u64) -> u64 {
         let mut work = |updates: std::ops::Range<u64>| {
             for update in updates {
                 replay.sample(&mut Philox::new(0, Stream::Replay, update), &mut rows);
-                replay.gather(&rows, 0.99, &mut batch);
+                replay.gather(&rows, 0.99, 1, &mut batch);
                 noise.fill(&mut Philox::new(0, Stream::Update, update));
                 learner.update(&batch, &noise);
                 learner.act(observation.view(), None, action.view_mut()).expect("it runs on the CPU");

@@ -174,6 +174,14 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ),
         ("pendulum --steps 300 --first-update -3", "--first-update"),
         ("pendulum --random-hold 0", "random_hold is 0"),
+        ("pendulum --envs 0", "envs is 0; it must be from 1 to 256 (--envs)"),
+        (
+            "pendulum --envs 8 --batch 4 --replay 7",
+            "replay_capacity is 7; it must be at least the number of environments",
+        ),
+        ("pendulum --utd 0", "utd is 0; it must be from 0.000001 to 1000, with six decimals at most (--utd)"),
+        ("pendulum --utd 0.3333333", "utd is 0.3333333; it must be from 0.000001"),
+        ("pendulum --n-step 0", "n_step is 0; it must be from 1 to 1000 (--n-step)"),
         ("eval", "<DIR>"),
         ("eval missing", "missing cannot be read"),
         ("eval empty", "policy.safetensors cannot be read"),
@@ -288,6 +296,29 @@ fn the_policy_of_the_best_evaluation_is_kept() {
     scratch.succeed("resume run");
     assert!(scratch.read("run/best.safetensors") == best);
     scratch.succeed("render run --best --size 64 -o best.gif");
+}
+
+/// Episodes that end in the same round have a row each, in the order of their environments; what is due at a step comes after
+/// the round that reaches it, and the last round may go beyond the last step.
+#[test]
+fn several_environments_share_steps_and_have_rows_of_their_own() {
+    let scratch = Scratch::new("several");
+    let arguments = "pendulum --envs 3 --steps 700 --hidden 8 --batch 16 --eval-every 300 --eval-episodes 1";
+    scratch.succeed(&format!("{arguments} --checkpoint-every 250 --utd 0.1 --out run"));
+    let column = |heading| scratch.column("run/metrics.csv", heading);
+    assert_eq!(column("step"), ["300", "600", "600", "600", "702"]);
+    assert_eq!(column("episode"), ["", "1", "2", "3", ""]);
+    assert_eq!(column("episode_length"), ["", "200", "200", "200", ""]);
+    let is_empty = |heading| column(heading).iter().map(String::is_empty).collect::<Vec<_>>();
+    assert_eq!(is_empty("evaluation_return"), [false, true, true, false, false]);
+    assert_eq!(is_empty("critic_loss"), [false, false, true, true, false]);
+    let returns = column("episode_return");
+    assert!(returns[1] != returns[2] && returns[2] != returns[3], "{returns:?}");
+    // At the end it was begun with it is finished, and it goes on from where the last round has ended.
+    let again = scratch.sac("resume run");
+    assert!(text(&again.stderr).contains("it is finished"), "{}", text(&again.stderr));
+    scratch.succeed("resume run --steps 710");
+    assert_eq!(column("step").last().map(String::as_str), Some("711"));
 }
 
 #[test]

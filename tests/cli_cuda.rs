@@ -58,10 +58,12 @@ fn a_run_on_a_gpu_learns_saves_and_repeats_itself() {
     }
     let metrics = text(&read(&outs[0], "metrics.csv"));
     assert!(metrics.lines().count() > 5 && !metrics.contains("NaN"), "{metrics}");
-    // Another begins with its networks and its memory, which the device has room for, and goes on from its end.
+    // Another begins with its networks and its memory, which the device has room for, and goes on from its end; with several
+    // environments and returns over several steps.
     let (first, out) = (outs[0].to_str().expect("it is text"), new_folder("c"));
     let out = out.to_str().expect("it is text");
-    let begin = [&small(out, "cuda:1")[..], &["--init-from", first, "--with-replay"]].concat();
+    let several = ["--envs", "3", "--n-step", "3", "--utd", "0.5"];
+    let begin = [&small(out, "cuda:1")[..], &["--init-from", first, "--with-replay"], &several].concat();
     for arguments in [&begin[..], &["resume", out, "--steps", "500"]] {
         let Some(output) = sac("", "cache-run", arguments) else { return };
         assert!(output.status.success(), "{}", text(&output.stderr));

@@ -19,6 +19,8 @@ const BLOCKS: &str = "steps = 300\nbatch_size = 100\ncritic_hidden = [1]\nrandom
 
 /// What is off by default, with critics large enough for Adam's step to be divided.
 const OPTIONS: &str = "steps = 300\nbatch_size = 50\npolicy_hidden = [64, 64]\ncritic_hidden = [130, 64]\nfinal_episodes = 3\nnormalize_observations = true\nreward_scale = 0.1\nmax_gradient_norm = 0.5\nkeep_best = true\n";
+const SEVERAL: &str = "steps = 700\nenvs = 3\nutd = 0.5\nn_step = 3\nbatch_size = 16\npolicy_hidden = [8]\ncritic_hidden = [8]\n\
+                       final_episodes = 3\neval_episodes = 2\neval_every = 200\n";
 
 /// The bytes of `metrics.csv` and `policy.safetensors` that a process with these arguments leaves.
 fn train(name: &str, config: &str, arguments: &[&str]) -> [Vec<u8>; 2] {
@@ -46,10 +48,10 @@ fn train_here(name: &str, config: &str, threads: usize) -> [Vec<u8>; 2] {
         let mut files = MetricsFiles::create(&run, &config)?;
         let mut trainer = Trainer::new(|| Box::new(Pendulum::new()), config)?;
         while !trainer.is_finished() {
-            let (episode, evaluation) = (trainer.step()?, trainer.evaluate_if_due()?);
-            if episode.is_some() || evaluation.is_some() {
+            let (episodes, evaluation) = (trainer.step()?, trainer.evaluate_if_due()?);
+            if !episodes.is_empty() || evaluation.is_some() {
                 let metrics = trainer.metrics()?;
-                files.write(trainer.steps(), Duration::ZERO, episode, evaluation.as_ref(), metrics)?;
+                files.write(trainer.steps(), Duration::ZERO, &episodes, evaluation.as_ref(), metrics)?;
             }
         }
         run.save_policy(&trainer.actor()?)
@@ -92,6 +94,11 @@ fn a_tiny_network_gives_the_same_bytes_on_any_number_of_threads() {
 #[test]
 fn what_is_off_by_default_gives_the_same_bytes_on_any_number_of_threads() {
     assert_same_results("options", OPTIONS);
+}
+
+#[test]
+fn several_environments_give_the_same_bytes_on_any_number_of_threads() {
+    assert_same_results("several", SEVERAL);
 }
 
 #[test]

@@ -5,8 +5,12 @@ use soft_actor_critic::config::{Config, FirstUpdate};
 use soft_actor_critic::env::{Bounds, Env, EnvError, Pendulum, Step};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::replay::Replay;
-use soft_actor_critic::train::Trainer;
+use soft_actor_critic::sac::{CpuLearner, Learner};
+use soft_actor_critic::train::{Trainer, with_threads};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 /// An observation and a reward.
 type Answer = Result<(Vec<f32>, f64), EnvError>;
@@ -296,22 +300,221 @@ fn a_trainer_is_restored_with_its_episode_or_with_a_new_one() {
     }
     assert_eq!(first.save().expect("it runs on the CPU"), second.save().expect("it runs on the CPU"));
 
-    let scripted = || {
+    let scripted = |envs| {
         let make = || -> Box<dyn Env> { Box::new(Scripted::new(Script::harmless(), Script::harmless())) };
-        Trainer::new(make, config.clone()).expect("it begins well")
+        Trainer::new(make, Config { envs, ..config.clone() }).expect("it begins well")
     };
-    for (steps, goes_on, number) in [(40, true, 5), (43, false, 6)] {
-        let (mut first, mut second) = (scripted(), scripted());
-        for _ in 0..steps {
+    for (envs, rounds, goes_on, number) in [(1, 40, true, 5), (1, 43, false, 6), (3, 40, true, 13), (3, 43, false, 16)]
+    {
+        let (mut first, mut second) = (scripted(envs), scripted(envs));
+        for _ in 0..rounds {
             first.step().expect("it goes well");
         }
         let state = first.save().expect("it runs on the CPU");
-        assert_eq!(state.env, None);
+        assert_eq!(state.envs[0].env, None);
         assert_eq!(second.restore(state.clone(), replay_of(&first)).expect("it fits"), goes_on);
-        let episode = second.save().expect("it runs on the CPU").episode;
-        assert_eq!((episode.number, episode.length), (number, 0));
-        assert_eq!(second.steps(), steps);
+        for (i, env) in second.save().expect("it runs on the CPU").envs.iter().enumerate() {
+            assert_eq!((env.episode.number, env.episode.length), (number + i as u64, 0));
+        }
+        assert_eq!(second.steps(), (envs * rounds) as u64);
+        assert!(scripted(envs + 1).restore(state.clone(), replay_of(&first)).is_err());
         let other = Replay::new(400, 2, 1).expect("it is small");
         assert!(matches!(second.restore(state, other), Err(Error::Snapshot(_))));
     }
+}
+
+/// What an environment has been through: the seeds of its episodes, and of each step the observation before it, the action, and
+/// what came of it.
+#[derive(Clone, Default)]
+struct Diary {
+    seeds: Vec<u64>,
+    steps: Vec<(Vec<f32>, Vec<f32>, Step)>,
+}
+
+/// A pendulum that keeps a diary, whose episodes end sooner, and which may dawdle.
+struct Told {
+    pendulum: Pendulum,
+    observation: Vec<f32>,
+    diary: Arc<Mutex<Diary>>,
+    threads: Arc<Mutex<HashSet<ThreadId>>>,
+    length: usize,
+    pause: Duration,
+}
+
+impl Env for Told {
+    fn observation_size(&self) -> usize {
+        self.pendulum.observation_size()
+    }
+
+    fn action_bounds(&self) -> Bounds {
+        self.pendulum.action_bounds()
+    }
+
+    fn reset(&mut self, seed: u64) -> Result<Vec<f32>, EnvError> {
+        self.diary.lock().expect("nobody panics with it").seeds.push(seed);
+        self.observation = self.pendulum.reset(seed)?;
+        Ok(self.observation.clone())
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        thread::sleep(self.pause);
+        self.threads.lock().expect("nobody panics with it").insert(thread::current().id());
+        let mut step = self.pendulum.step(action)?;
+        let mut diary = self.diary.lock().expect("nobody panics with it");
+        let ends = (diary.steps.len() + 1).is_multiple_of(self.length);
+        (step.terminated, step.truncated) = (ends && self.length == 7, ends && self.length != 7);
+        let before = std::mem::replace(&mut self.observation, step.observation.clone());
+        diary.steps.push((before, action.to_vec(), step.clone()));
+        Ok(step)
+    }
+}
+
+/// Several environments whose episodes have different lengths, trained to the end, their diaries, and the threads they ran on.
+fn train_several(config: &Config, pause: Duration) -> (Trainer, Vec<Diary>, usize) {
+    let (diaries, threads) = (Mutex::new(Vec::new()), Arc::<Mutex<HashSet<_>>>::default());
+    let make = || -> Box<dyn Env> {
+        let mut diaries = diaries.lock().expect("nobody panics with it");
+        let diary = Arc::<Mutex<Diary>>::default();
+        diaries.push(Arc::clone(&diary));
+        let length = [7, 11, 20, 13][(diaries.len() - 1) % 4];
+        // One of them is the slowest.
+        let pause = if diaries.len() == 1 { pause } else { pause / 4 };
+        let (pendulum, threads) = (Pendulum::new(), Arc::clone(&threads));
+        Box::new(Told { pendulum, observation: Vec::new(), diary, threads, length, pause })
+    };
+    let mut trainer = Trainer::new(make, config.clone()).expect("it begins well");
+    let mut ended = Vec::new();
+    while !trainer.is_finished() {
+        let episodes = trainer.step().expect("it goes well");
+        assert!(episodes.is_sorted_by_key(|episode| (episode.number - 1) % config.envs as u64));
+        ended.extend(episodes);
+        assert_eq!(trainer.metrics().expect("it runs on the CPU").updates, config.updates_after(trainer.steps()));
+    }
+    let diaries = diaries.into_inner().expect("nobody panics with it");
+    let diaries: Vec<_> = diaries.iter().map(|diary| diary.lock().expect("nobody panics with it").clone()).collect();
+    // Each environment counts its episodes in steps of as many as there are.
+    for (i, diary) in diaries[..config.envs].iter().enumerate() {
+        let length = [7, 11, 20, 13][i];
+        let own: Vec<_> =
+            ended.iter().filter(|episode| (episode.number - 1) % config.envs as u64 == i as u64).collect();
+        assert_eq!(own.len(), diary.steps.len() / length);
+        for (k, episode) in own.into_iter().enumerate() {
+            let rewards = diary.steps[k * length..][..length].iter().map(|(_, _, step)| step.reward);
+            assert_eq!((episode.number, episode.length), ((i + 1 + k * config.envs) as u64, length as u64));
+            assert_eq!(episode.total_reward, rewards.sum::<f64>());
+        }
+    }
+    let threads = threads.lock().expect("nobody panics with it").len();
+    (trainer, diaries, threads)
+}
+
+/// Whichever environment is slow, and on whatever threads they are: the same run. What is stored is what each of them has been
+/// through, with the true last observation of every episode.
+#[test]
+fn several_environments_are_stored_one_by_one_whatever_their_speed() {
+    let config = Config {
+        steps: 400,
+        envs: 3,
+        utd: 0.25,
+        n_step: 2,
+        random_steps: 100,
+        random_hold: 5,
+        batch_size: 8,
+        policy_hidden: vec![8],
+        critic_hidden: vec![8],
+        ..Config::default()
+    };
+    let (mut trainer, diaries, _) = train_several(&config, Duration::ZERO);
+    assert_eq!((trainer.steps(), trainer.replay().len(), trainer.replay().capacity()), (402, 402, 402));
+    let (o, a) = (3, 1);
+    for t in 0..402 {
+        let (before, action, step) = &diaries[t % 3].steps[t / 3];
+        let mut stored = vec![0.0; 2 * o + a + 2];
+        trainer.replay().write_transition(t, &mut stored);
+        assert_eq!(stored[..o], before[..]);
+        assert!((stored[o] * 2.0 - action[0]).abs() < 1e-6);
+        assert_eq!((stored[o + a], stored[o + a + 1]), (step.reward as f32, f32::from(u8::from(!step.terminated))));
+        assert_eq!(stored[o + a + 2..], step.observation[..]);
+        // A round is random if it begins before the random steps are over, and each environment holds its own action.
+        let held = t / 3 < 34 && !(t / 3).is_multiple_of(5);
+        assert!(t < 3 || held == (*action == diaries[t % 3].steps[t / 3 - 1].1), "step {t}");
+    }
+    let mut seeds: Vec<_> = diaries[..3].iter().flat_map(|diary| &diary.seeds).collect();
+    let (count, first) = (seeds.len(), diaries[0].seeds[0]);
+    seeds.sort_unstable();
+    seeds.dedup();
+    assert_eq!(seeds.len(), count, "two episodes have the same seed");
+    let (_, alone, threads) = train_several(&Config { envs: 1, ..config.clone() }, Duration::ZERO);
+    assert_eq!((alone[0].seeds[0], threads), (first, 1));
+
+    let slow = with_threads(2, || train_several(&config, Duration::from_micros(400)));
+    let (mut slow, _, threads) = slow.expect("there are threads");
+    assert!(threads > 1, "every step was taken on one thread");
+    assert_eq!(trainer.save().expect("it runs on the CPU"), slow.save().expect("it runs on the CPU"));
+}
+
+/// A pendulum that gets stuck.
+struct Stuck {
+    pendulum: Pendulum,
+    steps_left: u64,
+}
+
+impl Env for Stuck {
+    fn observation_size(&self) -> usize {
+        self.pendulum.observation_size()
+    }
+
+    fn action_bounds(&self) -> Bounds {
+        self.pendulum.action_bounds()
+    }
+
+    fn reset(&mut self, seed: u64) -> Result<Vec<f32>, EnvError> {
+        self.pendulum.reset(seed)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        self.steps_left = self.steps_left.checked_sub(1).ok_or("the motor is stuck")?;
+        self.pendulum.step(action)
+    }
+
+    fn save(&self) -> Option<Vec<u8>> {
+        self.pendulum.save()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), EnvError> {
+        self.pendulum.restore(state)
+    }
+}
+
+/// One of several environments that fails ends training with its problem. Nothing of that round is stored, and a run that goes
+/// on takes up the episodes of those environments that have not gone ahead.
+#[test]
+fn a_fault_in_one_of_several_environments_ends_training() {
+    let trainer = |faulty: u64| {
+        let mut made = 0;
+        let make = move || -> Result<Box<dyn Env>, Error> {
+            made += 1;
+            let steps_left = if made == faulty { 6 } else { u64::MAX };
+            Ok(Box::new(Stuck { pendulum: Pendulum::new(), steps_left }))
+        };
+        let config = Config { envs: 3, batch_size: 16, ..Config::default() };
+        let on_cpu = |config: &Config, observations: usize, half_range: &[f32]| -> Result<Box<dyn Learner>, Error> {
+            Ok(Box::new(CpuLearner::new(config, observations, half_range)))
+        };
+        Trainer::with_learner(make, config, on_cpu).expect("it begins well")
+    };
+    let (mut stuck, mut sound) = (trainer(2), trainer(0));
+    let error = failure(&mut stuck);
+    assert_environment_failed::<()>(Err(error.clone()), 7, "the motor is stuck");
+    assert_eq!(stuck.step().expect_err("it does not recover"), error);
+    assert_eq!((stuck.steps(), stuck.replay().len()), (18, 18));
+    let state = stuck.save().expect("it runs on the CPU");
+    assert_eq!(
+        [0, 1, 2].map(|i| (state.envs[i].env.is_some(), state.envs[i].env_steps)),
+        [(false, 6), (true, 6), (false, 6)]
+    );
+    assert!(!sound.restore(state, stuck.replay().clone()).expect("it fits"));
+    sound.step().expect("it goes well");
+    let envs = sound.save().expect("it runs on the CPU").envs;
+    assert_eq!([0, 1, 2].map(|i| (envs[i].episode.number, envs[i].episode.length)), [(4, 1), (2, 7), (6, 1)]);
 }

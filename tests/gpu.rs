@@ -60,7 +60,7 @@ fn updates_repeat_themselves() {
                 let (batch, noise) = batch_and_noise(&config, o, half_range.len(), number);
                 cuda.update(&batch, &noise).expect("it works");
             }
-            let replay = replay(config.replay_rows(), 900, o, half_range.len());
+            let replay = replay(&config, 900, o, half_range.len());
             (0..20).for_each(|update| cuda.learn(&replay, update).expect("it works"));
             Some(cuda.snapshot().expect("it works"))
         };

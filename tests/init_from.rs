@@ -163,7 +163,7 @@ fn a_memory_begins_with_that_of_another_run() {
             let from_old = now.len() - step.min(capacity);
             assert_eq!(now[..from_old], old[45 - from_old..], "step {step}");
             if from_old > 0 {
-                assert_eq!(now[from_old][..3], first.observation);
+                assert_eq!(now[from_old][..3], first.envs[0].observation);
             }
         }
     }

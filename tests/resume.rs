@@ -1,6 +1,6 @@
 //! Runs that are killed, interrupted or damaged, and resumed, against runs that were left alone: byte for byte.
 //!
-//! `SAC_KILLED_RUNS` in the environment sets how many runs are killed, 6 if it is not set.
+//! `SAC_KILLED_RUNS` in the environment sets how many runs are killed, 8 if it is not set.
 #![cfg(all(feature = "program", unix))]
 
 use rand::Rng;
@@ -44,6 +44,9 @@ fn small_run(number: usize) -> Vec<String> {
         "pendulum --preset split-policy --hidden 6 --eval-every 0",
         "pendulum --hidden 32 --replay 250 --checkpoint-every 1000 --normalize-observations --reward-scale 0.1 \
          --max-gradient-norm 0.5 --keep-best",
+        // Several environments, more or fewer updates than steps, returns over several steps, rings that wrap around.
+        "pendulum --hidden 16 --envs 3 --utd 0.5 --replay 500 --random-steps 50 --random-hold 4",
+        "pendulum --hidden 8,8 --envs 3 --utd 2 --n-step 3 --replay 700 --steps 1500",
         // Several files of transitions, of which the first are taken away.
         "pendulum --hidden 2 --batch 1 --replay 70000 --eval-every 0 --checkpoint-every 9000 --steps 150000",
     ];
@@ -125,7 +128,7 @@ fn kill_and_resume(begin: impl Fn(&Path) -> Command, out: &Path, duration: Durat
 
 #[test]
 fn killed_runs_end_as_if_they_had_been_left_alone() {
-    let runs = std::env::var("SAC_KILLED_RUNS").map_or(6, |runs| runs.parse().expect("SAC_KILLED_RUNS: a number"));
+    let runs = std::env::var("SAC_KILLED_RUNS").map_or(8, |runs| runs.parse().expect("SAC_KILLED_RUNS: a number"));
     let (mut kills, mut before_the_first_checkpoint) = (0, 0);
     for number in 0..runs {
         let (alone, killed) = (new_path("alone"), new_path("killed"));
@@ -155,7 +158,12 @@ fn killed_runs_that_begin_with_another_end_as_if_they_had_been_left_alone() {
         command.args(["--threads", "1", "--init-from"]).arg(&source).arg("--out").arg(out);
         command
     };
-    let kinds = ["--steps 2000 --replay 700 --with-replay", "--steps 2000 --replay 300 --with-replay", "--steps 2000"];
+    let kinds = [
+        "--steps 2000 --replay 700 --with-replay",
+        "--steps 2000 --replay 300 --with-replay",
+        "--steps 2000 --replay 700 --with-replay --envs 3 --n-step 3",
+        "--steps 2000",
+    ];
     for (number, more) in kinds.iter().enumerate() {
         let (alone, killed) = (new_path("alone"), new_path("killed"));
         let began = std::time::Instant::now();

@@ -151,9 +151,9 @@ fn resume(place: &Path) -> Result<()> {
         if trainer.is_finished() {
             return Ok(());
         }
-        let episode = trainer.step()?;
+        let episodes = trainer.step()?;
         let metrics = trainer.metrics()?;
-        files.write(trainer.steps(), Duration::ZERO, episode, None, metrics)?;
+        files.write(trainer.steps(), Duration::ZERO, &episodes, None, metrics)?;
     }
     checkpoints.save(&mut trainer, &mut files)?;
     drop(checkpoints);

@@ -160,8 +160,8 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         self.env.render(action).map_err(|e| error(self.steps, format!("render: {e}")))
     }
 
-    pub(crate) fn save(&self) -> (Option<Vec<u8>>, u64) {
-        (self.env.save(), self.steps)
+    pub(crate) fn save(&self) -> Option<Vec<u8>> {
+        self.env.save()
     }
 
     /// Goes on counting from `steps`.

@@ -5,7 +5,7 @@
 //! | file | content |
 //! |---|---|
 //! | `manifest` | one line of JSON that names the files of the last checkpoint and of the one before, with lengths and checksums, and a line with its own checksum; replaced whole |
-//! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, the environment, the episode; if there are such, the statistics of observations and the policy of the best evaluation |
+//! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, each environment and its episode; if there are such, the statistics of observations and the policy of the best evaluation |
 //! | `replay-N.bin` | transitions N·65 536 and on, as [`Replay::write_transition`] writes them, in little-endian `f32`; only ever added to. Those that the memory began with come first |
 //! | `lock` | held by the process that trains |
 //!
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::replay::Replay;
 use crate::sac::{Metrics, Policy, Snapshot};
-use crate::train::{Best, Episode, Trainer, TrainerState};
+use crate::train::{Best, EnvState, Episode, Trainer, TrainerState};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
@@ -158,10 +158,9 @@ impl Checkpoints {
 
     /// Whether one is to be made after this step of training.
     pub fn is_due(&self, trainer: &Trainer) -> bool {
-        let step = trainer.steps();
         // Every transition goes from the replay memory to the files before it is overwritten.
         let added = trainer.replay().pushed() - self.logged;
-        self.every > 0 && step.is_multiple_of(self.every) || added == trainer.replay().capacity()
+        self.every > 0 && trainer.has_reached(self.every) || added == trainer.replay().capacity()
     }
 
     /// Makes one, between two steps of training.
@@ -181,7 +180,8 @@ impl Checkpoints {
 
     fn save_anew(&mut self, trainer: &mut Trainer, metrics: &mut MetricsFiles) -> Result<()> {
         let state = trainer.save()?;
-        let actions = trainer.replay().transition_size() - 2 - 2 * state.observation.len();
+        let actions = trainer.replay().transition_size() - 2 - 2 * state.envs[0].observation.len();
+        let cuts = trainer.replay().cuts();
         let position = metrics.position();
         metrics.sync()?;
         self.add_transitions(trainer.replay())?;
@@ -192,7 +192,7 @@ impl Checkpoints {
         });
 
         let config = config_file::to_toml(&self.environment, trainer.config())?;
-        let bytes = state_to_bytes(&state, &position, actions, &config, &self.device)?;
+        let bytes = state_to_bytes(&state, &cuts, &position, actions, &config, &self.device)?;
         let mut file = File::create(self.state_file(state.steps))?;
         file.write_all(&bytes)?;
         file.sync_all()?;
@@ -398,7 +398,8 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
     let same = Config { steps: config.steps, checkpoint_every: config.checkpoint_every, ..written };
     ensure!(same == *config, "it is of another configuration than config.toml; put back what was changed there");
     ensure!(state.state.steps == entry.step, "{} is of another step", path.display());
-    ensure!(counts_fit(&state), "{} counts what cannot have been", path.display());
+    ensure!(state.state.envs.len() == config.envs, "it is of another number of environments");
+    ensure!(counts_fit(&state, config), "{} counts what cannot have been", path.display());
     let [o, a] = state.sizes;
     ensure!((1..1 << 32).contains(&o) && (1..1 << 32).contains(&a), "it has {o} observation and {a} action dimensions");
     // What is no more than a number there must not ask for memory; the parameters show that there are so many actions.
@@ -409,11 +410,21 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
 }
 
 /// Whether no count is beyond the steps, or beyond the updates; such a one could go on beyond what can be read back.
-fn counts_fit(State { state, position: Position { last, last_step, .. }, .. }: &State) -> bool {
-    let &TrainerState { env_steps, steps, updates, episode: Episode { number, length, .. }, .. } = state;
-    let mut of_updates =
-        state.learner.counts.iter().map(|&(_, count)| count).chain([last.updates, last.policy_updates]);
-    [env_steps, updates, *last_step, length, number.saturating_sub(1)].iter().all(|&count| count <= steps)
+fn counts_fit(State { state, position: Position { last, last_step, .. }, .. }: &State, config: &Config) -> bool {
+    let &TrainerState { steps, updates, .. } = state;
+    let (n, mut of_updates) = (
+        state.envs.len() as u64,
+        state.learner.counts.iter().map(|&(_, count)| count).chain([last.updates, last.policy_updates]),
+    );
+    let env_fits = |(i, env): (u64, &EnvState)| {
+        let (rounds, Episode { number, length, .. }) = (steps / n, env.episode);
+        let before = number.checked_sub(1).filter(|before| before % n == i);
+        before.is_some_and(|before| [env.env_steps, length, before / n].iter().all(|&count| count <= rounds))
+    };
+    steps.is_multiple_of(n)
+        && (0..).zip(&state.envs).all(env_fits)
+        && *last_step <= steps
+        && updates <= config.updates_after(steps)
         && of_updates.all(|count| count <= updates)
 }
 
@@ -439,12 +450,15 @@ fn load_replay(folder: &Path, entry: &Entry, state: &State, config: &Config) -> 
         let bytes = &bytes[(range.start - number * SEGMENT) * width * 4..];
         floats.extend(tensors_file::f32s(bytes));
     }
-    Ok(Replay::restore(capacity, o, a, pushed, floats.chunks_exact(width))?)
+    let empty = Replay::new(capacity, o, a)?.of_environments(config.envs);
+    Ok(empty.restored(pushed, &state.cuts, floats.chunks_exact(width)))
 }
 
 /// What a state file holds.
 struct State {
     state: TrainerState,
+    /// Of the replay memory.
+    cuts: Vec<u64>,
     /// Without the length and the checksum of the file, which the manifest has.
     position: Position,
     config: String,
@@ -453,15 +467,20 @@ struct State {
     sizes: [usize; 2],
 }
 
+/// The name of a tensor of environment `i`; there was a single one once, whose tensors have no number.
+fn of_env(name: &str, i: usize) -> String {
+    if i == 0 { name.to_string() } else { format!("{name}.of-{i}") }
+}
+
 fn state_to_bytes(
     state: &TrainerState,
+    cuts: &[u64],
     position: &Position,
     actions: usize,
     config: &str,
     device: &str,
 ) -> Result<Vec<u8>> {
-    let TrainerState { learner, env, env_steps, observation, normalizer, steps, preloaded, updates, episode, best } =
-        state;
+    let TrainerState { learner, envs, normalizer, steps, preloaded, updates, best } = state;
     let mut tensors = Vec::new();
     for (name, values) in &learner.vectors {
         tensors.push(Tensor::f32(format!("learner.{name}"), vec![values.len()], values));
@@ -472,14 +491,18 @@ fn state_to_bytes(
     for (name, sum) in &learner.sums {
         tensors.push(Tensor::f64(format!("learner.sum.{name}"), &[*sum]));
     }
-    tensors.push(Tensor::f32("observation".into(), vec![observation.len()], observation));
+    for (i, EnvState { env, env_steps, observation, episode }) in envs.iter().enumerate() {
+        tensors.push(Tensor::f32(of_env("observation", i), vec![observation.len()], observation));
+        tensors.extend(env.iter().map(|env| Tensor::u8(of_env("env", i), env.clone())));
+        tensors.push(Tensor::u64(of_env("episode", i), &[episode.number, episode.length]));
+        tensors.push(Tensor::f64(of_env("episode.total_reward", i), &[episode.total_reward]));
+        tensors.extend((i > 0).then(|| Tensor::u64(of_env("env_steps", i), &[*env_steps])));
+    }
     tensors.extend(normalizer.iter().flat_map(|normalizer| tensors_file::statistics("", normalizer)));
-    tensors.extend(env.iter().map(|env| Tensor::u8("env".into(), env.clone())));
-    tensors.push(Tensor::u64("steps".into(), &[*steps, *env_steps, *updates]));
+    tensors.push(Tensor::u64("steps".into(), &[*steps, envs[0].env_steps, *updates]));
     // Most runs begin with an empty memory, as all did once.
     tensors.extend((*preloaded > 0).then(|| Tensor::u64("preloaded".into(), &[*preloaded])));
-    tensors.push(Tensor::u64("episode".into(), &[episode.number, episode.length]));
-    tensors.push(Tensor::f64("episode.total_reward".into(), &[episode.total_reward]));
+    tensors.extend((!cuts.is_empty()).then(|| Tensor::u64("cuts".into(), cuts)));
     if let Some(Best { step, mean_return, theta, normalizer }) = best {
         tensors.push(Tensor::u64("best.step".into(), &[*step]));
         tensors.push(Tensor::f64("best.return".into(), &[*mean_return]));
@@ -537,11 +560,9 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
             learner.vectors.push((vector.to_string(), f32s(name)?));
         }
     }
-    let [steps, env_steps, updates] = u64s("steps", &data("steps", Dtype::U64)?)?;
+    let [steps, first_env_steps, updates] = u64s("steps", &data("steps", Dtype::U64)?)?;
     let preloaded = file.tensor("preloaded").is_ok().then(|| u64s("preloaded", &data("preloaded", Dtype::U64)?));
     let [preloaded] = preloaded.transpose()?.unwrap_or_default();
-    let [number, length] = u64s("episode", &data("episode", Dtype::U64)?)?;
-    let [total_reward] = f64s("episode.total_reward", &data("episode.total_reward", Dtype::F64)?)?;
     let [last_step, last_updates, policy_updates] = u64s("metrics.last", &data("metrics.last", Dtype::U64)?)?;
     let [critic_loss, value_loss, policy_loss, temperature_loss, q, entropy, alpha] =
         f64s("metrics.last.sums", &data("metrics.last.sums", Dtype::F64)?)?;
@@ -557,7 +578,6 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         alpha,
         failure: None,
     };
-    ensure!(total_reward.is_finite(), "its episode is none");
     let read_best = || -> Result<Best> {
         let [step] = u64s("best.step", &data("best.step", Dtype::U64)?)?;
         let [mean_return] = f64s("best.return", &data("best.return", Dtype::F64)?)?;
@@ -568,29 +588,33 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
     };
     let has_best = file.names().iter().any(|name| name.starts_with("best."));
     let best = has_best.then(read_best).transpose()?;
-    let observation = f32s("observation")?;
-    let normalizer = tensors_file::read_statistics(&file, "")?;
+    let env_state = |i| -> Result<EnvState> {
+        let name = |name| of_env(name, i);
+        let [env_steps] =
+            if i > 0 { u64s("env_steps", &data(&name("env_steps"), Dtype::U64)?)? } else { [first_env_steps] };
+        let env = file.tensor(&name("env")).is_ok().then(|| data(&name("env"), Dtype::U8)).transpose()?;
+        let [number, length] = u64s("episode", &data(&name("episode"), Dtype::U64)?)?;
+        let [total_reward] = f64s("episode.total_reward", &data(&name("episode.total_reward"), Dtype::F64)?)?;
+        ensure!(total_reward.is_finite(), "its episode is none");
+        let observation = f32s(&name("observation"))?;
+        Ok(EnvState { env, env_steps, observation, episode: Episode { number, length, total_reward } })
+    };
+    let count = (1..).take_while(|&i| file.tensor(&of_env("observation", i)).is_ok()).count();
+    let envs = (0..=count).map(env_state).collect::<Result<Vec<_>>>()?;
+    let observations = envs[0].observation.len();
+    ensure!(envs.iter().all(|env| env.observation.len() == observations), "its observations differ in length");
+    let cuts = file.tensor("cuts").is_ok().then(|| data("cuts", Dtype::U64)).transpose()?.unwrap_or_default();
+    let cuts: Vec<_> = cuts.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
+    ensure!(cuts.is_sorted(), "its cuts are in no order");
+        let normalizer = tensors_file::read_statistics(&file, "")?;
     let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
-    let sizes = [observation.len(), actions];
-    let env = file.tensor("env").is_ok().then(|| data("env", Dtype::U8)).transpose()?;
-    let episode = Episode { number, length, total_reward };
     Ok(State {
-        state: TrainerState {
-            learner,
-            env,
-            env_steps,
-            observation,
-            normalizer,
-            steps,
-            preloaded,
-            updates,
-            episode,
-            best,
-        },
+        state: TrainerState { learner, envs, normalizer, steps, preloaded, updates, best },
+        cuts,
         position: Position { metrics: Checked::of(&[]), last, last_step },
         config: text("config")?,
         device: text("device")?,
-        sizes,
+        sizes: [observations, actions],
     })
 }
 
@@ -639,7 +663,7 @@ mod tests {
         let mut manifest = checkpoints.manifest.clone().expect("it was just written");
         change(&mut state, &mut manifest.current);
         let text = config_file::to_toml("pendulum", &config).expect("it has a TOML form");
-        let bytes = state_to_bytes(&state, &files.position(), actions, &text, "cpu").expect("it is small");
+        let bytes = state_to_bytes(&state, &[], &files.position(), actions, &text, "cpu").expect("it is small");
         fs::write(checkpoints.state_file(manifest.current.step), &bytes).expect("it can be written");
         manifest.current.state = Checked::of(&bytes);
         checkpoints.put(manifest).expect("it can be written");
@@ -654,8 +678,8 @@ mod tests {
         type Change = fn(&mut TrainerState);
         let changes: [(&str, Change); 4] = [
             ("steps", |state| state.updates = u64::MAX),
-            ("steps", |state| state.env_steps = u64::MAX),
-            ("episode", |state| state.episode.length = u64::MAX),
+            ("steps", |state| state.envs[0].env_steps = u64::MAX),
+            ("episode", |state| state.envs[0].episode.length = u64::MAX),
             ("learner.count.updates", |state| state.learner.counts[0].1 = u64::MAX),
         ];
         for (name, change) in changes {
@@ -676,12 +700,13 @@ mod tests {
     #[test]
     fn counts_of_what_cannot_have_been_are_refused() {
         type Change = fn(&mut TrainerState);
-        let changes: [Change; 5] = [
+        let changes: [Change; 6] = [
             |state| state.learner.counts[0].1 = 1,
             |state| state.updates = 1,
-            |state| state.env_steps = 1,
-            |state| state.episode.length = 1,
-            |state| state.episode.number = 2,
+            |state| state.envs[0].env_steps = 1,
+            |state| state.envs[0].episode.length = 1,
+            |state| state.envs[0].episode.number = 2,
+            |state| state.envs[0].episode.number = 0,
         ];
         for change in changes {
             let error = error("beyond", 1, |state, _| change(state));

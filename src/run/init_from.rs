@@ -80,9 +80,10 @@ impl InitFrom {
     /// Transitions that the memory of a run with `config` will begin with.
     pub fn preloaded(&self, config: &Config) -> u64 {
         match &self.source {
-            Source::Run(other) => {
-                other.seen.replay.as_ref().map_or(0, |replay| replay.len().min(config.replay_capacity) as u64)
-            }
+            Source::Run(other) => other.seen.replay.as_ref().map_or(0, |replay| {
+                let stored = replay.len() as u64;
+                stored.min(config.replay_rows_with(stored) as u64)
+            }),
             Source::File(_) => 0,
         }
     }
@@ -131,7 +132,11 @@ impl InitFrom {
             state.normalizer = normalizer;
             let with_replay = if memory.is_some() { " --with-replay" } else { "" };
             let capacity = trainer.config().replay_rows_with(preloaded);
-            let replay = memory.map_or_else(|| Replay::new(capacity, o, a), |memory| memory.resized(capacity))?;
+            let envs = trainer.config().envs;
+            let replay = match memory {
+                Some(memory) => memory.resized(capacity, envs)?,
+                None => Replay::new(capacity, o, a)?.of_environments(envs),
+            };
             state.preloaded = preloaded;
             trainer.restore(state, replay)?;
             Ok(Begun {
@@ -195,7 +200,8 @@ impl Other {
             parts.push(ranges);
         }
         if let Some(replay) = &seen.replay {
-            parts.push(format!("{} transitions", replay.len().min(config.replay_capacity)));
+            let stored = replay.len();
+            parts.push(format!("{} transitions", stored.min(config.replay_rows_with(stored as u64))));
         }
         Ok(parts)
     }

@@ -199,15 +199,32 @@ impl MetricsFiles {
     /// # Errors
     /// If a file cannot be written.
     pub fn write_rest(&mut self, step: u64, elapsed: Duration, metrics: Metrics) -> Result<Option<Row>, Error> {
-        (step > self.last_step).then(|| self.write(step, elapsed, None, None, metrics)).transpose()
+        (step > self.last_step).then(|| self.write_row(step, elapsed, None, None, metrics)).transpose()
     }
 
-    /// Adds a row to each table: at `step`, after `elapsed`, with the episode that ended there, the evaluation made
-    /// there, and means of the losses since the row before. Returns the row.
+    /// Adds a row to each table for each of the `episodes` that ended at `step`, after `elapsed`. The first has the means of the
+    /// losses since the row before, and the last the evaluation made there, for which there is a row in any case. Returns
+    /// the rows.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn write(
+        &mut self,
+        step: u64,
+        elapsed: Duration,
+        episodes: &[Episode],
+        evaluation: Option<&Evaluation>,
+        metrics: Metrics,
+    ) -> Result<Vec<Row>, Error> {
+        let count = episodes.len().max(evaluation.iter().len());
+        let row = |i| {
+            let evaluation = evaluation.filter(|_| i + 1 == count);
+            self.write_row(step, elapsed, episodes.get(i).copied(), evaluation, metrics)
+        };
+        (0..count).map(row).collect()
+    }
+
+    fn write_row(
         &mut self,
         step: u64,
         elapsed: Duration,

@@ -188,6 +188,7 @@ pub struct CpuLearner<T = f32> {
     seed: u64,
     reward_scale: T,
     gamma: T,
+    n_step: usize,
     rows: Vec<usize>,
     batch: Batch<T>,
     noise: Noise<T>,
@@ -266,6 +267,7 @@ impl<T: Real> CpuLearner<T> {
             seed: config.seed,
             reward_scale: T::of(config.reward_scale),
             gamma: T::of(config.gamma),
+            n_step: config.n_step,
             rows: vec![0; batch_size],
             batch: Batch::zeros(batch_size, observation_size, action_size),
             noise: Noise::zeros(batch_size, action_size),
@@ -715,7 +717,7 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
         join(
             || {
                 replay.sample(&mut Philox::new(self.seed, Stream::Replay, update), &mut self.rows);
-                replay.gather(&self.rows, self.gamma, &mut batch);
+                replay.gather(&self.rows, self.gamma, self.n_step, &mut batch);
                 batch.reward *= self.reward_scale;
             },
             || noise.fill(&mut Philox::new(self.seed, Stream::Update, update)),
@@ -814,7 +816,7 @@ mod tests {
         for update in [0, 1, 1 << 32] {
             learner.learn(&replay, update).expect("a CPU does not fail");
             replay.sample(&mut Philox::new(seed, Stream::Replay, update), &mut rows);
-            replay.gather(&rows, 0.99, &mut batch);
+            replay.gather(&rows, 0.99, 1, &mut batch);
             batch.reward *= 2.5;
             noise.fill(&mut Philox::new(seed, Stream::Update, update));
             other.update(&batch, &noise);

@@ -714,7 +714,8 @@ impl CudaLearner {
         Ok(unsafe { std::mem::transmute::<[u32; STATUS_WORDS], Status>(words) })
     }
 
-    /// Copies to the device what the replay memory has got since the last time.
+    /// Copies to the device what the replay memory has got since the last time, and once more what was the newest then:
+    /// returns over several steps have grown.
     fn mirror(&mut self, replay: &Replay) -> Result<(), Error> {
         let (_, o, a) = self.sizes();
         let width = 2 * o + a + 2;
@@ -722,14 +723,16 @@ impl CudaLearner {
         assert!(replay.normalizer.is_none(), "observations are normalized on the CPU alone");
         let pushed = replay.pushed();
         assert!(!replay.is_empty() && pushed >= self.mirrored, "a learner learns from one memory that grows");
-        let mut next = self.mirrored.max(pushed - replay.len());
+        let (gamma, n_step) = (self.config.gamma as f32, self.config.n_step);
+        let grown = (n_step - 1) * replay.environments();
+        let mut next = self.mirrored.saturating_sub(grown).max(pushed - replay.len());
         while next < pushed {
             // As many as lie in one piece, and not more than a few megabytes.
             let row = next % self.capacity;
             let count = (pushed - next).min(self.capacity - row).min((1 << 20) / width + 1);
             self.staging.resize(count * width, 0.0);
             for (i, to) in self.staging.chunks_exact_mut(width).enumerate() {
-                replay.write_transition(row + i, to);
+                replay.write_n_step_transition(row + i, gamma, n_step, to);
                 to[o + a] *= self.config.reward_scale as f32;
             }
             // SAFETY: `row + count` is at most the capacity that the memory was made for.

@@ -429,22 +429,27 @@ pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
     }
 }
 
-/// A replay memory that has wrapped around, with ends of episodes of both kinds.
-pub fn replay(capacity: usize, steps: usize, o: usize, a: usize) -> Replay {
-    let mut replay = Replay::new(capacity, o, a).expect("it is small");
+/// The replay memory of a configuration after so many steps, with ends of episodes of both kinds.
+pub fn replay(config: &Config, steps: usize, o: usize, a: usize) -> Replay {
+    let mut replay = Replay::new(config.replay_rows(), o, a).expect("it is small").of_environments(config.envs);
     push(&mut replay, 0..steps, o, a);
     replay
 }
 
 fn push(replay: &mut Replay, steps: std::ops::Range<usize>, o: usize, a: usize) {
+    let n = replay.environments();
     for t in steps {
-        let observation = |t: usize| (0..o).map(|i| ((t * o + i) as f32 * 0.7).sin()).collect::<Vec<_>>();
+        // Each environment goes through observations of its own.
+        let observation = |step: usize| {
+            let first = 5000 * (t % n) + step * o;
+            (first..first + o).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>()
+        };
         let action: Vec<_> = (0..a).map(|i| ((t * a + i) as f32 * 0.3).cos()).collect();
         replay.push(Transition {
-            observation: &observation(t),
+            observation: &observation(t / n),
             action: &action,
             reward: (t as f32).cos(),
-            next_observation: &observation(t + 1),
+            next_observation: &observation(t / n + 1),
             terminated: t % 7 == 6,
             truncated: t % 11 == 10,
         });
@@ -452,13 +457,14 @@ fn push(replay: &mut Replay, steps: std::ops::Range<usize>, o: usize, a: usize) 
 }
 
 /// What is drawn is what the counter says, and learning is an update with it; also after the memory has wrapped around
-/// between two updates.
+/// between two updates, and with several environments and returns over several steps.
 pub fn learning(gpu: fn() -> Option<Box<dyn Gpu>>) {
-    for Case { name, config, observation_size: o, half_range } in cases(9) {
+    for (i, Case { name, config, observation_size: o, half_range }) in cases(9).into_iter().enumerate() {
         let Some(gpu) = gpu() else { return };
         let a = half_range.len();
-        let config = Config { steps: 23, replay_capacity: 1000, seed: 3, reward_scale: 1.7, ..config };
-        let mut replay = replay(23, 10, o, a);
+        let (envs, n_step) = [(1, 1), (3, 1), (1, 3), (3, 4)][i % 4];
+        let config = Config { steps: 23, replay_capacity: 1000, seed: 3, reward_scale: 1.7, envs, n_step, ..config };
+        let mut replay = replay(&config, 10, o, a);
         let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
         let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
         for update in 0..4 {
@@ -479,7 +485,7 @@ pub fn learning(gpu: fn() -> Option<Box<dyn Gpu>>) {
             }
             let rows: Vec<usize> = rows.into_iter().map(|row| row as usize).collect();
             let mut batch = Batch::zeros(rows.len(), o, a);
-            replay.gather(&rows, config.gamma as f32, &mut batch);
+            replay.gather(&rows, config.gamma as f32, config.n_step, &mut batch);
             batch.reward *= 1.7;
             let half = |from: usize| noise[from * rows.len() * a..][..rows.len() * a].to_vec();
             let half = |from| Array2::from_shape_vec((rows.len(), a), half(from)).expect("it has the shape");

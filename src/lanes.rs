@@ -1,0 +1,215 @@
+//! The environments that are trained on, side by side.
+
+use crate::config::Config;
+use crate::env::{Bounds, CheckedEnv, Env, Step};
+use crate::error::Error;
+use crate::rng::{Philox, Stream};
+use crate::train::{EnvState, Episode};
+use rand::RngCore;
+use rayon::prelude::*;
+use std::time::{Duration, Instant};
+
+/// How long all environments together must take for a step, one after another, before each is stepped on a thread of its own:
+/// several times what it takes to wake those threads.
+const HAND_OVER: Duration = Duration::from_micros(100);
+
+/// As many environments as the configuration says. Environment i, from 0, of N has the episodes i + 1, i + 1 + N and so on, each
+/// with a seed of its own, so that nothing depends on which of them is done first.
+pub(crate) struct Lanes {
+    lanes: Vec<Lane>,
+    seed: u64,
+    /// A thread for each environment, if there are several.
+    pool: Option<rayon::ThreadPool>,
+    /// What the last steps took, all together.
+    took: Duration,
+    /// Why there can be no more steps.
+    failure: Option<Error>,
+}
+
+/// An environment and where it stands.
+pub(crate) struct Lane {
+    env: CheckedEnv<Box<dyn Env>>,
+    /// The observation to act upon, `[O]`.
+    pub observation: Vec<f32>,
+    /// The action to take, `[A]`, in the environment's own units.
+    pub action: Vec<f32>,
+    /// The episode so far.
+    episode: Episode,
+    /// Steps that have been handed on.
+    steps: u64,
+    /// Whether where the environment stands is where the episode does, and not a step ahead of it or before its beginning.
+    in_step: bool,
+    answer: Option<Answer>,
+    took: Duration,
+}
+
+/// What came of a step, and the first observation of the next episode if it was the last of one.
+type Answer = Result<(Step, Option<Result<Vec<f32>, Error>>), Error>;
+
+impl Lanes {
+    /// Environments made by `make_env`, at the beginning of their first episodes.
+    pub fn new(mut make_env: impl FnMut() -> Result<Box<dyn Env>, Error>, config: &Config) -> Result<Self, Error> {
+        let lane = |i| {
+            let env = CheckedEnv::new(make_env()?);
+            Ok(Lane {
+                observation: Vec::new(),
+                action: vec![0.0; env.action_bounds().dimensions()],
+                episode: Episode { number: i + 1, length: 0, total_reward: 0.0 },
+                steps: 0,
+                in_step: true,
+                answer: None,
+                took: Duration::ZERO,
+                env,
+            })
+        };
+        let mut lanes = (0..config.envs as u64).map(lane).collect::<Result<Vec<_>, Error>>()?;
+        let space = |lane: &Lane| (lane.env.observation_size(), lane.env.action_bounds());
+        if lanes.iter().any(|lane| space(lane) != space(&lanes[0])) {
+            let problem = "its observations or actions are not those of the one made before".into();
+            return Err(Error::Environment { step: 0, problem });
+        }
+        for lane in &mut lanes {
+            lane.observation = lane.env.reset(episode_seed(config.seed, lane.episode.number))?;
+        }
+        let pool = (config.envs > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(config.envs).build());
+        let pool = pool.transpose().map_err(|_| {
+            Error::Config(format!("envs is {}; so many threads cannot be started, lower it (--envs)", config.envs))
+        })?;
+        Ok(Self { lanes, seed: config.seed, pool, took: Duration::ZERO, failure: None })
+    }
+
+    /// O.
+    pub fn observation_size(&self) -> usize {
+        self.lanes[0].env.observation_size()
+    }
+
+    /// The range of each action dimension, the same for all.
+    pub fn action_bounds(&self) -> Bounds {
+        self.lanes[0].env.action_bounds()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.lanes.iter_mut()
+    }
+
+    /// Says whether there can be another step.
+    ///
+    /// # Errors
+    /// What has failed, if there cannot.
+    pub fn check(&self) -> Result<(), Error> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Takes the action of each environment there. Hands `push`, in their order, the number of each, the observation before
+    /// the step, whether that is the first of an episode, and the step; and returns the episodes that ended, in the same order. Where the next one cannot begin, this
+    /// step is done, and [`Self::check`] tells.
+    ///
+    /// # Errors
+    /// The first environment's whose step fails. Nothing is handed on then.
+    pub fn step(&mut self, mut push: impl FnMut(usize, &[f32], bool, &Step)) -> Result<Vec<Episode>, Error> {
+        let (seed, apart) = (self.seed, self.lanes.len() as u64);
+        match &self.pool {
+            // What takes long once is expected to do so again, and costs little where it does not.
+            Some(pool) if self.took > HAND_OVER => {
+                pool.install(|| self.lanes.par_iter_mut().with_max_len(1).for_each(|lane| lane.step(seed, apart)));
+            }
+            _ => self.lanes.iter_mut().for_each(|lane| lane.step(seed, apart)),
+        }
+        self.took = self.lanes.iter().map(|lane| lane.took).sum();
+        let answers: Vec<_> =
+            self.lanes.iter_mut().map(|lane| lane.answer.take().expect("it has taken its step")).collect();
+        if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
+            for (lane, answer) in self.lanes.iter_mut().zip(&answers) {
+                lane.in_step = answer.is_err();
+            }
+            self.failure = Some(error.clone());
+        }
+        self.check()?;
+
+        let mut ended = Vec::new();
+        for (i, (lane, (step, first))) in self.lanes.iter_mut().zip(answers.into_iter().flatten()).enumerate() {
+            push(i, &lane.observation, lane.episode.length == 0, &step);
+            lane.steps += 1;
+            lane.episode.length += 1;
+            lane.episode.total_reward += step.reward;
+            let Some(first) = first else {
+                lane.observation = step.observation;
+                continue;
+            };
+            ended.push(lane.episode);
+            lane.episode = Episode { number: lane.episode.number + apart, length: 0, total_reward: 0.0 };
+            lane.in_step = first.is_ok();
+            match first {
+                Ok(observation) => lane.observation = observation,
+                Err(error) => self.failure = self.failure.take().or(Some(error)),
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Where they stand.
+    pub fn save(&self) -> Vec<EnvState> {
+        let save = |lane: &Lane| {
+            // What does not stand where the episode does is of no use.
+            let env = if lane.in_step { lane.env.save() } else { None };
+            EnvState { env, env_steps: lane.steps, observation: lane.observation.clone(), episode: lane.episode }
+        };
+        self.lanes.iter().map(save).collect()
+    }
+
+    /// Goes back to where others stood; an environment that cannot be restored begins a new episode. Says whether all episodes of
+    /// then go on.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] if one fails.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn restore(&mut self, states: Vec<EnvState>) -> Result<bool, Error> {
+        assert_eq!(states.len(), self.lanes.len());
+        let (seed, apart) = (self.seed, self.lanes.len() as u64);
+        let mut all_go_on = true;
+        self.failure = None;
+        for (lane, EnvState { env, env_steps, observation, episode }) in self.lanes.iter_mut().zip(states) {
+            (lane.episode, lane.steps, lane.in_step) = (episode, env_steps, true);
+            if let Some(env) = env {
+                lane.env.restore(&env, env_steps)?;
+                lane.observation = observation;
+                continue;
+            }
+            let begun = episode.length > 0;
+            let number = episode.number + if begun { apart } else { 0 };
+            lane.episode = Episode { number, length: 0, total_reward: 0.0 };
+            lane.observation = lane.env.reset(episode_seed(seed, number))?;
+            all_go_on &= !begun;
+        }
+        Ok(all_go_on)
+    }
+}
+
+impl Lane {
+    /// Takes the action, and begins the next episode, whose number lies so far `apart`, if it ends one.
+    fn step(&mut self, seed: u64, apart: u64) {
+        let began = Instant::now();
+        self.answer = Some(self.env.step(&self.action).map(|step| {
+            let ended = step.terminated || step.truncated;
+            let first = ended.then(|| self.env.reset(episode_seed(seed, self.episode.number + apart)));
+            (step, first)
+        }));
+        self.took = began.elapsed();
+    }
+}
+
+/// The seed of a training episode.
+fn episode_seed(seed: u64, number: u64) -> u64 {
+    Philox::new(seed, Stream::Environment, number).next_u64()
+}
