@@ -4,10 +4,9 @@
 //! `cargo bench --bench bridge -- [ID]`, by default HalfCheetah-v5, in the Python that `PYTHON` names, or else `python3`.
 
 use rand::Rng;
-use soft_actor_critic::env::{Env, Gym};
+use soft_actor_critic::env::{Env, EnvError, Gym};
 use soft_actor_critic::rng::{Philox, Stream};
-use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -34,15 +33,15 @@ take(steps // 10)
 print(take(steps))
 "#;
 
-fn alone(python: &PathBuf, id: &str) -> Result<f64, Box<dyn Error>> {
+fn alone(python: &Path, id: &str) -> Result<f64, EnvError> {
     let output = Command::new(python).args(["-c", ALONE, id, &STEPS.to_string()]).output()?;
     let printed = String::from_utf8(output.stdout)?;
     let seconds = printed.lines().last().ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     Ok(seconds.parse()?)
 }
 
-fn from_here(python: &PathBuf, id: &str) -> Result<f64, Box<dyn Error>> {
-    let mut env = Gym { id: id.into(), python: Some(python.clone()), ..Gym::default() }.make()?;
+fn from_here(python: &Path, id: &str) -> Result<f64, EnvError> {
+    let mut env = Gym { id: id.into(), python: Some(python.to_path_buf()), ..Gym::default() }.make()?;
     let (bounds, mut rng) = (env.action_bounds(), Philox::new(0, Stream::Action, 0));
     let ranges = || bounds.low().iter().zip(bounds.high());
     let mut draw = || ranges().map(|(&low, &high)| rng.random_range(low..=high)).collect::<Vec<_>>();
@@ -56,13 +55,13 @@ fn from_here(python: &PathBuf, id: &str) -> Result<f64, Box<dyn Error>> {
                 env.reset(number as u64)?;
             }
         }
-        Ok::<_, Box<dyn Error>>(began.elapsed().as_secs_f64())
+        Ok::<_, EnvError>(began.elapsed().as_secs_f64())
     };
     take(STEPS / 10)?;
     take(STEPS)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), EnvError> {
     let id = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let id = id.unwrap_or_else(|| "HalfCheetah-v5".into());
     let python = std::env::var_os("PYTHON").map_or_else(|| "python3".into(), PathBuf::from);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Map, Value, json};
 use soft_actor_critic::actor::Evaluation;
 use soft_actor_critic::config::Config;
@@ -11,6 +11,7 @@ use soft_actor_critic::sac::Metrics;
 use soft_actor_critic::train::Episode;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::path::Path;
 use std::time::Instant;
 
 /// How progress is told.
@@ -22,10 +23,76 @@ pub enum Log {
     Json,
 }
 
+/// Where the progress of the runs of a command is told.
+pub struct Board {
+    log: Log,
+    quiet: bool,
+    /// Whether the command may have more than one run; what is told of one then begins with its name.
+    many: bool,
+    /// The bars of all of them.
+    bars: MultiProgress,
+}
+
+impl Board {
+    /// A board with nothing on it.
+    pub fn new(quiet: bool, log: Log, many: bool) -> Self {
+        Self { log, quiet, many, bars: MultiProgress::new() }
+    }
+
+    /// Announces the run in the directory `run`, which stands at `step`, with a line for each of `notes`.
+    pub fn progress(&self, run: &Path, config: &Config, step: u64, notes: &[String]) -> Progress {
+        let name = self.many.then(|| name_of(run));
+        let bar = (!self.quiet && self.log == Log::Text && stderr().is_terminal()).then(|| {
+            let template = match name {
+                None => "{bar:20} {pos}/{len} steps, {speed}, {eta} left  {prefix}\n{wide_msg}",
+                Some(_) => "{run} {bar:20} {pos}/{len} steps, {speed}, {eta} left  {prefix}",
+            };
+            let style = ProgressStyle::with_template(template).expect("the template is valid");
+            let speed = |state: &ProgressState, w: &mut dyn std::fmt::Write| {
+                // There is room for it, or there is nobody to be told.
+                let _ = write!(w, "{:.0} steps/s", state.per_sec());
+            };
+            let shown = name.clone().unwrap_or_default();
+            let run = move |_: &ProgressState, w: &mut dyn std::fmt::Write| {
+                let _ = write!(w, "{shown}");
+            };
+            let style = style.with_key("speed", speed).with_key("run", run);
+            self.bars.add(ProgressBar::new(config.steps)).with_style(style).with_position(step)
+        });
+        let line_every = if config.eval_every > 0 { u64::MAX } else { config.steps.div_ceil(10) };
+        let (returns, last_line) = (VecDeque::new(), (Instant::now(), step));
+        let (log, quiet) = (self.log, self.quiet);
+        let progress = Progress { log, quiet, name, bar, returns, means: None, last_line, line_every };
+        notes.iter().for_each(|note| progress.say(note));
+        progress
+    }
+
+    /// One line for the user that is about no single run.
+    pub fn say(&self, line: &str) {
+        match self.log {
+            Log::Json => write_event(&json!({ "event": "note", "text": line })),
+            Log::Text if self.quiet => {}
+            Log::Text => self.suspend(|| write_line(line)),
+        }
+    }
+
+    /// Writes without the bars in the way.
+    pub fn suspend(&self, write: impl FnOnce()) {
+        self.bars.suspend(write);
+    }
+}
+
+/// What a run is called among others: the name of its directory.
+pub fn name_of(run: &Path) -> String {
+    run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned()
+}
+
 /// The progress of one training run.
 pub struct Progress {
     log: Log,
     quiet: bool,
+    /// What it is called, if there are others.
+    name: Option<String>,
     bar: Option<ProgressBar>,
     /// The last returns of episodes, for the small curve.
     returns: VecDeque<f64>,
@@ -41,23 +108,9 @@ pub struct Progress {
 const CURVE: usize = 32;
 
 impl Progress {
-    /// Announces the run, which stands at `step`, with a line for each of `notes`.
-    pub fn new(quiet: bool, log: Log, config: &Config, step: u64, notes: &[String]) -> Self {
-        let bar = (!quiet && log == Log::Text && stderr().is_terminal()).then(|| {
-            let template = "{bar:20} {pos}/{len} steps, {speed}, {eta} left  {prefix}\n{wide_msg}";
-            let style = ProgressStyle::with_template(template).expect("the template is valid");
-            let speed = |state: &ProgressState, w: &mut dyn std::fmt::Write| {
-                // There is room for it, or there is nobody to be told.
-                let _ = write!(w, "{:.0} steps/s", state.per_sec());
-            };
-            let style = style.with_key("speed", speed);
-            ProgressBar::new(config.steps).with_style(style).with_position(step)
-        });
-        let line_every = if config.eval_every > 0 { u64::MAX } else { config.steps.div_ceil(10) };
-        let (returns, last_line) = (VecDeque::new(), (Instant::now(), step));
-        let progress = Self { log, quiet, bar, returns, means: None, last_line, line_every };
-        notes.iter().for_each(|note| progress.say(note));
-        progress
+    /// Whether it is one of several that are told of.
+    pub fn is_one_of_many(&self) -> bool {
+        self.name.is_some()
     }
 
     /// After every step.
@@ -128,19 +181,25 @@ impl Progress {
 
     /// One line for the user, above the bar if there is one.
     pub fn say(&self, line: &str) {
+        if self.log == Log::Json {
+            return self.event(&json!({ "event": "note", "text": line }));
+        }
+        let line = self.name.as_ref().map_or(line.to_string(), |name| format!("{name}: {line}"));
         match &self.bar {
-            _ if self.log == Log::Json => self.event(&json!({ "event": "note", "text": line })),
             _ if self.quiet => {}
             Some(bar) => bar.println(line),
-            None => write_line(line),
+            None => write_line(&line),
         }
     }
 
-    /// One event for a script, which is told nothing else.
+    /// One event for a script, which is told nothing else. Of several runs it says which is meant.
     pub fn event(&self, event: &Value) {
         if self.log == Log::Json {
-            // Nobody is left to be told if standard output is gone.
-            let _ = writeln!(stdout(), "{event}");
+            let mut event = event.clone();
+            if let (Some(name), Value::Object(event)) = (&self.name, &mut event) {
+                event.insert("name".into(), json!(name));
+            }
+            write_event(&event);
         }
     }
 }
@@ -172,6 +231,11 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+fn write_event(event: &Value) {
+    // Nobody is left to be told if standard output is gone.
+    let _ = writeln!(stdout(), "{event}");
 }
 
 /// Writes an error as one line.

@@ -109,7 +109,7 @@ impl Learner for Witness {
             replay.write_transition(row, &mut raw);
             let (observation, next) = ([raw[0], raw[1]], [raw[5], raw[6]]);
             assert!(told.contains(&observation) && told.contains(&next));
-            replay.gather(&[row], 0.99, &mut batch);
+            replay.gather(&[row], 0.99, 1, &mut batch);
             assert_near(batch.observation.iter().copied(), normalized(&told, observation));
             assert_near(batch.next_observation.iter().copied(), normalized(&told, next));
         }
@@ -156,9 +156,9 @@ fn observations_are_seen_through_the_statistics_of_all_so_far() {
     .expect("it is valid");
     let mut episodes = 0;
     while !trainer.is_finished() {
-        episodes += usize::from(trainer.step().expect("it trains").is_some());
+        episodes += trainer.step().expect("it trains").len();
         let before = trainer.replay().normalizer.clone().expect("they are counted");
-        let begun = trainer.save().expect("it is on the CPU").episode.length > 0;
+        let begun = trainer.save().expect("it is on the CPU").envs[0].episode.length > 0;
         // One for each step, and one more for each episode.
         assert_eq!(before.count(), trainer.steps() as f64 + episodes as f64 + f64::from(begun));
         assert_eq!(before.count(), counted(&told).len() as f64);
@@ -213,7 +213,7 @@ fn what_is_observed_again_is_counted_once() {
         let (mut whole, mut resumed) = (begin(), begin());
         let mut ended = 0;
         while ended < episodes {
-            ended += usize::from(whole.step().expect("it steps").is_some());
+            ended += whole.step().expect("it steps").len();
         }
         for _ in 0..more {
             whole.step().expect("it steps");
@@ -227,7 +227,7 @@ fn what_is_observed_again_is_counted_once() {
         if goes_on {
             whole.step().expect("it steps");
             let expected = state(&mut whole);
-            assert_eq!((now.observation, now.normalizer), (expected.observation, expected.normalizer));
+            assert_eq!((now.envs, now.normalizer), (expected.envs, expected.normalizer));
         } else {
             let count = |state: &TrainerState| state.normalizer.as_ref().map_or(0.0, Normalizer::count);
             assert_eq!(count(&now), count(&then) + 2.0);

@@ -606,7 +606,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
     let cuts = file.tensor("cuts").is_ok().then(|| data("cuts", Dtype::U64)).transpose()?.unwrap_or_default();
     let cuts: Vec<_> = cuts.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
     ensure!(cuts.is_sorted(), "its cuts are in no order");
-        let normalizer = tensors_file::read_statistics(&file, "")?;
+    let normalizer = tensors_file::read_statistics(&file, "")?;
     let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
     Ok(State {
         state: TrainerState { learner, envs, normalizer, steps, preloaded, updates, best },

@@ -28,7 +28,8 @@ impl Summary {
     }
 }
 
-/// The runs right inside a directory, or that one run itself, by name.
+/// The runs inside a directory, and inside directories in it that are none themselves, as those of `--seeds`; or that one run
+/// itself. By name.
 ///
 /// # Errors
 /// If the directory cannot be read.
@@ -41,7 +42,11 @@ pub fn list(directory: &Path) -> Result<Vec<Summary>, Error> {
     let shown = directory.display();
     let entries =
         fs::read_dir(directory).with_context(|| format!("{shown} cannot be read; name a directory of runs"))?;
-    let mut runs: Vec<_> = entries.filter_map(|entry| summarize(&entry.ok()?.path())).collect();
+    let paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let (runs, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.join(CONFIG).exists());
+    let inside = others.iter().filter_map(|path| fs::read_dir(path).ok()).flatten();
+    let inside = inside.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut runs: Vec<_> = runs.into_iter().chain(inside).filter_map(|path| summarize(&path)).collect();
     runs.sort_by_key(|run| natural(&run.path));
     Ok(runs)
 }

@@ -81,15 +81,7 @@ impl RunDirectory {
                 None => first_unused(environment)?,
             };
             let shown = path.display();
-            if let Ok(mut entries) = fs::read_dir(&path) {
-                if entries.next().is_some() {
-                    bail!(
-                        "{shown} already holds files, which will not be overwritten; choose another directory with --out"
-                    );
-                }
-            } else if path.exists() {
-                bail!("{shown} is no directory that can be read; choose another with --out");
-            }
+            ensure_empty(&path)?;
             let heading = origin.map_or(String::new(), |origin| format!("# {origin}\n"));
             let run = Self { environment: environment.to_string(), path: path.clone(), heading };
             let text = run.config_text(config)?;
@@ -98,6 +90,18 @@ impl RunDirectory {
                 .and_then(|()| File::create_new(run.file(CONFIG))?.write_all(text.as_bytes()))
                 .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
             Ok(run)
+        })
+    }
+
+    /// A directory for the directories of several runs: `path`, which may not hold anything yet, or else the first unused
+    /// `runs/ENVIRONMENT-N`, which is made.
+    ///
+    /// # Errors
+    /// If there is something in it already, or it cannot be made.
+    pub fn group(path: Option<&Path>, environment: &str) -> Result<PathBuf, Error> {
+        typed(|| match path {
+            Some(path) => ensure_empty(path).map(|()| path.to_path_buf()),
+            None => first_unused(environment),
         })
     }
 
@@ -192,6 +196,19 @@ impl RunDirectory {
             }),
         }
     }
+}
+
+/// Whether nothing stands in the way of a directory with new files.
+fn ensure_empty(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    if let Ok(mut entries) = fs::read_dir(path) {
+        if entries.next().is_some() {
+            bail!("{shown} already holds files, which will not be overwritten; choose another directory with --out");
+        }
+    } else if path.exists() {
+        bail!("{shown} is no directory that can be read; choose another with --out");
+    }
+    Ok(())
 }
 
 /// Makes the first `runs/ENVIRONMENT-N` that is not there yet; of several programs at once, each gets its own.

@@ -1,0 +1,531 @@
+//! `sac ENVIRONMENT` and `sac resume`: one run, or several at once in one process.
+
+use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
+use crate::progress::{self, Board, Progress, print_error};
+use crate::{Failure, MakeEnv, Outcome, find_preset, make_environment, to_json};
+use anyhow::{Result, anyhow};
+use serde_json::json;
+use soft_actor_critic::actor::Evaluation;
+use soft_actor_critic::config::Config;
+use soft_actor_critic::device::{Device, Placed};
+use soft_actor_critic::error::Error;
+use soft_actor_critic::picture::plot;
+use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
+use soft_actor_critic::run::{InitFrom, MetricsFiles, RunDirectory, config_file, list};
+use soft_actor_critic::statistics::{estimate, mean};
+use soft_actor_critic::train::{Best, MAX_THREADS, Trainer, threads_for, with_threads};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// What all runs of one command have in common.
+struct Common {
+    board: Board,
+    until_return: Option<f64>,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// What a run ends with when nothing failed: the evaluation at its last step, if there was one.
+type Trained = std::result::Result<Option<Evaluation>, Failure>;
+
+/// A run that has not been begun.
+struct NewRun {
+    config: Config,
+    make_env: MakeEnv,
+    threads: usize,
+    init_from: Option<InitFrom>,
+}
+
+/// `sac ENVIRONMENT`
+pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonArgs) -> Outcome {
+    let new_run = |config: Config, most: usize| -> Result<NewRun> {
+        config.validate()?;
+        let make_env = make_environment(&args.environment, &config.env_args, python, false)?;
+        let init_from = args.init_from.as_deref().map(|path| InitFrom::open(path, args.with_replay)).transpose()?;
+        let (make_env, threads) = number_of_threads(most, make_env, &config)?;
+        Ok(NewRun { config, make_env, threads, init_from })
+    };
+    let prepare = || -> Result<_> {
+        let mut config = match (&args.config, &args.preset) {
+            (Some(path), _) => config_file::read(path, &args.environment)?,
+            (None, Some(name)) => config_file::parse(find_preset(name)?, &args.environment)?,
+            (None, None) => Config::default(),
+        };
+        args.apply(&mut config);
+        config.env_args.extend(env_args.iter().cloned());
+        check_target(args.until_return, &config)?;
+        let seeds = args.seeds.clone();
+        let share = seeds.as_ref().map(|seeds| Share::new(args.threads, seeds.end - seeds.start)).transpose()?;
+        if let Some(Range { start, end }) = seeds {
+            // Whatever is wrong with one of them is found before the first begins.
+            Config { seed: end - 1, ..config.clone() }.validate()?;
+            config.seed = start;
+        }
+        let first = new_run(config.clone(), share.map_or(args.threads, |share| share.threads))?;
+        let board = Board::new(args.quiet, args.log, share.is_some());
+        let common = Common { board, until_return: args.until_return, interrupted: catch_interruptions()? };
+        Ok((config, seeds.zip(share), first, common))
+    };
+    let (config, many, first, common) = prepare().map_err(Failure::input)?;
+    let Some((seeds, share)) = many else {
+        return begin(args, args.out.as_deref(), first, &common).map(drop);
+    };
+    let group = RunDirectory::group(args.out.as_deref(), &args.environment).map_err(Failure::input)?;
+    let first = Mutex::new(Some(first));
+    let names: Vec<_> = seeds.clone().map(|seed| format!("seed-{seed}")).collect();
+    let outcome = at_once(&group, &names, true, share, &common, |number| {
+        // The first run has been prepared already, and the others are not all to be in memory before their time.
+        let prepared = first.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| number == 0);
+        let config = Config { seed: seeds.start + number as u64, ..config.clone() };
+        let run = prepared.map_or_else(|| new_run(config, share.threads), Ok).map_err(Failure::input)?;
+        begin(args, Some(&group.join(&names[number])), run, &common)
+    });
+    // If nothing could be begun, nothing is left behind.
+    let _ = std::fs::remove_dir(&group);
+    outcome
+}
+
+/// How the threads of a command are shared between its runs.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Runs at once.
+    runs: usize,
+    /// Threads of each.
+    threads: usize,
+}
+
+impl Share {
+    /// As many runs at once as there may be threads, and more threads for each where there are fewer runs.
+    fn new(most: usize, runs: u64) -> Result<Self, Error> {
+        if most > MAX_THREADS {
+            return Err(Error::Threads { threads: most });
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let all = if most == 0 { cores } else { most.min(cores) };
+        let runs = usize::try_from(runs).unwrap_or(usize::MAX).min(all);
+        Ok(Self { runs, threads: all / runs })
+    }
+}
+
+/// Does the work of all runs `names` of a group, as many at once as there may be, and tells how they did together. One that
+/// fails does not keep the others from going on, unless they are `alike` and it could not even be begun.
+fn at_once(
+    group: &Path,
+    names: &[String],
+    alike: bool,
+    share: Share,
+    common: &Common,
+    work: impl Fn(usize) -> Trained + Sync,
+) -> Outcome {
+    let next = AtomicUsize::new(0);
+    let ended: Vec<Mutex<Option<Trained>>> = names.iter().map(|_| Mutex::new(None)).collect();
+    let worker = || {
+        // After an interruption those that are left are begun, and saved at once, so that they can be resumed.
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(name) = names.get(number) else { break };
+            let trained = work(number);
+            match &trained {
+                Err(Failure::Input(_)) if alike => next.store(names.len(), Ordering::Relaxed),
+                Err(Failure::Input(error) | Failure::Work(error)) => {
+                    common.board.suspend(|| print_error(&format!("{name}: {error:#}")));
+                }
+                Ok(_) | Err(Failure::Interrupted) => {}
+            }
+            *ended[number].lock().unwrap_or_else(PoisonError::into_inner) = Some(trained);
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..share.runs).for_each(|_| drop(scope.spawn(worker)));
+    });
+    let (mut returns, mut finished, mut failed, mut bad_input) = (Vec::new(), 0, 0, None);
+    for trained in ended {
+        match trained.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(Ok(evaluation)) => {
+                finished += 1;
+                returns.extend(evaluation.map(|evaluation| evaluation.mean()));
+            }
+            Some(Err(Failure::Input(error))) if alike => bad_input = bad_input.or(Some(error)),
+            Some(Err(Failure::Input(_) | Failure::Work(_))) => failed += 1,
+            // Those after a bad input have not been begun.
+            Some(Err(Failure::Interrupted)) | None => {}
+        }
+    }
+    if let Some(error) = bad_input {
+        return Err(if finished + failed == 0 { Failure::Input(error) } else { Failure::Work(error) });
+    }
+    let (all, shown) = (names.len(), group.display());
+    if returns.len() > 1 {
+        let over = estimate(&[&returns], |strata| mean(&strata[0]));
+        common.board.say(&format!(
+            "{} runs: mean return {:.1}, 95 % bootstrap interval {:.1} to {:.1}",
+            returns.len(),
+            over.value,
+            over.low,
+            over.high
+        ));
+    }
+    if common.interrupted.load(Ordering::Relaxed) {
+        common.board.say(&format!("{finished} of {all} runs are finished; go on with: sac resume {shown}"));
+        return Err(Failure::Interrupted);
+    }
+    if failed > 0 {
+        let problem = format!("{failed} of {all} runs failed, see above; go on with: sac resume {shown}");
+        return Err(Failure::Work(anyhow!(problem)));
+    }
+    common.board.say(&format!("saved; compare them with others: sac compare {shown} DIR"));
+    Ok(())
+}
+
+/// Begins a run in a directory, or in one of its own choice, and trains it.
+fn begin(args: &TrainArgs, out: Option<&Path>, new: NewRun, common: &Common) -> Trained {
+    let NewRun { config, make_env, threads, init_from } = new;
+    let begin = || -> Result<_> {
+        let preloaded = init_from.as_ref().map_or(0, |init_from| init_from.preloaded(&config));
+        let (mut trainer, placed) = make_trainer(make_env, config, args.device, preloaded)?;
+        let begun = init_from.map(|init_from| init_from.begin(&mut trainer, &args.environment)).transpose()?;
+        let origin = begun.as_ref().map(|begun| begun.origin.as_str());
+        let run = RunDirectory::create(out, &args.environment, trainer.config(), origin)?;
+        Ok((trainer, placed, begun, run))
+    };
+    let work = || {
+        let (mut trainer, (device, note), begun, run) = begin().map_err(Failure::input)?;
+        let open = |trainer: &mut Trainer| -> Result<_> {
+            run.save_policy(&trainer.actor()?)?;
+            let mut files = MetricsFiles::create(&run, trainer.config())?;
+            let mut checkpoints = Checkpoints::create(&run, &device.to_string(), trainer.config().checkpoint_every)?;
+            checkpoints.save(trainer, &mut files)?;
+            run.sync()?;
+            Ok((files, checkpoints))
+        };
+        let (files, checkpoints) = open(&mut trainer).map_err(Failure::work)?;
+        let config = trainer.config();
+        let place = run.path().display();
+        let mut notes = vec![format!(
+            "training on {}: {} steps, seed {}, into {place}",
+            args.environment, config.steps, config.seed
+        )];
+        notes.extend(begun.map(|begun| begun.note));
+        notes.extend(note);
+        let progress = common.board.progress(run.path(), config, 0, &notes);
+        Session { trainer, run, files, checkpoints, progress, common }.go_on()
+    };
+    with_threads(threads, work).map_err(Failure::input)?
+}
+
+/// `sac resume`
+pub fn resume(args: &ResumeArgs) -> Outcome {
+    let prepare = || -> Result<_> {
+        let runs = unfinished(args)?;
+        let board = Board::new(args.quiet, args.log, runs.is_some());
+        let common = Common { board, until_return: args.until_return, interrupted: catch_interruptions()? };
+        let share = runs.as_ref().map(|runs| Share::new(args.threads, runs.len() as u64)).transpose()?;
+        Ok((runs.zip(share), common))
+    };
+    let (many, common) = prepare().map_err(Failure::input)?;
+    let Some((runs, share)) = many else {
+        return resume_one(args, &args.path, args.threads, &common).map(drop);
+    };
+    let names: Vec<_> = runs.iter().map(|run| progress::name_of(run)).collect();
+    at_once(&args.path, &names, false, share, &common, |number| resume_one(args, &runs[number], share.threads, &common))
+}
+
+/// The runs inside a directory that have something left to do; none if it is a run itself, or holds none.
+fn unfinished(args: &ResumeArgs) -> Result<Option<Vec<PathBuf>>> {
+    let runs = if args.path.is_dir() { list(&args.path)? } else { Vec::new() };
+    if runs.iter().all(|run| run.path == args.path) {
+        return Ok(None);
+    }
+    let left = runs.into_iter().filter(|run| run.steps.0 < args.steps.unwrap_or(run.steps.1));
+    let left: Vec<_> = left.map(|run| run.path).collect();
+    anyhow::ensure!(!left.is_empty(), "all runs in {} are finished; give them more --steps", args.path.display());
+    Ok(Some(left))
+}
+
+/// Goes on with one run.
+fn resume_one(args: &ResumeArgs, path: &Path, most_threads: usize, common: &Common) -> Trained {
+    let prepare = || -> Result<_> {
+        let (run, mut config) = RunDirectory::open(path)?;
+        let make_env = make_environment(run.environment(), &config.env_args, &args.python, false)?;
+        let begun_with = config.steps;
+        config.steps = args.steps.unwrap_or(config.steps);
+        config.validate()?;
+        check_target(common.until_return, &config)?;
+        let (checkpoints, loaded) = Checkpoints::open(&run, &config)?;
+        let step = loaded.state.steps;
+        // At the end that it was begun with it is finished; anywhere else there must be something left to do.
+        let left = step < config.steps || config.steps == begun_with;
+        anyhow::ensure!(
+            left,
+            "the run is at step {step} already, and is to have {} steps; give it more --steps",
+            config.steps
+        );
+        let (make_env, threads) = number_of_threads(most_threads, make_env, &config)?;
+        Ok((run, config, begun_with, make_env, threads, checkpoints, loaded))
+    };
+    let (run, config, begun_with, make_env, threads, mut checkpoints, loaded) = prepare().map_err(Failure::input)?;
+    let place = run.path().display().to_string();
+    let work = || {
+        let begin = || -> Result<_> {
+            let Loaded { state, replay, metrics, device, warning } = loaded;
+            let (step, steps) = (state.steps, config.steps);
+            let trained_on: Device = device.parse().map_err(|_| anyhow!("its device {device:?} is unknown"))?;
+            let device = args.device.unwrap_or(trained_on);
+            let (mut trainer, (device, note)) = make_trainer(make_env, config, device, state.preloaded)?;
+            let episode_goes_on = trainer.restore(state, replay)?;
+            let mut notes: Vec<_> = warning.into_iter().collect();
+            notes.push(format!("resuming {place} from step {step} of {steps}"));
+            notes.extend(note);
+            if device != trained_on {
+                notes.push(format!(
+                    "the run was trained on {trained_on} until here; its results are no longer those of {trained_on}"
+                ));
+            }
+            if !episode_goes_on {
+                notes.push("the environment cannot be restored; a new episode begins".into());
+            }
+            checkpoints.set_device(&device.to_string());
+            let files = MetricsFiles::reopen(&run, trainer.config(), metrics)?;
+            if trainer.config().keep_best {
+                // What came after the checkpoint need not come again, on another device for instance.
+                run.save_best(trainer.best_actor().as_ref())?;
+            }
+            if begun_with != trainer.config().steps {
+                run.replace_config(trainer.config())?;
+            }
+            Ok((trainer, files, notes))
+        };
+        let (trainer, files, notes) = begin().map_err(Failure::input)?;
+        let progress = common.board.progress(run.path(), trainer.config(), trainer.steps(), &notes);
+        if trainer.is_finished() {
+            // It may have been killed while it took away what the last checkpoint leaves behind.
+            checkpoints.finish().map_err(Failure::work)?;
+            tell_of_picture(plot::save_curve(&run, trainer.config()), &run, &progress);
+            progress.say(&format!("it is finished; give it more --steps, or evaluate it: sac eval {place}"));
+            return Ok(None);
+        }
+        Session { trainer, run, files, checkpoints, progress, common }.go_on()
+    };
+    with_threads(threads, work).map_err(Failure::input)?
+}
+
+/// The number of threads for a run. That takes an environment, which is then the first to be made.
+fn number_of_threads(most: usize, mut make_env: MakeEnv, config: &Config) -> Result<(MakeEnv, usize)> {
+    let env = make_env()?;
+    let threads = threads_for(config, env.observation_size(), env.action_bounds().dimensions(), most)?;
+    let mut first = Some(env);
+    Ok((Box::new(move || first.take().map_or_else(&mut make_env, Ok)), threads))
+}
+
+fn check_target(until_return: Option<f64>, config: &Config) -> Result<()> {
+    if let Some(target) = until_return {
+        anyhow::ensure!(!target.is_nan(), "--until-return is NaN; give it a number");
+        anyhow::ensure!(config.eval_every > 0, "--until-return needs evaluations; raise --eval-every above 0");
+    }
+    Ok(())
+}
+
+/// What becomes true when the user interrupts.
+fn catch_interruptions() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || {
+        // The second time, the user does not want to wait.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(interrupted)
+}
+
+/// A trainer before its first step, whose replay memory will begin with so many transitions; where it trains, and what
+/// there is to tell about that.
+fn make_trainer(
+    make_env: MakeEnv,
+    config: Config,
+    device: Device,
+    preloaded: u64,
+) -> Result<(Trainer, (Device, Option<String>))> {
+    let mut place = None;
+    let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
+        // A learner's memory has room for a transition for each step, and for those besides.
+        let steps = config.steps.next_multiple_of(config.envs as u64).saturating_add(preloaded);
+        let config = &Config { steps, ..config.clone() };
+        let Placed { learner, device, note } = device.learner(config, observation_size, half_range)?;
+        place = Some((device, note));
+        Ok(learner)
+    })?;
+    Ok((trainer, place.expect("a trainer has a learner")))
+}
+
+/// Without the picture in its directory nothing of a run is lost, so that a failure is told and no more.
+fn tell_of_picture(drawn: Result<(), Error>, run: &RunDirectory, progress: &Progress) {
+    if let Err(error) = drawn {
+        let path = run.path().display();
+        progress.say(&format!("{error}; the run itself is saved, draw it elsewhere with: sac plot {path}"));
+    }
+}
+
+/// How training ended when what has been learned is whole.
+enum End {
+    /// With an evaluation at the last step.
+    Evaluated(Evaluation),
+    /// With no evaluation at the last step.
+    NotEvaluated,
+    /// By the user.
+    Interrupted,
+    /// By the environment, between two steps.
+    EnvironmentFailed(Error),
+}
+
+/// A run that is being trained.
+struct Session<'a> {
+    trainer: Trainer,
+    run: RunDirectory,
+    files: MetricsFiles,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    common: &'a Common,
+}
+
+impl Session<'_> {
+    /// Trains to the end, and leaves the run as it then is.
+    fn go_on(mut self) -> Trained {
+        let started = Instant::now();
+        let Config { steps, seed, .. } = *self.trainer.config();
+        let (run, environment, step) = (self.run.path(), self.run.environment(), self.trainer.steps());
+        self.progress.event(&json!({
+            "event": "begin", "run": run, "environment": environment, "seed": seed, "step": step, "steps": steps,
+        }));
+        let ended = self.train(started);
+        self.progress.close();
+
+        let (steps, elapsed) = (self.trainer.steps(), started.elapsed());
+        let mut policy_is_lost = false;
+        if !matches!(ended, Ok(End::Evaluated(_))) {
+            // Cut short: what was learned and measured since the last evaluation is kept as well, unless what failed is
+            // the device that has it.
+            let saved = self.save_policy();
+            policy_is_lost = saved.is_err();
+            let between_steps = matches!(ended, Ok(End::Interrupted | End::EnvironmentFailed(_)));
+            let checkpointed = if between_steps { self.checkpoint() } else { Ok(()) };
+            let written = self.files.write_rest(steps, elapsed, self.trainer.last_metrics());
+            if let Ok(Some(row)) = &written {
+                self.progress.row(row);
+            }
+            if ended.is_ok() {
+                saved.and(checkpointed).and(written.map(drop)).map_err(Failure::work)?;
+            }
+        }
+        let seconds = self.files.since_the_beginning(elapsed).as_secs_f64();
+        let (progress, config) = (&self.progress, self.trainer.config().clone());
+        let end = |status: &str, evaluation: Option<&Evaluation>| {
+            let drawn = plot::save_curve(&self.run, &config);
+            // Where more has failed than a picture, that is told alone.
+            if status != "failed" {
+                tell_of_picture(drawn, &self.run, progress);
+            }
+            progress.event(&json!({
+                "event": "end", "status": status, "run": self.run.path(), "step": steps, "seconds": seconds,
+                "evaluation": evaluation.map(to_json),
+            }));
+        };
+        let path = self.run.path().display();
+        let evaluation = match ended {
+            Ok(End::Evaluated(evaluation)) => Some(evaluation),
+            Ok(End::NotEvaluated) => None,
+            Ok(End::Interrupted) => {
+                let mend = if progress.is_one_of_many() { "" } else { &format!(", go on with: sac resume {path}") };
+                progress.say(&format!("interrupted at step {steps}; the run is saved{mend}"));
+                end("interrupted", None);
+                return Err(Failure::Interrupted);
+            }
+            Ok(End::EnvironmentFailed(error)) => {
+                end("failed", None);
+                let context =
+                    format!("training stopped, {path} holds the run until then, go on with `sac resume {path}`");
+                return Err(Failure::Work(anyhow::Error::from(error).context(context)));
+            }
+            Err(error) => {
+                end("failed", None);
+                let policy = if policy_is_lost { ", its policy the one saved last" } else { "" };
+                let context = format!("training stopped, {path} holds the run until then{policy}");
+                return Err(Failure::Work(error.context(context)));
+            }
+        };
+        let last = self.checkpoints.save(&mut self.trainer, &mut self.files);
+        last.and_then(|()| self.checkpoints.finish()).map_err(Failure::work)?;
+        end("finished", evaluation.as_ref());
+        if progress.is_one_of_many() {
+            let result = evaluation.as_ref().map_or(String::new(), |evaluation| {
+                format!(", deterministic policy: {}", progress::describe(evaluation))
+            });
+            progress.say(&format!("{steps} steps in {seconds:.1} s{result}"));
+            return Ok(evaluation);
+        }
+        progress.say(&format!("{steps} steps in {seconds:.1} s"));
+        if let Some(evaluation) = &evaluation {
+            progress.say(&format!("deterministic policy: {}", progress::describe(evaluation)));
+            if let Some(target) = self.common.until_return {
+                let verdict = if evaluation.mean() >= target { "reached" } else { "not reached" };
+                progress.say(&format!("return {target} {verdict} after {steps} steps and {seconds:.1} s"));
+            }
+        }
+        if let Some(Best { step, mean_return, .. }) = self.trainer.best() {
+            progress.say(&format!(
+                "best evaluation: mean return {mean_return:.1} at step {step}; evaluate it further with: sac eval {path} --best"
+            ));
+        }
+        progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
+        Ok(evaluation)
+    }
+
+    fn train(&mut self, started: Instant) -> Result<End> {
+        loop {
+            if self.common.interrupted.load(Ordering::Relaxed) {
+                return Ok(End::Interrupted);
+            }
+            if self.checkpoints.is_due(&self.trainer) {
+                self.checkpoint()?;
+            }
+            let episodes = match self.trainer.step() {
+                Err(error @ Error::Environment { .. }) => return Ok(End::EnvironmentFailed(error)),
+                stepped => stepped?,
+            };
+            if self.trainer.evaluation_is_due() {
+                // An evaluation can be long, and what was learned must not depend on its end.
+                self.save_policy()?;
+            }
+            let evaluation = self.trainer.evaluate_if_due()?;
+            let step = self.trainer.steps();
+            if self.trainer.best().is_some_and(|best| best.step == step) {
+                self.run.save_best(self.trainer.best_actor().as_ref())?;
+            }
+            if !episodes.is_empty() || evaluation.is_some() {
+                let metrics = self.trainer.metrics()?;
+                let rows = self.files.write(step, started.elapsed(), &episodes, evaluation.as_ref(), metrics)?;
+                rows.iter().for_each(|row| self.progress.row(row));
+            }
+            self.progress.step(step);
+            let reached =
+                |evaluation: &Evaluation| self.common.until_return.is_some_and(|target| evaluation.mean() >= target);
+            if let Some(evaluation) = evaluation {
+                if self.trainer.is_finished() || reached(&evaluation) {
+                    return Ok(End::Evaluated(evaluation));
+                }
+            } else if self.trainer.is_finished() {
+                return Ok(End::NotEvaluated);
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        self.checkpoints.save(&mut self.trainer, &mut self.files)
+    }
+
+    fn save_policy(&mut self) -> Result<(), Error> {
+        self.run.save_policy(&self.trainer.actor()?)
+    }
+}
