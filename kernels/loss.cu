@@ -114,6 +114,20 @@ KERNEL(policy_loss, PolicyLoss) {
     args.status->policy_updates += 1;
 }
 
+// J_α and Adam's step for a mean of log π(ã|s) + H̄, unless the loss is not finite.
+__device__ static void step_temperature(
+    Status* status, float gap, u32 over_alpha, float* log_alpha, float* gradient, float* m, float* v
+) {
+    const float old = log_alpha[0];
+    const float factor = over_alpha ? expf(old) : old, slope = over_alpha ? expf(old) : 1.0f;
+    if (!finite(status, TEMPERATURE_LOSS, -factor * gap)) return;
+    const float g = -slope * gap;
+    gradient[0] = g;
+    log_alpha[0] = old - adam_update(g, m[0], v[0], status->step[LOG_ALPHA], status->inverse_root[LOG_ALPHA]);
+    status->stepped[LOG_ALPHA] = 1;
+    status->temperature_loss += -factor * gap;
+}
+
 struct TemperatureStep {
     const float* log_prob;                      // log π(ã|s), [rows]
     float *log_alpha, *gradient, *m, *v;        // [1]
@@ -130,17 +144,7 @@ KERNEL(temperature_step, TemperatureStep) {
     for (u32 row = threadIdx.x; row < args.rows; row += THREADS) sum += args.log_prob[row];
     const float gap = block_sum(shared, sum) / (float)args.rows + args.target_entropy;
     if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
-    Status* status = args.status;
-    const float log_alpha = args.log_alpha[0];
-    const float factor = args.over_alpha ? expf(log_alpha) : log_alpha;
-    const float slope = args.over_alpha ? expf(log_alpha) : 1.0f;
-    if (!finite(status, TEMPERATURE_LOSS, -factor * gap)) return;
-    const float g = -slope * gap;
-    args.gradient[0] = g;
-    args.log_alpha[0] =
-        log_alpha - adam_update(g, args.m[0], args.v[0], status->step[LOG_ALPHA], status->inverse_root[LOG_ALPHA]);
-    status->stepped[LOG_ALPHA] = 1;
-    status->temperature_loss += -factor * gap;
+    step_temperature(args.status, gap, args.over_alpha, args.log_alpha, args.gradient, args.m, args.v);
 }
 
 // What the next step takes; mirrors `Adam::factors`.
@@ -161,6 +165,16 @@ KERNEL(prepare_steps, PrepareSteps) {
     if (threadIdx.x == 0) args.status->log_alpha = args.log_alpha[0];
 }
 
+// Counts an update that has not failed, and adds up what it has seen.
+__device__ static void count_update(Status* status, const float* log_alpha) {
+    status->log_alpha = log_alpha[0];
+    if (status->failure != NO_FAILURE) return;
+    status->updates += 1;
+    status->critic_loss += status->this_critic_loss;
+    status->q += status->this_q;
+    status->entropy += status->this_entropy;
+}
+
 struct FinishUpdate {
     Status* status;
     const float* log_alpha;
@@ -176,11 +190,5 @@ KERNEL(finish_update, FinishUpdate) {
         status->steps[i] += 1;
         prepare_step(status, i);
     }
-    if (i > 0) return;
-    status->log_alpha = args.log_alpha[0];
-    if (status->failure != NO_FAILURE) return;
-    status->updates += 1;
-    status->critic_loss += status->this_critic_loss;
-    status->q += status->this_q;
-    status->entropy += status->this_entropy;
+    if (i == 0) count_update(status, args.log_alpha);
 }

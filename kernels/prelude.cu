@@ -31,6 +31,7 @@ struct Status {
     double this_critic_loss, this_q, this_entropy;
     u64 steps[NETWORKS];    // t, the number of Adam's steps taken
     u64 stepped[NETWORKS];  // whether a step was taken in this update
+    u64 is_halted;          // whether something had failed before the steps of a fused update
     double log_alpha;
     double learning_rate[NETWORKS];
     // Of the next step: lr/(1 − β₁ᵗ) and 1/√(1 − β₂ᵗ).

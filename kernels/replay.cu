@@ -22,6 +22,25 @@ __device__ static Words philox(u64 seed, u32 block, u64 step, u32 stream) {
     return c;
 }
 
+// Of so many rows, the one that a word draws.
+__device__ static u32 drawn_row(u32 word, u64 stored) {
+    return (u32)((u64)word * stored >> 32);
+}
+
+// Four of `count` standard normal numbers, by Box and Muller.
+__device__ static void draw_noise(float* noise, u64 seed, u32 block, u64 update, u32 count) {
+    if (block * 4 >= count) return;
+    const Words random = philox(seed, block, update, UPDATE_STREAM);
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        // Two uniform numbers within (0, 1] make two normal ones.
+        const float u = ((float)(random.word[i / 2 * 2] >> 8) + 0.5f) * 0x1p-24f;
+        const float v = ((float)(random.word[i / 2 * 2 + 1] >> 8) + 0.5f) * 0x1p-24f;
+        const float radius = sqrtf(-2.0f * logf(u));
+        if (block * 4 + i < count) noise[block * 4 + i] = radius * (i % 2 ? sinpif(2.0f * v) : cospif(2.0f * v));
+    }
+}
+
 // What changes from one draw to the next.
 struct Draws {
     u64 update;
@@ -36,25 +55,16 @@ struct Draw {
     u32 batch, count;
 };
 
-// Rows of the memory, uniform with replacement, and standard normal noise by Box and Muller. A thread takes four of each.
+// Rows of the memory, uniform with replacement, and standard normal noise. A thread takes four of each.
 KERNEL(draw, Draw) {
     const u32 block = global_index();
     if (block * 4 < args.batch) {
         const Words random = philox(args.seed, block, args.draws->update, REPLAY_STREAM);
         for (u32 i = 0; i < 4 && block * 4 + i < args.batch; i++) {
-            args.rows[block * 4 + i] = (u32)((u64)random.word[i] * args.draws->stored >> 32);
+            args.rows[block * 4 + i] = drawn_row(random.word[i], args.draws->stored);
         }
     }
-    if (block * 4 < args.count) {
-        const Words random = philox(args.seed, block, args.draws->update, UPDATE_STREAM);
-        for (u32 i = 0; i < 4 && block * 4 + i < args.count; i++) {
-            // Two uniform numbers within (0, 1] make two normal ones.
-            const float u = ((float)(random.word[i / 2 * 2] >> 8) + 0.5f) * 0x1p-24f;
-            const float v = ((float)(random.word[i / 2 * 2 + 1] >> 8) + 0.5f) * 0x1p-24f;
-            const float radius = sqrtf(-2.0f * logf(u));
-            args.noise[block * 4 + i] = radius * (i % 2 ? sinpif(2.0f * v) : cospif(2.0f * v));
-        }
-    }
+    draw_noise(args.noise, args.seed, block, args.draws->update, args.count);
 }
 
 struct Gather {

@@ -40,6 +40,30 @@ __device__ static float log_std_slope(const Distribution& d, float raw) {
     return raw < d.log_std_min || raw > d.log_std_max ? 0.0f : 1.0f;
 }
 
+// What a dimension adds to log π(tanh u), where u = μ + σε.
+__device__ static float log_prob_of(float noise, float log_std, float u) {
+    const float gaussian = -0.5f * noise * noise - log_std - 0.918938533204672742f;         // ½ log 2π
+    return gaussian - 2.0f * (0.693147180559945309f - u - softplus(-2.0f * u));  // log 2
+}
+
+// ∂L/∂(raw μ) and ∂L/∂(raw log σ) of a dimension.
+struct Slopes {
+    float mean, log_std;
+};
+
+// They follow from ∂L/∂a and ∂L/∂log π; mirrors `TanhGaussian::sample_backward`.
+__device__ static Slopes slopes_of(
+    const Distribution& d, float raw_mean, float raw_log_std, float noise, float d_action, float d_log_prob
+) {
+    const float scaled_noise = expf(log_std_of(d, raw_log_std)) * noise;
+    const float u = mean_of(d, raw_mean) + scaled_noise;
+    const float d_u = d_action * one_minus_tanh_squared(u) + d_log_prob * 2.0f * tanhf(u);
+    const Slopes slopes = {
+        d_u * mean_slope(d, raw_mean), (d_u * scaled_noise - d_log_prob) * log_std_slope(d, raw_log_std)
+    };
+    return slopes;
+}
+
 struct Sample {
     const float* raw;    // raw μ and raw log σ side by side, [rows, 2·actions]
     const float* noise;  // ε, [rows, actions]
@@ -60,8 +84,7 @@ KERNEL(sample, Sample) {
         const float log_std = log_std_of(args.distribution, raw[args.actions]);
         const float u = mean_of(args.distribution, raw[0]) + expf(log_std) * noise;
         args.action[(u64)row * args.action_step + i] = tanhf(u);
-        sum += -0.5f * noise * noise - log_std - 0.918938533204672742f;       // ½ log 2π
-        sum -= 2.0f * (0.693147180559945309f - u - softplus(-2.0f * u));      // log 2
+        sum += log_prob_of(noise, log_std, u);
     }
     args.log_prob[row] = sum;
 }
@@ -76,20 +99,19 @@ struct SampleBackward {
     u32 rows, actions;
 };
 
-// ∂L/∂raw from ∂L/∂a and ∂L/∂log π; mirrors `TanhGaussian::sample_backward`.
+// ∂L/∂raw from ∂L/∂a and ∂L/∂log π.
 KERNEL(sample_backward, SampleBackward) {
     const u32 row = global_index();
     if (row >= args.rows) return;
     const float d_log_prob = alpha_of(args.alpha) / (float)args.rows;
     for (u32 i = 0; i < args.actions; i++) {
         const u64 at = (u64)row * 2 * args.actions + i, action = (u64)row * args.actions + i;
-        const float raw_mean = args.raw[at], raw_log_std = args.raw[at + args.actions];
-        const float scaled_noise = expf(log_std_of(args.distribution, raw_log_std)) * args.noise[action];
-        const float u = mean_of(args.distribution, raw_mean) + scaled_noise;
         const float d_action = args.d_action[action] + args.d_action[(u64)args.rows * args.actions + action];
-        const float d_u = d_action * one_minus_tanh_squared(u) + d_log_prob * 2.0f * tanhf(u);
-        args.d_raw[at] = d_u * mean_slope(args.distribution, raw_mean);
-        args.d_raw[at + args.actions] = (d_u * scaled_noise - d_log_prob) * log_std_slope(args.distribution, raw_log_std);
+        const Slopes d = slopes_of(
+            args.distribution, args.raw[at], args.raw[at + args.actions], args.noise[action], d_action, d_log_prob
+        );
+        args.d_raw[at] = d.mean;
+        args.d_raw[at + args.actions] = d.log_std;
     }
 }
 

@@ -74,9 +74,10 @@ impl Device {
             let learner = Box::new(CpuLearner::<f32>::new(config, observation_size, half_range));
             Ok(Placed { learner, device: Self::Cpu, note })
         };
-        let on_gpu = |gpu: Cuda, ordinal, note| {
+        let on_gpu = |gpu: Cuda, ordinal, note: String| {
             let learner = Box::new(CudaLearner::new(config, observation_size, half_range, Box::new(gpu))?);
-            Ok(Placed { learner, device: Self::Cuda(ordinal), note: Some(note) })
+            let updates = if learner.is_fused() { "fused updates" } else { "updates layer by layer" };
+            Ok(Placed { learner, device: Self::Cuda(ordinal), note: Some(format!("{note}; {updates}")) })
         };
         match self {
             Self::Cpu => on_cpu(None),

@@ -36,9 +36,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A small run into `out`.
+/// A small run into `out`, whose updates are made layer by layer.
 fn small<'a>(out: &'a str, device: &'a str) -> Vec<&'a str> {
-    let mut arguments = vec!["pendulum", "--device", device, "--out", out, "--steps", "420", "--hidden", "8,8"];
+    small_of("8,8", out, device)
+}
+
+/// A small run into `out` with these hidden layers.
+fn small_of<'a>(hidden: &'a str, out: &'a str, device: &'a str) -> Vec<&'a str> {
+    let mut arguments = vec!["pendulum", "--device", device, "--out", out, "--steps", "420", "--hidden", hidden];
     arguments.extend(["--batch", "8", "--eval-every", "100", "--eval-episodes", "1"]);
     arguments
 }
@@ -73,22 +78,26 @@ fn a_run_on_a_gpu_learns_saves_and_repeats_itself() {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// A run that fails on a GPU goes on there, and ends as one that never failed.
+/// A run that fails on a GPU goes on there, and ends as one that never failed; layer by layer and fused.
 #[test]
 fn a_run_on_a_gpu_is_resumed_exactly() {
-    let outs = [new_folder("whole"), new_folder("resumed")];
-    let [whole, resumed] = [&outs[0], &outs[1]].map(|out| out.to_str().expect("it is text"));
-    let Some(output) = sac("", "cache-run", &small(whole, "cuda:1")) else { return };
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let with_checkpoints = |out| [small(out, "cuda:1"), vec!["--checkpoint-every", "90"]].concat();
-    let output = sac("launch 9000", "cache-run", &with_checkpoints(resumed)).expect("there is a driver");
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    let output = sac("", "cache-run", &["resume", resumed]).expect("there is a driver");
-    let told = text(&output.stderr);
-    assert!(output.status.success() && told.contains("device: Fake GPU 1"), "{told}");
-    for name in ["metrics.csv", "policy.safetensors"] {
-        let read = |out: &Path| std::fs::read(out.join(name)).expect("every run has it");
-        assert!(read(&outs[0]) == read(&outs[1]), "{name}");
+    for (hidden, fault, updates) in
+        [("8,8", "launch 9000", "; updates layer by layer"), ("32,32", "launch 3000", "; fused updates")]
+    {
+        let outs = [new_folder("whole"), new_folder("resumed")];
+        let [whole, resumed] = [&outs[0], &outs[1]].map(|out| out.to_str().expect("it is text"));
+        let Some(output) = sac("", "cache-run", &small_of(hidden, whole, "cuda:1")) else { return };
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let with_checkpoints = |out| [small_of(hidden, out, "cuda:1"), vec!["--checkpoint-every", "90"]].concat();
+        let output = sac(fault, "cache-run", &with_checkpoints(resumed)).expect("there is a driver");
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let output = sac("", "cache-run", &["resume", resumed]).expect("there is a driver");
+        let told = text(&output.stderr);
+        assert!(output.status.success() && told.contains("device: Fake GPU 1") && told.contains(updates), "{told}");
+        for name in ["metrics.csv", "policy.safetensors"] {
+            let read = |out: &Path| std::fs::read(out.join(name)).expect("every run has it");
+            assert!(read(&outs[0]) == read(&outs[1]), "{name}");
+        }
     }
 }
 
@@ -176,7 +185,8 @@ fn compiled_kernels_are_kept() {
         let told = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success(), "{told}");
         let (_, after) = told.split_once("device: Fake GPU 0, ").unwrap_or_else(|| panic!("{told}"));
-        Some(after.lines().next().expect("a split has a first part").trim().to_string())
+        let (origin, _) = after.split_once("; updates").unwrap_or_else(|| panic!("{told}"));
+        Some(origin.to_string())
     };
     let Some(first) = origin("") else { return };
     if soft_actor_critic::gpu::compile::nvrtc().is_none() {

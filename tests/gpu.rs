@@ -4,7 +4,7 @@
 
 mod comparison;
 
-use comparison::{Case, batch_and_noise, cases, replay};
+use comparison::{Case, Make, batch_and_noise, cases, fused_cases, replay};
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
 use soft_actor_critic::sac::{CudaLearner, Learner};
@@ -27,12 +27,24 @@ fn every_intermediate_agrees_with_the_cpu() {
 
 #[test]
 fn gradients_and_parameters_agree_over_twenty_updates() {
-    comparison::twenty_updates(gpu, [7, 33, 256].into_iter().flat_map(cases).collect());
+    comparison::twenty_updates(gpu, CudaLearner::new, [7, 33, 256].into_iter().flat_map(cases).collect());
+}
+
+#[test]
+fn fused_updates_agree_over_twenty_updates() {
+    comparison::twenty_updates(gpu, CudaLearner::new, [7, 33].into_iter().flat_map(fused_cases).collect());
+}
+
+#[test]
+fn fused_intermediates_agree_with_those_layer_by_layer() {
+    comparison::fused_intermediates(gpu);
 }
 
 #[test]
 fn published_presets_agree_over_twenty_updates() {
-    comparison::twenty_updates(gpu, comparison::published());
+    for make in [CudaLearner::new as Make, CudaLearner::layer_by_layer] {
+        comparison::twenty_updates(gpu, make, comparison::published());
+    }
 }
 
 #[test]
@@ -53,7 +65,7 @@ fn learning_is_an_update_with_what_is_drawn() {
 /// Twice the same updates, twice the same bits; the last ones drawn on the device and replayed from a recording.
 #[test]
 fn updates_repeat_themselves() {
-    for Case { name, config, observation_size: o, half_range } in cases(256) {
+    for Case { name, config, observation_size: o, half_range } in [cases(256), fused_cases(256)].into_iter().flatten() {
         let learn = || {
             let mut cuda = CudaLearner::new(&config, o, &half_range, gpu()?).expect("it fits");
             for number in 0..20 {

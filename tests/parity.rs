@@ -5,7 +5,7 @@
 mod comparison;
 mod host;
 
-use comparison::{Case, batch_and_noise, cases};
+use comparison::{Case, batch_and_noise, cases, fused_cases};
 use host::Host;
 use soft_actor_critic::config::Config;
 use soft_actor_critic::env::Pendulum;
@@ -36,12 +36,22 @@ fn every_intermediate_agrees_with_the_cpu() {
 
 #[test]
 fn gradients_and_parameters_agree_over_twenty_updates() {
-    comparison::twenty_updates(host, [7, 33].into_iter().flat_map(cases).collect());
+    comparison::twenty_updates(host, CudaLearner::new, [7, 33].into_iter().flat_map(cases).collect());
+}
+
+#[test]
+fn fused_updates_agree_over_twenty_updates() {
+    comparison::twenty_updates(host, CudaLearner::new, [7, 33].into_iter().flat_map(fused_cases).collect());
+}
+
+#[test]
+fn fused_intermediates_agree_with_those_layer_by_layer() {
+    comparison::fused_intermediates(host);
 }
 
 #[test]
 fn published_presets_agree_over_twenty_updates() {
-    comparison::twenty_updates(host, comparison::published());
+    comparison::twenty_updates(host, CudaLearner::layer_by_layer, comparison::published());
 }
 
 #[test]
@@ -80,16 +90,17 @@ fn learning_is_an_update_with_what_is_drawn() {
 
 /// As `docs/cuda.md` says.
 #[test]
-fn an_update_by_the_defaults_is_31_launches() {
+fn an_update_by_the_defaults_is_31_launches_or_8_fused_ones() {
     let Some(gpu) = host() else { return };
     let cuda = CudaLearner::new(&Config::default(), 3, &[2.0], gpu).expect("it fits");
     assert_eq!(cuda.update_launches(true, false).len(), 31);
+    assert_eq!(cuda.launches(true, true, false).len(), 8);
 }
 
 /// Order of blocks and threads, which the host shuffles by the number of the launch, changes no bit.
 #[test]
 fn the_order_of_threads_changes_nothing() {
-    for Case { name, config, observation_size: o, half_range } in cases(7) {
+    for Case { name, config, observation_size: o, half_range } in [cases(7), fused_cases(39)].into_iter().flatten() {
         let learn = |updates_before: u64| {
             let mut cuda = CudaLearner::new(&config, o, &half_range, host()?).expect("it fits");
             let start = cuda.snapshot().expect("it works");

@@ -6,18 +6,19 @@ use std::any::type_name;
 /// Threads in a block of every kernel; `THREADS` of `kernels/prelude.cu`.
 pub const THREADS: usize = 128;
 /// Rows and columns that a block of a product makes; `TILE` of `kernels/mlp.cu`.
-const TILE: usize = 32;
+pub const TILE: usize = 32;
 /// Networks that take steps; `NETWORKS` of `kernels/prelude.cu`.
 pub const NETWORKS: usize = 5;
 
 /// The kernels as one source, in their order.
-pub const FILES: [(&str, &str); 6] = [
+pub const FILES: [(&str, &str); 7] = [
     ("prelude.cu", include_str!("../../kernels/prelude.cu")),
     ("mlp.cu", include_str!("../../kernels/mlp.cu")),
     ("tanh_gaussian.cu", include_str!("../../kernels/tanh_gaussian.cu")),
     ("adam.cu", include_str!("../../kernels/adam.cu")),
     ("loss.cu", include_str!("../../kernels/loss.cu")),
     ("replay.cu", include_str!("../../kernels/replay.cu")),
+    ("fused.cu", include_str!("../../kernels/fused.cu")),
 ];
 
 /// One launch of a kernel: so many blocks of [`THREADS`] threads, and the bytes of its arguments.
@@ -117,6 +118,71 @@ pub struct Alpha {
     pub is_fixed: u32,
 }
 
+/// A network, or both critics, as the kernels of `kernels/fused.cu` have it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct FusedNetwork {
+    pub theta: Buffer,
+    pub gradient: Buffer,
+    pub m: Buffer,
+    pub v: Buffer,
+    pub h1: Buffer,
+    pub h2: Buffer,
+    pub shares: Buffer,
+    pub d_first: Buffer,
+    pub inputs: u32,
+    pub h1_width: u32,
+    pub h2_width: u32,
+    pub outputs: u32,
+    pub step: u32,
+    pub parameters: u32,
+}
+
+/// What all kernels of `kernels/fused.cu` take.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Fused {
+    pub policy: FusedNetwork,
+    pub critics: FusedNetwork,
+    pub memory: Buffer,
+    pub draws: Buffer,
+    pub rows: Buffer,
+    pub noise: Buffer,
+    pub inputs: Buffer,
+    pub reward: Buffer,
+    pub discount: Buffer,
+    pub raw: Buffer,
+    pub log_prob: Buffer,
+    pub q: Buffer,
+    pub target: Buffer,
+    pub d_q: Buffer,
+    pub d_action: Buffer,
+    pub d_raw: Buffer,
+    pub d_action_shares: Buffer,
+    pub sums: Buffer,
+    pub alpha: Alpha,
+    pub log_alpha: Buffer,
+    pub log_alpha_gradient: Buffer,
+    pub log_alpha_m: Buffer,
+    pub log_alpha_v: Buffer,
+    pub status: Buffer,
+    pub seed: u64,
+    pub agent_bytes: u64,
+    pub distribution: Distribution,
+    pub batch: u32,
+    pub observations: u32,
+    pub actions: u32,
+    pub from_memory: u32,
+    pub gamma: f32,
+    pub tau: f32,
+    pub target_entropy: f32,
+    pub is_tuned: u32,
+    pub over_alpha: u32,
+    pub unused: u32,
+}
+
 kernels! {
     /// y ← φ(x·W + b)
     forward_layer: ForwardLayer {
@@ -191,4 +257,20 @@ kernels! {
         memory: Buffer, rows: Buffer, inputs: Buffer, reward: Buffer, discount: Buffer,
         batch: u32, observations: u32, actions: u32, gamma: f32,
     }
+    /// π and Q(s, a) up to the shares of their outputs, and the batch
+    fused_forward: FusedForward { fused: Fused }
+    /// ã, ã′, and Q̄(s′, ã′) up to its shares
+    fused_target: FusedTarget { fused: Fused }
+    /// J_Q and its gradient
+    fused_critic_loss: FusedCriticLoss { fused: Fused }
+    /// The critics' steps, and their targets
+    fused_critic_step: FusedCriticStep { fused: Fused }
+    /// Q(s, ã) up to its shares
+    fused_evaluate: FusedEvaluate { fused: Fused }
+    /// J_π, and ∂J_π/∂ã up to its shares
+    fused_action_gradient: FusedActionGradient { fused: Fused }
+    /// The gradient of J_π over the policy
+    fused_policy_loss: FusedPolicyLoss { fused: Fused }
+    /// The steps of the policy and of the temperature, and the end of an update
+    fused_policy_step: FusedPolicyStep { fused: Fused }
 }

@@ -31,6 +31,11 @@ impl Matrix {
     }
 }
 
+/// From the parameters of one network to those of the next, which begin where four are loaded at once.
+pub fn parameters_step(parameters: usize) -> usize {
+    parameters.next_multiple_of(4)
+}
+
 /// What passes of several networks of one shape leave on the device; [`crate::nn::Pass`] has the same.
 pub struct DeviceWorkspace {
     mlp: Mlp,
@@ -71,7 +76,7 @@ impl DeviceWorkspace {
         Matrix::of_each(self.d_hidden[l], self.mlp.layers()[l].outputs, self.backward_rows)
     }
 
-    /// [`Mlp::forward`] for `networks` networks, whose parameters follow each other, over `rows` rows; what it leaves lies in
+    /// [`Mlp::forward`] for `networks` networks, whose parameters follow each other by [`parameters_step`], over `rows` rows; what it leaves lies in
     /// the rows from `first_row` on.
     pub fn forward(
         &self,
@@ -91,7 +96,7 @@ impl DeviceWorkspace {
                 theta: theta.at(layer.weight.start),
                 y: y.at,
                 x_network: x.network as u64,
-                theta_network: self.mlp.parameters() as u64,
+                theta_network: parameters_step(self.mlp.parameters()) as u64,
                 y_network: y.network as u64,
                 x_sharing: narrow(x.sharing),
                 rows: narrow(rows),
@@ -133,7 +138,7 @@ impl DeviceWorkspace {
                     d_theta: d_theta.at(layer.weight.start),
                     h_network: below.network as u64,
                     delta_network: delta.network as u64,
-                    d_theta_network: self.mlp.parameters() as u64,
+                    d_theta_network: parameters_step(self.mlp.parameters()) as u64,
                     rows: narrow(rows),
                     inputs: narrow(layer.inputs),
                     outputs: narrow(layer.outputs),
@@ -155,7 +160,7 @@ impl DeviceWorkspace {
                 h: h.map_or(Buffer::NONE, |h| h.at),
                 d_x: d_below.at,
                 delta_network: delta.network as u64,
-                weight_network: self.mlp.parameters() as u64,
+                weight_network: parameters_step(self.mlp.parameters()) as u64,
                 h_network: h.map_or(0, |h| h.network) as u64,
                 d_x_network: d_below.network as u64,
                 rows: narrow(rows),

@@ -1,15 +1,17 @@
 //! Soft Actor-Critic on a GPU: the functions of [`super::cpu`], by the same names and in the same order, each as the launches
 //! of kernels that compute it.
 //!
+//! Where [`fused::covers`] says so, an update is eight launches instead, which compute the same and leave it in the same buffers.
+//!
 //! Nothing is decided on the device but whether a loss is finite: a whole update is a list of launches, which the GPU
 //! records once and repeats. Both critics, and their targets, go through every launch together; so do s and s′ through the
 //! policy. The kernels are in `kernels/`, and each names the function that it mirrors.
 
-use super::{CpuLearner, Learner, Metrics, Noise, Policy, Snapshot};
+use super::{CpuLearner, Learner, Metrics, Noise, Policy, Snapshot, fused};
 use crate::config::{Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, TemperatureLoss};
 use crate::error::Error;
-use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, narrow};
-use crate::gpu::mlp::{DeviceWorkspace, Matrix};
+use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, TILE, narrow};
+use crate::gpu::mlp::{DeviceWorkspace, Matrix, parameters_step};
 use crate::gpu::{Buffer, Gpu, Recording, words, words_mut};
 use crate::nn::{LogStd, Mean, Mlp};
 use crate::replay::{Batch, Replay};
@@ -42,6 +44,7 @@ pub struct Status {
     this_update: [f64; 3],
     steps: [u64; NETWORKS],
     stepped: [u64; NETWORKS],
+    is_halted: u64,
     log_alpha: f64,
     learning_rate: [f64; NETWORKS],
     step: [f32; NETWORKS],
@@ -69,7 +72,8 @@ impl Status {
 
 const STATUS_WORDS: usize = size_of::<Status>() / 4;
 
-/// Networks of one shape whose parameters follow each other, their targets after them; and what their steps need.
+/// Networks of one shape whose parameters follow each other by [`parameters_step`], their targets after them; and what their
+/// steps need.
 struct Parameters {
     mlp_parameters: usize,
     networks: usize,
@@ -91,7 +95,7 @@ impl Parameters {
         first: usize,
         has_target: bool,
     ) -> Result<Self, Error> {
-        let all = networks * parameters;
+        let all = networks * parameters_step(parameters);
         Ok(Self {
             mlp_parameters: parameters,
             networks,
@@ -104,8 +108,43 @@ impl Parameters {
         })
     }
 
+    /// From one network to the next.
+    fn step(&self) -> usize {
+        parameters_step(self.mlp_parameters)
+    }
+
+    /// Of all networks.
+    fn length(&self) -> usize {
+        self.networks * self.step()
+    }
+
     fn targets(&self) -> Buffer {
-        self.values.at(self.networks * self.mlp_parameters)
+        self.values.at(self.length())
+    }
+}
+
+/// What the fused kernels need besides the buffers of the others.
+struct FusedBuffers {
+    policy_shares: Buffer,
+    critic_shares: Buffer,
+    d_action_shares: Buffer,
+    d_policy_first: Buffer,
+    d_critics_first: Buffer,
+    sums: Buffer,
+}
+
+impl FusedBuffers {
+    fn new(gpu: &mut dyn Gpu, batch: usize, policy: &Mlp, critic: &Mlp, actions: usize) -> Result<Self, Error> {
+        let (tiles, columns) = (batch.div_ceil(TILE), |mlp: &Mlp, l: usize| mlp.layers()[l].outputs.div_ceil(TILE));
+        let first = |mlp: &Mlp| mlp.layers()[0].bias.end;
+        Ok(Self {
+            policy_shares: gpu.allocate(columns(policy, 1) * policy.outputs() * 2 * batch)?,
+            critic_shares: gpu.allocate(4 * columns(critic, 1) * batch)?,
+            d_action_shares: gpu.allocate(2 * columns(critic, 0) * actions * batch)?,
+            d_policy_first: gpu.allocate(tiles * first(policy))?,
+            d_critics_first: gpu.allocate(2 * tiles * first(critic))?,
+            sums: gpu.allocate(fused::SUMS * tiles)?,
+        })
     }
 }
 
@@ -156,6 +195,8 @@ pub struct CudaLearner {
     d_v: Buffer,
     d_action: Buffer,
     d_raw: Buffer,
+    /// Where updates are fused.
+    fused: Option<FusedBuffers>,
 
     /// The replay memory, `[capacity, 2O + A + 2]`, the transitions of it that are mirrored, and what is drawn from it.
     memory: Buffer,
@@ -191,11 +232,29 @@ impl CudaLearner {
     ///
     /// # Errors
     /// As from [`Self::check`]; if the GPU fails, or has too little memory for the networks and the replay memory.
-    pub fn new(
+    pub fn new(config: &Config, observation_size: usize, half_range: &[f32], gpu: Box<dyn Gpu>) -> Result<Self, Error> {
+        Self::with(config, observation_size, half_range, gpu, fused::covers(config, half_range.len()))
+    }
+
+    /// [`Self::new`] that makes updates layer by layer, whatever the configuration.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn layer_by_layer(
+        config: &Config,
+        observation_size: usize,
+        half_range: &[f32],
+        gpu: Box<dyn Gpu>,
+    ) -> Result<Self, Error> {
+        Self::with(config, observation_size, half_range, gpu, false)
+    }
+
+    fn with(
         config: &Config,
         observation_size: usize,
         half_range: &[f32],
         mut gpu: Box<dyn Gpu>,
+        is_fused: bool,
     ) -> Result<Self, Error> {
         Self::check(config)?;
         let mut cpu = CpuLearner::<f32>::new(config, observation_size, half_range);
@@ -212,6 +271,7 @@ impl CudaLearner {
         let critic_pass = DeviceWorkspace::new(gpu_mut, &critic, [4, b], [2, b])?;
         let value_pass =
             value.as_ref().map(|value| DeviceWorkspace::new(gpu_mut, value, [1, b], [1, b])).transpose()?;
+        let fused = is_fused.then(|| FusedBuffers::new(gpu_mut, b, &policy.networks[0], &critic, a)).transpose()?;
         let capacity = config.replay_rows();
         let memory = gpu_mut.allocate(capacity.saturating_mul(2 * o + a + 2)).map_err(|error| match error {
             Error::Device(problem) => Error::Device(format!(
@@ -245,6 +305,7 @@ impl CudaLearner {
             d_v: allocate(b)?,
             d_action: allocate(2 * b * a)?,
             d_raw: allocate(b * 2 * a)?,
+            fused,
             memory,
             capacity,
             mirrored: 0,
@@ -262,7 +323,89 @@ impl CudaLearner {
         Ok(learner)
     }
 
-    /// The launches of one update: critics, value network, policy, temperature, and the targets with the networks they
+    /// Whether updates are fused, and not made layer by layer.
+    pub fn is_fused(&self) -> bool {
+        self.fused.is_some()
+    }
+
+    /// The launches of one update, and those that draw its batch if it `draws`. `policy_is_due` and `first` are as for
+    /// [`Self::update_launches`].
+    pub fn launches(&self, draws: bool, policy_is_due: bool, first: bool) -> Vec<Launch> {
+        if let Some(buffers) = &self.fused {
+            return fused::launches(self.fused_arguments(buffers, draws, first), 1);
+        }
+        let mut launches = if draws { self.draw() } else { Vec::new() };
+        launches.extend(self.update_launches(policy_is_due, first));
+        launches
+    }
+
+    /// What the fused kernels take. `draws` tells whether they draw the batch, `first` whether it is the first update of all.
+    fn fused_arguments(&self, buffers: &FusedBuffers, draws: bool, first: bool) -> kernels::Fused {
+        let (b, o, a) = self.sizes();
+        let network = |mlp: &Mlp, parameters: &Parameters, pass: &DeviceWorkspace, shares, d_first| {
+            let layers = mlp.layers();
+            kernels::FusedNetwork {
+                theta: parameters.values,
+                gradient: parameters.gradient,
+                m: parameters.first_moment,
+                v: parameters.second_moment,
+                h1: pass.hidden[0],
+                h2: pass.hidden[1],
+                shares,
+                d_first,
+                inputs: narrow(layers[0].inputs),
+                h1_width: narrow(layers[0].outputs),
+                h2_width: narrow(layers[1].outputs),
+                outputs: narrow(layers[2].outputs),
+                step: narrow(parameters.step()),
+                parameters: narrow(parameters.mlp_parameters),
+            }
+        };
+        let FusedBuffers { policy_shares, critic_shares, d_policy_first, d_critics_first, .. } = *buffers;
+        let policy =
+            network(&self.policy.networks[0], &self.theta, &self.policy_passes[0], policy_shares, d_policy_first);
+        kernels::Fused {
+            policy,
+            critics: network(&self.critic, &self.critics, &self.critic_pass, critic_shares, d_critics_first),
+            memory: self.memory,
+            draws: self.draws,
+            rows: self.rows,
+            noise: self.noise,
+            inputs: self.inputs,
+            reward: self.reward,
+            discount: self.discount,
+            raw: self.raw,
+            log_prob: self.log_prob,
+            q: self.q,
+            target: self.target,
+            d_q: self.d_q,
+            d_action: self.d_action,
+            d_raw: self.d_raw,
+            d_action_shares: buffers.d_action_shares,
+            sums: buffers.sums,
+            alpha: self.alpha(first),
+            log_alpha: self.log_alpha.values,
+            log_alpha_gradient: self.log_alpha.gradient,
+            log_alpha_m: self.log_alpha.first_moment,
+            log_alpha_v: self.log_alpha.second_moment,
+            status: self.status,
+            seed: self.config.seed,
+            agent_bytes: 0,
+            distribution: self.distribution(),
+            batch: narrow(b),
+            observations: narrow(o),
+            actions: narrow(a),
+            from_memory: draws.into(),
+            gamma: self.config.gamma as f32,
+            tau: self.config.tau as f32,
+            target_entropy: self.target_entropy,
+            is_tuned: (self.config.alpha == Alpha::Auto).into(),
+            over_alpha: (self.config.temperature_loss == TemperatureLoss::Alpha).into(),
+            unused: 0,
+        }
+    }
+
+    /// The launches of one update layer by layer: critics, value network, policy, temperature, and the targets with the networks they
     /// follow. `first` tells whether it is the first one of all.
     pub fn update_launches(&self, policy_is_due: bool, first: bool) -> Vec<Launch> {
         let order = self.config.loss_order;
@@ -483,18 +626,18 @@ impl CudaLearner {
             v: parameters.second_moment,
             status: self.status,
             networks: narrow(parameters.networks),
-            parameters: narrow(parameters.mlp_parameters),
+            parameters: narrow(parameters.step()),
             first: narrow(parameters.first),
             clamp: clamp.unwrap_or(0.0),
             is_clamped: clamp.is_some().into(),
             unused: 0,
         };
-        step.launch_over(parameters.networks * parameters.mlp_parameters)
+        step.launch_over(parameters.length())
     }
 
     /// θ's step, and for a target that is to follow, θ̄ ← θ̄ + τ(θ − θ̄), at the place that the order gives it.
     fn step_and_follow(&self, parameters: &Parameters, follow: bool) -> Vec<Launch> {
-        let all = parameters.networks * parameters.mlp_parameters;
+        let all = parameters.length();
         let follow = (follow && parameters.has_target).then(|| {
             let polyak = kernels::PolyakStep {
                 target: parameters.targets(),
@@ -616,9 +759,12 @@ impl CudaLearner {
         for (mlp, pass) in self.value.iter().zip(&self.value_pass) {
             list.extend(hidden("value", mlp, pass, b, b));
         }
-        for (name, parameters) in self.all_parameters() {
-            let all = parameters.networks * parameters.mlp_parameters;
-            list.push((format!("{name}.gradient"), parameters.gradient, all));
+        for (name, parameters, i) in self.all_networks() {
+            list.push((
+                format!("{name}.gradient"),
+                parameters.gradient.at(i * parameters.step()),
+                parameters.mlp_parameters,
+            ));
         }
         list
     }
@@ -680,9 +826,11 @@ impl CudaLearner {
         }
     }
 
-    fn all_parameters(&self) -> Vec<(&'static str, &Parameters)> {
-        let mut list = vec![("policy", &self.theta), ("q", &self.critics), ("log_alpha", &self.log_alpha)];
-        list.extend(self.value_parameters.iter().map(|value| ("value", value)));
+    /// Every network by name, with its place among those of its shape.
+    fn all_networks(&self) -> Vec<(&'static str, &Parameters, usize)> {
+        let (theta, critics, log_alpha) = (&self.theta, &self.critics, &self.log_alpha);
+        let mut list = vec![("policy", theta, 0), ("q1", critics, 0), ("q2", critics, 1), ("log_alpha", log_alpha, 0)];
+        list.extend(self.value_parameters.iter().map(|value| ("value", value, 0)));
         list
     }
 
@@ -690,18 +838,15 @@ impl CudaLearner {
     #[allow(clippy::type_complexity)]
     fn state(&self) -> (Vec<(String, Buffer, usize)>, Vec<(String, usize)>) {
         let (mut vectors, mut counts) = (Vec::new(), Vec::new());
-        for (name, parameters) in self.all_parameters() {
-            let (length, networks) = (parameters.mlp_parameters, parameters.networks);
-            for i in 0..networks {
-                let name = if networks > 1 { format!("{name}{}", i + 1) } else { name.to_string() };
-                vectors.push((name.clone(), parameters.values.at(i * length), length));
-                if parameters.has_target {
-                    vectors.push((format!("target_{name}"), parameters.targets().at(i * length), length));
-                }
-                vectors.push((format!("{name}.adam_first_moment"), parameters.first_moment.at(i * length), length));
-                vectors.push((format!("{name}.adam_second_moment"), parameters.second_moment.at(i * length), length));
-                counts.push((format!("{name}.adam_steps"), parameters.first + i));
+        for (name, parameters, i) in self.all_networks() {
+            let (length, at) = (parameters.mlp_parameters, i * parameters.step());
+            vectors.push((name.to_string(), parameters.values.at(at), length));
+            if parameters.has_target {
+                vectors.push((format!("target_{name}"), parameters.targets().at(at), length));
             }
+            vectors.push((format!("{name}.adam_first_moment"), parameters.first_moment.at(at), length));
+            vectors.push((format!("{name}.adam_second_moment"), parameters.second_moment.at(at), length));
+            counts.push((format!("{name}.adam_steps"), parameters.first + i));
         }
         (vectors, counts)
     }
@@ -863,7 +1008,7 @@ impl Learner for CudaLearner {
     fn update(&mut self, batch: &Batch<f32>, noise: &Noise<f32>) -> Result<(), Error> {
         self.load(batch, noise)?;
         let (policy_is_due, first) = self.next_update();
-        let launches = self.update_launches(policy_is_due, first);
+        let launches = self.launches(false, policy_is_due, first);
         // SAFETY: they are this learner's own.
         unsafe { self.run(&launches) }
     }
@@ -878,10 +1023,8 @@ impl Learner for CudaLearner {
         let recording = match self.recordings.get(&(policy_is_due, first)) {
             Some(&recording) => recording,
             None => {
-                let mut launches = self.draw();
-                launches.extend(self.update_launches(policy_is_due, first));
                 // SAFETY: they are this learner's own.
-                let recording = unsafe { self.gpu.record(launches) }?;
+                let recording = unsafe { self.gpu.record(self.launches(true, policy_is_due, first)) }?;
                 self.recordings.insert((policy_is_due, first), recording);
                 recording
             }

@@ -3,15 +3,20 @@
 use ndarray::{Array1, Array2, s};
 use rand::Rng;
 use rand_distr::StandardNormal;
-use soft_actor_critic::config::{Alpha, Config, Heads};
+use soft_actor_critic::config::{Alpha, Config, FirstUpdateAlpha, Heads, LogStdForm, TemperatureLoss};
+use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::kernels::Launch;
-use soft_actor_critic::nn::{Activation, Mlp};
+use soft_actor_critic::nn::{Activation, Mean, Mlp};
 use soft_actor_critic::presets::PRESETS;
 use soft_actor_critic::replay::{Batch, Replay, Transition};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::run::config_file;
+use soft_actor_critic::sac::fused::covers;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Noise};
+
+/// [`CudaLearner::new`], or [`CudaLearner::layer_by_layer`].
+pub type Make = fn(&Config, usize, &[f32], Box<dyn Gpu>) -> Result<CudaLearner, Error>;
 
 /// A configuration, and what it is to learn from.
 pub struct Case {
@@ -65,6 +70,39 @@ pub fn published() -> Vec<Case> {
         Case { name: (*name).into(), config, observation_size: 3, half_range: vec![2.0] }
     };
     PRESETS.iter().map(case).collect()
+}
+
+/// Configurations that fused kernels cover: inputs that fit into a tile with their bias and that just do not, one action and
+/// the most there may be, one tile of each layer and several, and every choice that touches those kernels.
+pub fn fused_cases(batch_size: usize) -> Vec<Case> {
+    type Change = fn(&mut Config);
+    let shapes: [([usize; 2], usize, usize, Change); 5] = [
+        ([32, 32], 3, 1, |_| ()),
+        ([96, 64], 25, 6, |config| config.alpha = Alpha::Fixed(0.3)),
+        ([64, 32], 30, 2, |config| {
+            config.temperature_loss = TemperatureLoss::Alpha;
+            config.first_update_alpha = FirstUpdateAlpha::Fixed(0.5);
+        }),
+        ([32, 128], 70, 17, |config| config.mean = Mean::Tanh),
+        ([64, 64], 1, 32, |config| {
+            config.log_std = LogStdForm::Tanh;
+            config.log_std_min = -5.0;
+        }),
+    ];
+    let case = |([h1, h2], observation_size, actions, change): ([usize; 2], usize, usize, Change)| {
+        let mut config = Config {
+            batch_size,
+            policy_hidden: vec![h1, h2],
+            critic_hidden: vec![h2, h1],
+            steps: 1000,
+            ..Config::default()
+        };
+        change(&mut config);
+        assert!(covers(&config, actions));
+        let half_range = (0..actions).map(|i| 0.5 + i as f32).collect();
+        Case { name: format!("fused {h1}, {h2}, batch {batch_size}"), config, observation_size, half_range }
+    };
+    shapes.into_iter().map(case).collect()
 }
 
 /// A batch whose transitions end now and then, and noise.
@@ -200,7 +238,10 @@ pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
                 .iter()
                 .flat_map(|name| all.iter().find(|(known, _)| known == name).expect("it is there").1.to_vec())
                 .collect();
-            let found = intermediate(cuda, &config, o, a, &format!("{of}.gradient"));
+            let mut found = Vec::new();
+            for name in names {
+                found.extend(intermediate(cuda, &config, o, a, &format!("{name}.gradient")));
+            }
             worst(networks, &found, &expected)
         };
         let mut worst_gradient: f64 = 0.0;
@@ -258,6 +299,58 @@ pub fn every_intermediate(gpu: fn() -> Option<Box<dyn Gpu>>) {
     println!("worst error of an intermediate over its norm: {worst_of_all:.1e}");
 }
 
+/// What a fused update leaves of every intermediate that it shares with one made layer by layer, both from the state of a
+/// third, with all outputs poisoned before: relative to the norm of each, at most 1e-5.
+pub fn fused_intermediates(gpu: fn() -> Option<Box<dyn Gpu>>) {
+    let mut worst_of_all: f64 = 0.0;
+    for Case { name, config, observation_size: o, half_range } in [1, 7, 64, 257].into_iter().flat_map(fused_cases) {
+        let (Some(first), Some(second)) = (gpu(), gpu()) else { return };
+        let a = half_range.len();
+        let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
+        for number in 0..3 {
+            let (batch, noise) = batch_and_noise(&config, o, a, 100 + number);
+            cpu.update(&batch, &noise);
+        }
+        let (batch, noise) = batch_and_noise(&config, o, a, 0);
+        let mut learners = [
+            CudaLearner::new(&config, o, &half_range, first).expect("it fits"),
+            CudaLearner::layer_by_layer(&config, o, &half_range, second).expect("it fits"),
+        ];
+        for cuda in &mut learners {
+            cuda.restore(&cpu.snapshot()).expect("it fits");
+            for (quantity, _, length) in cuda.intermediates() {
+                cuda.write(&quantity, &vec![f32::NAN; length]).expect("it works");
+            }
+            cuda.update(&batch, &noise).expect("it works");
+        }
+        let [mut fused, mut plain] = learners;
+        assert_eq!((fused.is_fused(), plain.is_fused()), (true, false));
+        for (quantity, ..) in plain.intermediates() {
+            // There is no V, the gradients over hidden layers stay within a kernel, and a fixed α has none.
+            if ["v", "d_v"].contains(&&*quantity) || quantity.contains("d_hidden") {
+                continue;
+            }
+            // Of one row, an error of one twin may cancel to nearly nothing: the two are measured together, as their Q are.
+            let names: &[&str] = match &*quantity {
+                "q1.gradient" => continue,
+                "q2.gradient" => &["q1.gradient", "q2.gradient"],
+                _ => &[&quantity],
+            };
+            let read = |cuda: &mut CudaLearner| -> Vec<f32> {
+                names.iter().flat_map(|name| cuda.read(name).expect("it works")).collect()
+            };
+            let (found, expected) = (read(&mut fused), read(&mut plain));
+            if quantity == "log_alpha.gradient" && expected[0].is_nan() {
+                continue;
+            }
+            let error = error(&found, &expected);
+            assert!(error <= 1e-5, "{name}: {quantity} differs by {error:.1e}");
+            worst_of_all = worst_of_all.max(error);
+        }
+    }
+    println!("worst error of a fused intermediate over its norm: {worst_of_all:.1e}");
+}
+
 /// Asserts that all parameters and targets agree, tensor by tensor, and returns the worst error.
 pub fn parameters_agree(name: &str, cpu: &mut CpuLearner, cuda: &mut CudaLearner, bar: f64) -> f64 {
     let (expected, found) = (cpu.snapshot(), cuda.snapshot().expect("it works"));
@@ -285,13 +378,13 @@ pub fn parameters_agree(name: &str, cpu: &mut CpuLearner, cuda: &mut CudaLearner
 
 /// Twenty updates, each from the CPU's state before it: gradients within 1e-5 of each tensor's norm. And twenty of its own:
 /// parameters within 1e-3.
-pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, cases: Vec<Case>) {
+pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, make: Make, cases: Vec<Case>) {
     for Case { name, config, observation_size: o, half_range } in cases {
         let a = half_range.len();
         let (Some(first), Some(second)) = (gpu(), gpu()) else { return };
         let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
-        let mut following = CudaLearner::new(&config, o, &half_range, first).expect("it fits");
-        let mut own = CudaLearner::new(&config, o, &half_range, second).expect("it fits");
+        let mut following = make(&config, o, &half_range, first).expect("it fits");
+        let mut own = make(&config, o, &half_range, second).expect("it fits");
         let mut worst_gradient: f64 = 0.0;
         for number in 0..20 {
             let (batch, noise) = batch_and_noise(&config, o, a, number);
@@ -303,17 +396,14 @@ pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, cases: Vec<Case>) {
             let networks: Vec<&Mlp> = policy.networks.iter().collect();
             let critic = cpu.critic().clone();
             let value = cpu.value().cloned();
-            let q: Vec<f32> = {
-                let all = cpu.gradients();
-                [all[1].1, all[2].1].concat()
-            };
             let mut check = |of: &str, networks: &[&Mlp], expected: &[f32]| {
                 let found = intermediate(&mut following, &config, o, a, &format!("{of}.gradient"));
                 let error = worst(networks, &found, expected);
                 assert!(error <= 1e-5, "{name}: the gradient of {of} differs by {error:.1e} in update {number}");
                 worst_gradient = worst_gradient.max(error);
             };
-            check("q", &[&critic, &critic], &q);
+            check("q1", &[&critic], cpu.gradients()[1].1);
+            check("q2", &[&critic], cpu.gradients()[2].1);
             if config.policy_delay == 1 || number % config.policy_delay == config.policy_delay - 1 {
                 check("policy", &networks, cpu.gradients()[0].1);
             }
@@ -348,7 +438,7 @@ pub fn actions(gpu: fn() -> Option<Box<dyn Gpu>>) {
 
 /// What is seen of updates, and what becomes of one whose loss is not finite.
 pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
-    for Case { name, config, observation_size: o, half_range } in cases(5) {
+    for Case { name, config, observation_size: o, half_range } in [cases(5), fused_cases(5)].into_iter().flatten() {
         let Some(gpu) = gpu() else { return };
         let a = half_range.len();
         let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
@@ -459,7 +549,8 @@ fn push(replay: &mut Replay, steps: std::ops::Range<usize>, o: usize, a: usize) 
 /// What is drawn is what the counter says, and learning is an update with it; also after the memory has wrapped around
 /// between two updates, and with several environments and returns over several steps.
 pub fn learning(gpu: fn() -> Option<Box<dyn Gpu>>) {
-    for (i, Case { name, config, observation_size: o, half_range }) in cases(9).into_iter().enumerate() {
+    let cases = [cases(9), fused_cases(9), fused_cases(35)].into_iter().flatten().enumerate();
+    for (i, Case { name, config, observation_size: o, half_range }) in cases {
         let Some(gpu) = gpu() else { return };
         let a = half_range.len();
         let (envs, n_step) = [(1, 1), (3, 1), (1, 3), (3, 4)][i % 4];

@@ -94,7 +94,17 @@ pub fn compile(file: &str, name: &str) -> Option<PathBuf> {
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     let built = folder.join(name);
     let output = Command::new(&compiler)
-        .args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC"])
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-fno-strict-aliasing",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unknown-pragmas",
+            "-Werror",
+            "-shared",
+            "-fPIC",
+        ])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host").join(file))
         .arg("-o")
         .arg(&built)

@@ -22,7 +22,7 @@ struct Index {
     unsigned x, y, z;
 };
 
-static Index threadIdx, blockIdx;
+static Index threadIdx, blockIdx, gridDim;
 
 #define __global__
 #define __device__
@@ -63,6 +63,7 @@ static float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
 #include "../../kernels/adam.cu"
 #include "../../kernels/loss.cu"
 #include "../../kernels/replay.cu"
+#include "../../kernels/fused.cu"
 
 // The kernel of that name, null if there is none.
 extern "C" const Registration* find_kernel(const char* name) {
@@ -151,6 +152,7 @@ extern "C" bool run_kernel(void (*which)(const void*), const void* args, const u
     kernel = which;
     arguments = args;
     random_state = seed;
+    gridDim = {grid[0], grid[1], grid[2]};
     const unsigned blocks = grid[0] * grid[1] * grid[2];
     unsigned* block_order = static_cast<unsigned*>(malloc(blocks * sizeof(unsigned)));
     for (unsigned i = 0; i < blocks; i++) block_order[i] = i;
