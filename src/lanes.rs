@@ -34,7 +34,7 @@ pub(crate) struct Lane {
     /// The action to take, `[A]`, in the environment's own units.
     pub action: Vec<f32>,
     /// The episode so far.
-    episode: Episode,
+    pub episode: Episode,
     /// Steps that have been handed on.
     steps: u64,
     /// Whether where the environment stands is where the episode does, and not a step ahead of it or before its beginning.
@@ -109,13 +109,13 @@ impl Lanes {
         self.failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Takes the action of each environment there. Hands `push`, in their order, the number of each, the observation before
-    /// the step, whether that is the first of an episode, and the step; and returns the episodes that ended, in the same order. Where the next one cannot begin, this
+    /// Takes the action of each environment there. Hands `push`, in their order, the number of each, where it stood before
+    /// the step, and the step; and returns the episodes that ended, in the same order. Where the next one cannot begin, this
     /// step is done, and [`Self::check`] tells.
     ///
     /// # Errors
     /// The first environment's whose step fails. Nothing is handed on then.
-    pub fn step(&mut self, mut push: impl FnMut(usize, &[f32], bool, &Step)) -> Result<Vec<Episode>, Error> {
+    pub fn step(&mut self, mut push: impl FnMut(usize, &Lane, &Step)) -> Result<Vec<Episode>, Error> {
         let (seed, apart) = (self.seed, self.lanes.len() as u64);
         match &self.pool {
             // What takes long once is expected to do so again, and costs little where it does not.
@@ -137,7 +137,7 @@ impl Lanes {
 
         let mut ended = Vec::new();
         for (i, (lane, (step, first))) in self.lanes.iter_mut().zip(answers.into_iter().flatten()).enumerate() {
-            push(i, &lane.observation, lane.episode.length == 0, &step);
+            push(i, lane, &step);
             lane.steps += 1;
             lane.episode.length += 1;
             lane.episode.total_reward += step.reward;
@@ -186,6 +186,7 @@ impl Lanes {
                 lane.observation = observation;
                 continue;
             }
+            lane.env.set_steps(env_steps);
             let begun = episode.length > 0;
             let number = episode.number + if begun { apart } else { 0 };
             lane.episode = Episode { number, length: 0, total_reward: 0.0 };

@@ -337,8 +337,8 @@ impl Replay {
     }
 
     /// Copies the transitions in `rows` (each below [`Self::len`]) into `batch`, with observations as [`Self::normalizer`]
-    /// shows them, and with returns over `n_step` steps, or fewer where the episode ends sooner or no more of it is stored yet;
-    /// γ is `gamma`.
+    /// shows them, and returns over `n_step` steps, or fewer where the episode ends sooner or no more of it is stored yet; γ is
+    /// `gamma`.
     ///
     /// # Panics
     /// If a row is out of range, or if `batch` was made for other sizes.

@@ -84,7 +84,7 @@ pub struct Trainer {
     learner: Box<dyn Learner>,
     replay: Replay,
 
-    /// Of each environment, `[N, O]` and `[N, A]`.
+    /// Of each environment, `[N, O]` as the policy sees them, and `[N, A]`.
     observation: Array2<f32>,
     action_noise: Array2<f32>,
     action: Array2<f32>,
@@ -178,7 +178,7 @@ impl Trainer {
             return Err(Error::Snapshot(format!("its observation has {found} elements instead of {o}")));
         }
         let fits = |normalizer: &Option<Normalizer>| {
-            let size = self.config.normalize_observations.then_some(self.observation.len());
+            let size = self.config.normalize_observations.then_some(o);
             normalizer.as_ref().map(Normalizer::observation_size) == size
         };
         if !fits(&state.normalizer) {
@@ -235,10 +235,10 @@ impl Trainer {
         self.envs.check()?;
         self.act()?;
         let before = self.steps;
-        let ended = self.envs.step(|i, observation, begins, step| {
+        let ended = self.envs.step(|i, before, step| {
             self.steps += 1;
             self.replay.push(Transition {
-                observation,
+                observation: &before.observation,
                 action: self.action.row(i).to_slice().expect("rows are contiguous"),
                 reward: step.reward as f32,
                 next_observation: &step.observation,
@@ -247,8 +247,8 @@ impl Trainer {
             });
             if let Some(normalizer) = &mut self.replay.normalizer {
                 // Each observation once, when its step is done: s has been the s′ of the step before, but for the first.
-                if begins {
-                    normalizer.add(observation);
+                if before.episode.length == 0 {
+                    normalizer.add(&before.observation);
                 }
                 normalizer.add(&step.observation);
             }

@@ -46,7 +46,7 @@ fn small_run(number: usize) -> Vec<String> {
          --max-gradient-norm 0.5 --keep-best",
         // Several environments, more or fewer updates than steps, returns over several steps, rings that wrap around.
         "pendulum --hidden 16 --envs 3 --utd 0.5 --replay 500 --random-steps 50 --random-hold 4",
-        "pendulum --hidden 8,8 --envs 3 --utd 2 --n-step 3 --replay 700 --steps 1500",
+        "pendulum --hidden 8,8 --envs 3 --utd 2 --n-step 3 --replay 700 --steps 1500 --normalize-observations",
         // Several files of transitions, of which the first are taken away.
         "pendulum --hidden 2 --batch 1 --replay 70000 --eval-every 0 --checkpoint-every 9000 --steps 150000",
     ];
