@@ -660,7 +660,6 @@ fn several_seeds_are_trained_at_once() {
     assert!(ended.len() == 2 && ended.contains(&&"seed-6".into()) && ended.contains(&&"seed-7".into()), "{told}");
     scratch.succeed("resume alone-6 --steps 400 --quiet");
     assert_same_run(&scratch, "many/seed-6", "alone-6");
-    assert!(scratch.succeed("runs").is_empty() || !scratch.path("runs").exists());
     assert_eq!(scratch.succeed("runs .").lines().count(), 1 + 6, "runs within a directory are listed as well");
 
     scratch.succeed(&format!("{TINY} --quiet --seeds 0..2"));
