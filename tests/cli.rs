@@ -725,7 +725,7 @@ fn groups_are_compared() {
         ("old/2", &[0.0, 20.0]),
         ("old/3", &[0.0, 45.0]),
     ] {
-        scratch.write(&format!("{run}/metrics.csv"), &rows(returns));
+        scratch.write(&format!("{run}/metrics.csv"), rows(returns));
     }
     let told = scratch.succeed("compare old new --json --out compare.svg");
     let (path, json) = told.split_once('\n').expect("the picture is named first");
