@@ -305,6 +305,8 @@ fn a_run_outlives_every_failure_of_its_environment() {
         ("kill", "step: its process ended (signal: 9 (SIGKILL))"),
         ("hang", "step: it has not answered for 3 s (--env-timeout"),
         ("exit", "step: its process ended (exit status: 3)"),
+        // It has forked another, which lives on for a while.
+        ("leave", "step: its process ended (signal: 9 (SIGKILL))"),
         ("babble", "step: what its process wrote is no answer"),
         ("reset", "reset: RuntimeError: no more of this; mend"),
         ("shape", "step: ValueError: its observation has the shape (1,) instead of (2,)"),

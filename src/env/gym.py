@@ -56,8 +56,11 @@ def end_with_the_program():
 
 def send(data):
     data = memoryview(data)
-    while data:
-        data = data[answers.write(data):]
+    try:
+        while data:
+            data = data[answers.write(data):]
+    except BrokenPipeError:
+        os._exit(1)
 
 
 def receive(buffer):
