@@ -1,5 +1,6 @@
 //! One update on the CPU beside one on an NVIDIA GPU, for batches from 256 to 16 384 and widths from 64 to 1024: the batch
-//! drawn from 100 000 stored transitions, and all noise, included. A table in Markdown; the ratio tells when a GPU pays.
+//! drawn from 100 000 stored transitions, and all noise, included. On the GPU it is the fused update, and beside it the same
+//! made layer by layer. A table in Markdown; the ratio tells when a GPU pays.
 //!
 //! `cargo bench --bench devices`, or with `-- quick` for batch 256 alone, with `-- cpu` or `-- cuda` for one side.
 //! `SAC_BENCH_THREADS` bounds the number of threads, which is otherwise that of a run of the same size.
@@ -64,6 +65,9 @@ fn measure(learner: &mut dyn Learner, replay: &Replay) -> Result<(f64, f64), Err
     Ok((learn, act))
 }
 
+/// [`CudaLearner::new`], or [`CudaLearner::layer_by_layer`].
+type Make = fn(&Config, usize, &[f32], Box<dyn Gpu>) -> Result<CudaLearner, Error>;
+
 fn main() -> Result<(), Error> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let asked = |word: &str| arguments.iter().any(|argument| argument == word);
@@ -80,8 +84,10 @@ fn main() -> Result<(), Error> {
         }
     }
     println!("One update and one action, obs {OBSERVATIONS}, act {ACTIONS}, two hidden layers:\n");
-    println!("| batch | width | threads | CPU, update | CUDA, update | CPU / CUDA | CPU, action | CUDA, action |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!(
+        "| batch | width | threads | CPU, update | CUDA, update | CPU / CUDA | layer by layer | CPU, action | CUDA, action |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     let replay = common::replay(OBSERVATIONS, ACTIONS);
     let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
     for &batch_size in batches {
@@ -102,18 +108,19 @@ fn main() -> Result<(), Error> {
                     with_threads(threads, || measure(&mut cpu, &replay))?
                 })
                 .transpose()?;
-            let cuda = with_cuda
-                .then(|| {
-                    let gpu = Box::new(Cuda::open(0)?);
-                    measure(&mut CudaLearner::new(&config, OBSERVATIONS, &half_range, gpu)?, &replay)
-                })
-                .transpose()?;
+            let on_gpu = |make: Make| {
+                let gpu = Box::new(Cuda::open(0)?);
+                measure(&mut make(&config, OBSERVATIONS, &half_range, gpu)?, &replay)
+            };
+            let cuda = with_cuda.then(|| on_gpu(CudaLearner::new)).transpose()?;
+            let layer_by_layer = with_cuda.then(|| on_gpu(CudaLearner::layer_by_layer)).transpose()?;
             let cell = |seconds: Option<f64>| seconds.map_or("—".into(), |s| format!("{:.1} µs", 1e6 * s));
             let ratio = cpu.zip(cuda).map_or("—".into(), |(cpu, cuda)| format!("{:.2}", cpu.0 / cuda.0));
             println!(
-                "| {batch_size} | {width} | {threads} | {} | {} | {ratio} | {} | {} |",
+                "| {batch_size} | {width} | {threads} | {} | {} | {ratio} | {} | {} | {} |",
                 cell(cpu.map(|m| m.0)),
                 cell(cuda.map(|m| m.0)),
+                cell(layer_by_layer.map(|m| m.0)),
                 cell(cpu.map(|m| m.1)),
                 cell(cuda.map(|m| m.1))
             );

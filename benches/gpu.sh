@@ -47,7 +47,8 @@ step machine nvidia-smi
 step parity "$bin/gpu" --nocapture --test-threads 1
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
-        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/gpu" --test-threads 1 actions metrics learning
+        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/gpu" --test-threads 1 actions metrics learning \
+            fused_intermediates
     done
 else
     echo "== left out: memcheck, racecheck and synccheck, because there is no compute-sanitizer"

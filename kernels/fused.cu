@@ -13,8 +13,8 @@
 //
 // The first layers are thin, so each block makes the rows of h₁ anew that its tile of h₂ needs. The last ones are thinner: a
 // tile of h₂ leaves its share of each output, and whoever wants the output adds the shares. What a block makes for others
-// comes from the blocks of the first columns. z of the grid tells the agent; all of an agent's memory lies `agent_bytes`
-// after that of the one before it, and its seed is the next.
+// comes from the blocks of the first columns. z of the grid tells the agent; all of an agent's memory lies `agent_bytes`,
+// a multiple of 16, after that of the one before it, and its seed is the next.
 
 // The most actions; shared memory has room for so many.
 #define MOST_ACTIONS 32
@@ -56,7 +56,8 @@ enum { ERROR_SUMS, Q_SUMS = 2, LOG_PROB_SUMS = 4, POLICY_SUMS, SUMS };
 
 template <class T>
 __device__ static void move(T*& pointer, u64 bytes) {
-    pointer = (T*)((u64)pointer + bytes);
+    // Not by way of a number, so that compilers see that it leads to global memory.
+    pointer = (T*)((char*)pointer + bytes);
 }
 
 __device__ static void move(FusedNetwork& network, u64 bytes) {
@@ -604,7 +605,6 @@ __device__ static void second_gradient(
         }
         multiply(shared.a, shared.b, sums);
     }
-    __syncthreads();
     collect(sums, shared.c);
     const u32 lane = threadIdx.x % TILE;
     float* gradient = pass.gradient + second_layer(n);
@@ -647,7 +647,6 @@ __device__ static void last_gradient(
         if (first + TILE < f.batch) h2 = fetch(pass.h2, n.h2_width, first + TILE, f.batch, row);
         multiply(shared.a, shared.b, sums);
     }
-    __syncthreads();
     collect(sums, shared.c);
     if (output >= n.outputs) return;
     float* gradient = pass.gradient + last_layer(n);
@@ -681,7 +680,6 @@ __device__ static void first_delta(
         }
         multiply(shared.a, shared.b, sums);
     }
-    __syncthreads();
     collect(sums, shared.c);
     const u32 lane = threadIdx.x % TILE, count = rows_left(f, row);
     for (u32 i = threadIdx.x / TILE; i < TILE; i += THREADS / TILE) {
@@ -712,7 +710,6 @@ __device__ static void first_gradient(
         Accumulator sums;
         clear(sums);
         multiply(shared.a, shared.b, sums);
-        __syncthreads();
         collect(sums, shared.c);
         for (u32 k = group; k < TILE && i + k <= n.inputs; k += THREADS / TILE) {
             to[(u64)(i + k) * n.h1_width + column + lane] = shared.c[k][lane];

@@ -6,15 +6,17 @@ mod comparison;
 mod host;
 
 use comparison::{Case, batch_and_noise, cases, fused_cases};
-use host::Host;
+use host::{Host, Shared};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::env::Pendulum;
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
-use soft_actor_critic::gpu::kernels::KERNELS;
+use soft_actor_critic::gpu::kernels::{self, KERNELS};
 use soft_actor_critic::sac::cuda::Status;
+use soft_actor_critic::sac::fused;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
 use soft_actor_critic::train::Trainer;
+use std::sync::{Arc, Mutex};
 
 fn host() -> Option<Box<dyn Gpu>> {
     Host::new().map(|host| Box::new(host) as Box<dyn Gpu>)
@@ -111,6 +113,42 @@ fn the_order_of_threads_changes_nothing() {
             Some(cuda.snapshot().expect("it works"))
         };
         assert_eq!(learn(0), learn(1), "{name}");
+    }
+}
+
+/// Agents whose memory lies one behind the other take a fused update together, each with the bits that it has alone.
+#[test]
+fn agents_that_learn_together_learn_as_each_does_alone() {
+    const AGENTS: usize = 3;
+    for Case { name, config, observation_size: o, half_range } in fused_cases(39).drain(..3) {
+        let Some(one) = Host::new() else { return };
+        let replay = comparison::replay(&config, 50, o, half_range.len());
+        let shared = Shared(Arc::new(Mutex::new(one.in_one_piece(1 << 21))));
+        let make = |agent: usize, gpu: Box<dyn Gpu>| {
+            let config = Config { seed: config.seed + agent as u64, ..config.clone() };
+            let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
+            cuda.learn(&replay, 0).expect("it works");
+            cuda
+        };
+        let mut together: Vec<_> = (0..AGENTS).map(|agent| make(agent, Box::new(shared.clone()))).collect();
+        let arguments: Vec<_> =
+            together.iter().map(|cuda| cuda.fused_arguments(true, false).expect("it is fused")).collect();
+        let agent_bytes = arguments[1].status.0 - arguments[0].status.0;
+        assert_eq!(arguments[2].memory.0 - arguments[1].memory.0, agent_bytes, "they lie at equal distances");
+        let launches = fused::launches(kernels::Fused { agent_bytes, ..arguments[0] }, AGENTS);
+        // SAFETY: the memory of all of them is that of one host.
+        unsafe { together[0].run(&launches) }.expect("it works");
+        let mut all = Vec::new();
+        for (agent, cuda) in together.iter_mut().enumerate() {
+            let mut alone = make(agent, host().expect("there is a compiler"));
+            let launches = alone.launches(true, true, false);
+            // SAFETY: they are its own.
+            unsafe { alone.run(&launches) }.expect("it works");
+            let found = cuda.snapshot().expect("it works");
+            assert!(found == alone.snapshot().expect("it works"), "{name}: agent {agent}");
+            assert!(!all.contains(&found), "{name}: agent {agent} has the seed of another");
+            all.push(found);
+        }
     }
 }
 

@@ -331,16 +331,17 @@ impl CudaLearner {
     /// The launches of one update, and those that draw its batch if it `draws`. `policy_is_due` and `first` are as for
     /// [`Self::update_launches`].
     pub fn launches(&self, draws: bool, policy_is_due: bool, first: bool) -> Vec<Launch> {
-        if let Some(buffers) = &self.fused {
-            return fused::launches(self.fused_arguments(buffers, draws, first), 1);
+        if let Some(arguments) = self.fused_arguments(draws, first) {
+            return fused::launches(arguments, 1);
         }
         let mut launches = if draws { self.draw() } else { Vec::new() };
         launches.extend(self.update_launches(policy_is_due, first));
         launches
     }
 
-    /// What the fused kernels take. `draws` tells whether they draw the batch, `first` whether it is the first update of all.
-    fn fused_arguments(&self, buffers: &FusedBuffers, draws: bool, first: bool) -> kernels::Fused {
+    /// What the fused kernels take, if updates are fused. `draws` tells whether they draw the batch, `first` whether it is the first update of all.
+    pub fn fused_arguments(&self, draws: bool, first: bool) -> Option<kernels::Fused> {
+        let buffers = self.fused.as_ref()?;
         let (b, o, a) = self.sizes();
         let network = |mlp: &Mlp, parameters: &Parameters, pass: &DeviceWorkspace, shares, d_first| {
             let layers = mlp.layers();
@@ -364,7 +365,7 @@ impl CudaLearner {
         let FusedBuffers { policy_shares, critic_shares, d_policy_first, d_critics_first, .. } = *buffers;
         let policy =
             network(&self.policy.networks[0], &self.theta, &self.policy_passes[0], policy_shares, d_policy_first);
-        kernels::Fused {
+        Some(kernels::Fused {
             policy,
             critics: network(&self.critic, &self.critics, &self.critic_pass, critic_shares, d_critics_first),
             memory: self.memory,
@@ -402,7 +403,7 @@ impl CudaLearner {
             is_tuned: (self.config.alpha == Alpha::Auto).into(),
             over_alpha: (self.config.temperature_loss == TemperatureLoss::Alpha).into(),
             unused: 0,
-        }
+        })
     }
 
     /// The launches of one update layer by layer: critics, value network, policy, temperature, and the targets with the networks they

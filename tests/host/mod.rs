@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 type Kernel = unsafe extern "C" fn(*const c_void);
 type RunKernel = unsafe extern "C" fn(Kernel, *const u64, *const u32, u64) -> bool;
@@ -37,8 +37,11 @@ const BEHIND: u32 = 0x7fa0_0001;
 /// What runs the kernels on the CPU, one learner's worth. Launches come one at a time, even from several learners.
 pub struct Host {
     library: &'static Library,
+    memory: Vec<Vec<u64>>,
     /// Each buffer with its length in words.
-    memory: Vec<(usize, Vec<u64>)>,
+    buffers: Vec<(Buffer, usize)>,
+    /// Where the next buffer lies, if they all lie in one piece of memory.
+    next: Option<Buffer>,
     recordings: Vec<Vec<Launch>>,
     launches: u64,
     limit_words: usize,
@@ -54,8 +57,8 @@ impl Host {
     }
 
     fn of(library: &'static Library) -> Self {
-        let (memory, recordings) = (Vec::new(), Vec::new());
-        Self { library, memory, recordings, launches: 0, limit_words: usize::MAX, fails_at: None }
+        let (memory, buffers, recordings) = (Vec::new(), Vec::new(), Vec::new());
+        Self { library, memory, buffers, next: None, recordings, launches: 0, limit_words: usize::MAX, fails_at: None }
     }
 
     /// With so little memory.
@@ -63,6 +66,20 @@ impl Host {
     pub fn with_memory(mut self, limit_words: usize) -> Self {
         self.limit_words = limit_words;
         self
+    }
+
+    /// With buffers that lie one behind the other, in so many words of memory.
+    #[allow(dead_code, reason = "not every test file asks for it")]
+    pub fn in_one_piece(mut self, words: usize) -> Self {
+        self.next = Some(self.reserve(words));
+        self.with_memory(words)
+    }
+
+    fn reserve(&mut self, words: usize) -> Buffer {
+        let mut memory = vec![u64::from(BEHIND) << 32 | u64::from(BEHIND); words.div_ceil(2) + GUARD];
+        let at = Buffer(memory.as_mut_ptr() as u64);
+        self.memory.push(memory);
+        at
     }
 
     /// With a device that fails at this launch and ever after.
@@ -117,10 +134,10 @@ pub fn compile(file: &str, name: &str) -> Option<PathBuf> {
 impl Drop for Host {
     /// Nothing may have been written behind a buffer.
     fn drop(&mut self) {
-        for (words, memory) in &self.memory {
-            // SAFETY: the memory is still there, and any word of it is a number.
-            let all = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u32>(), 2 * memory.len()) };
-            let whole = all[*words..].iter().all(|&word| word == BEHIND);
+        for &(at, words) in &self.buffers {
+            // SAFETY: the memory is still there, with a guard behind the buffer, and any word of it is a number.
+            let behind = unsafe { std::slice::from_raw_parts(at.at(words).0 as *const u32, 2 * GUARD) };
+            let whole = behind.iter().all(|&word| word == BEHIND);
             assert!(whole || std::thread::panicking(), "a kernel has written behind a buffer of {words} words");
         }
     }
@@ -152,7 +169,7 @@ fn load() -> Option<Library> {
 }
 
 /// The shim has one set of fibers.
-static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 impl Gpu for Host {
     fn name(&self) -> String {
@@ -164,11 +181,19 @@ impl Gpu for Host {
             return Err(Error::Device(format!("it has not {words} words of memory left")));
         }
         self.limit_words -= words;
-        let mut memory = vec![u64::from(BEHIND) << 32 | u64::from(BEHIND); words.div_ceil(2) + GUARD];
+        let buffer = match self.next {
+            // Four words are loaded at once.
+            Some(at) => {
+                let length = words.next_multiple_of(4) + 2 * GUARD;
+                self.limit_words = self.limit_words.checked_sub(length - words).expect("the piece is large enough");
+                self.next = Some(at.at(length));
+                at
+            }
+            None => self.reserve(words),
+        };
         // SAFETY: there are at least so many words.
-        unsafe { memory.as_mut_ptr().cast::<u32>().write_bytes(0, words) };
-        let buffer = Buffer(memory.as_mut_ptr() as u64);
-        self.memory.push((words, memory));
+        unsafe { (buffer.0 as *mut u32).write_bytes(0, words) };
+        self.buffers.push((buffer, words));
         Ok(buffer)
     }
 
@@ -211,5 +236,50 @@ impl Gpu for Host {
         let outcome = unsafe { self.run(&launches) };
         self.recordings[number] = launches;
         outcome
+    }
+}
+
+/// A [`Host`] that several learners share.
+#[derive(Clone)]
+#[allow(dead_code, reason = "not every test file asks for it")]
+pub struct Shared(pub Arc<Mutex<Host>>);
+
+impl Shared {
+    fn host(&self) -> MutexGuard<'_, Host> {
+        self.0.lock().expect("no test goes on after a panic")
+    }
+}
+
+impl Gpu for Shared {
+    fn name(&self) -> String {
+        self.host().name()
+    }
+
+    fn allocate(&mut self, words: usize) -> Result<Buffer, Error> {
+        self.host().allocate(words)
+    }
+
+    unsafe fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
+        // SAFETY: the caller promises the same.
+        unsafe { self.host().upload(to, words) }
+    }
+
+    unsafe fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
+        // SAFETY: the caller promises the same.
+        unsafe { self.host().download(from, words) }
+    }
+
+    unsafe fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
+        // SAFETY: the caller promises the same.
+        unsafe { self.host().run(launches) }
+    }
+
+    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
+        // SAFETY: the caller promises the same.
+        unsafe { self.host().record(launches) }
+    }
+
+    fn replay(&mut self, recording: Recording) -> Result<(), Error> {
+        self.host().replay(recording)
     }
 }
