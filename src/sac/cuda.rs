@@ -339,7 +339,8 @@ impl CudaLearner {
         launches
     }
 
-    /// What the fused kernels take, if updates are fused. `draws` tells whether they draw the batch, `first` whether it is the first update of all.
+    /// What the fused kernels take, if updates are fused. `draws` tells whether they draw the batch, `first` whether it is the
+    /// first update of all.
     pub fn fused_arguments(&self, draws: bool, first: bool) -> Option<kernels::Fused> {
         let buffers = self.fused.as_ref()?;
         let (b, o, a) = self.sizes();
