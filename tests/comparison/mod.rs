@@ -146,9 +146,11 @@ fn tensors(networks: &[&Mlp]) -> Vec<std::ops::Range<usize>> {
     list
 }
 
-/// The worst error of a tensor of two flat vectors.
+/// The worst error of a tensor of two flat vectors; NaN if there is one.
 fn worst(networks: &[&Mlp], x: &[f32], y: &[f32]) -> f64 {
-    tensors(networks).into_iter().map(|range| error(&x[range.clone()], &y[range])).fold(0.0, f64::max)
+    let errors = tensors(networks).into_iter().map(|range| error(&x[range.clone()], &y[range]).abs());
+    // In this order NaN is the largest.
+    errors.max_by(f64::total_cmp).unwrap_or(0.0)
 }
 
 /// What the learner on the GPU has in the place of an intermediate of the CPU's, by that one's name.
@@ -470,6 +472,18 @@ pub fn failures(gpu: fn() -> Option<Box<dyn Gpu>>) {
             cpu.update(batch, &noise);
             cuda.update(batch, &noise).expect("it works");
             assert!(cpu.metrics().failure.is_some(), "{name}");
+            agree(&mut cpu, &mut cuda);
+        }
+        // Noise at s that is no number: the critics take their step before the policy's loss tells, and no other one after it.
+        let mut bad = noise.clone();
+        bad.current[[1, 0]] = f32::NAN;
+        for learner in [&mut cpu as &mut dyn Learner, &mut cuda] {
+            learner.restore(&good).expect("it fits");
+        }
+        for (noise, fails) in [(&noise, false), (&bad, true), (&noise, true)] {
+            cpu.update(&fine, noise);
+            cuda.update(&fine, noise).expect("it works");
+            assert!(cpu.metrics().failure.is_some() == fails || !covers(&config, a), "{name}");
             agree(&mut cpu, &mut cuda);
         }
         let nan = f32::NAN;

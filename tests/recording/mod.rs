@@ -29,8 +29,9 @@ impl Recorded {
     }
 }
 
-/// The largest difference of two elements.
+/// The largest difference of two elements, which must be numbers.
 pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
+    assert!(a.iter().chain(b).all(|value| !value.is_nan()), "{a:?} and {b:?}");
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
