@@ -74,7 +74,7 @@ pub struct TrainArgs {
     pub seed: Option<u64>,
     /// Several runs in one process, a run for each seed from A to below B, as many at once as there are threads; each is the
     /// same as by itself. --out is then the directory of their directories [default: runs/ENVIRONMENT-N]
-    #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "seed", help_heading = "Run")]
+    #[arg(long, value_name = "A..B", value_parser = seeds, allow_hyphen_values = true, conflicts_with = "seed", help_heading = "Run")]
     pub seeds: Option<Range<u64>>,
     /// Upper bound on threads; 0 for one for each core. Small networks and batches use fewer, because more would be slower.
     /// Results do not depend on it
@@ -200,7 +200,7 @@ pub struct PythonArgs {
     #[arg(long, value_name = "PATH", help_heading = "Gymnasium")]
     pub python: Option<PathBuf>,
     /// How long a step or a reset of gym:ID may take; to be made, it may take five times as long
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium")]
     pub env_timeout: u64,
 }
 

@@ -72,6 +72,7 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
     let Some((seeds, share)) = many else {
         return begin(args, args.out.as_deref(), first, &common).map(drop);
     };
+    let was_there = args.out.as_deref().is_some_and(Path::exists);
     let group = RunDirectory::group(args.out.as_deref(), &args.environment).map_err(Failure::input)?;
     let first = Mutex::new(Some(first));
     let names: Vec<_> = seeds.clone().map(|seed| format!("seed-{seed}")).collect();
@@ -82,8 +83,10 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
         let run = prepared.map_or_else(|| new_run(config, share.threads), Ok).map_err(Failure::input)?;
         begin(args, Some(&group.join(&names[number])), run, &common)
     });
-    // If nothing could be begun, nothing is left behind.
-    let _ = std::fs::remove_dir(&group);
+    if !was_there {
+        // If nothing could be begun, nothing is left behind; what holds runs stays.
+        let _ = std::fs::remove_dir(&group);
+    }
     outcome
 }
 
@@ -157,7 +160,8 @@ fn at_once(
         return Err(if finished + failed == 0 { Failure::Input(error) } else { Failure::Work(error) });
     }
     let (all, shown) = (names.len(), group.display());
-    if returns.len() > 1 {
+    // Runs that are resumed together need have nothing else in common.
+    if alike && returns.len() > 1 {
         let over = estimate(&[&returns], |strata| mean(&strata[0]));
         common.board.say(&format!(
             "{} runs: mean return {:.1}, 95 % bootstrap interval {:.1} to {:.1}",
@@ -167,7 +171,7 @@ fn at_once(
             over.high
         ));
     }
-    if common.interrupted.load(Ordering::Relaxed) {
+    if finished + failed < all {
         common.board.say(&format!("{finished} of {all} runs are finished; go on with: sac resume {shown}"));
         return Err(Failure::Interrupted);
     }
@@ -175,7 +179,11 @@ fn at_once(
         let problem = format!("{failed} of {all} runs failed, see above; go on with: sac resume {shown}");
         return Err(Failure::Work(anyhow!(problem)));
     }
-    common.board.say(&format!("saved; compare them with others: sac compare {shown} DIR"));
+    common.board.say(&if alike && !returns.is_empty() {
+        format!("saved; compare them with others: sac compare {shown} DIR")
+    } else {
+        format!("saved; list them with: sac runs {shown}")
+    });
     Ok(())
 }
 
@@ -218,6 +226,8 @@ fn begin(args: &TrainArgs, out: Option<&Path>, new: NewRun, common: &Common) -> 
 /// `sac resume`
 pub fn resume(args: &ResumeArgs) -> Outcome {
     let prepare = || -> Result<_> {
+        // What is wrong whatever the run is told once.
+        check_target(args.until_return, &Config::default())?;
         let runs = unfinished(args)?;
         let board = Board::new(args.quiet, args.log, runs.is_some());
         let common = Common { board, until_return: args.until_return, interrupted: catch_interruptions()? };

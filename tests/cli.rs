@@ -664,9 +664,13 @@ fn several_seeds_are_trained_at_once() {
 
     scratch.succeed(&format!("{TINY} --quiet --seeds 0..2"));
     assert!(scratch.path("runs/pendulum-1/seed-1/policy.safetensors").exists());
+    fs::create_dir(scratch.path("empty")).expect("nothing is there");
     for (arguments, problem) in [
         (format!("{TINY} --seeds 3..3"), "A..B"),
         (format!("{TINY} --seeds 3"), "A..B"),
+        (format!("{TINY} --seeds -1..3"), "A..B"),
+        (format!("{TINY} --seeds 0..2 --device cuda:99 --out empty"), "--device cpu"),
+        ("resume runs --until-return NaN".into(), "is NaN"),
         (format!("{TINY} --seeds 0..2 --seed 1"), "cannot be used with"),
         (format!("{TINY} --seeds 9223372036854775807..9223372036854775809"), "seed is 9223372036854775808"),
         (format!("{TINY} --seeds 0..2 --out many"), "already holds files"),
@@ -681,6 +685,7 @@ fn several_seeds_are_trained_at_once() {
         assert!(message.contains(problem), "{arguments}: {message}");
     }
     assert!(!scratch.path("none").exists() && !scratch.path("runs/pendulum-2").exists());
+    assert!(scratch.path("empty").exists(), "it was there before");
 }
 
 /// Those that have not been begun are saved as well.
@@ -750,6 +755,17 @@ fn groups_are_compared() {
     );
     let both = scratch.succeed("compare old new");
     assert!(both.contains("mountain-car at step 300") && both.contains("0.78 ["), "{both}");
+
+    // Rounds of seven environments go a little beyond the step that others end at.
+    scratch.succeed(&format!("{TINY} --quiet --out one/0"));
+    scratch.succeed(&format!("{TINY} --quiet --envs 7 --out seven/0"));
+    let told = scratch.succeed("compare one seven --json");
+    let json: Value = serde_json::from_str(&told).expect("it is JSON");
+    let last =
+        scratch.column("seven/0/metrics.csv", "evaluation_return").pop().and_then(|cell| cell.parse::<f64>().ok());
+    let score = json["scores"][1]["returns"][0].as_f64();
+    assert!(score.zip(last).is_some_and(|(score, last)| (score - last).abs() < 1e-9), "{told} instead of {last:?}");
+    assert_eq!(json["scores"][0]["step"], 300.0);
 
     scratch.succeed(&format!("{TINY} --quiet --seed 4 --out mixed/4"));
     scratch.succeed(&format!("{TINY} --quiet --seed 5 --lr 0.1 --out mixed/5"));

@@ -99,7 +99,9 @@ fn scores(environment: &str, groups: &[Vec<MeasuredRun>]) -> Result<EnvironmentS
     let step = groups.iter().flatten().map(last).fold(f64::INFINITY, f64::min);
     let score = |run: &MeasuredRun| {
         let points = run.points(MeasuredRun::EVALUATION);
-        let until = points.partition_point(|point| point.0 <= step);
+        // What is due at a step comes after the round of environments that reaches it.
+        let round = run.config().envs as f64;
+        let until = points.partition_point(|point| point.0 < step + round);
         // One that evaluates seldom may have its first only later.
         points[until.max(1) - 1].1
     };
