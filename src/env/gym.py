@@ -11,6 +11,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 import traceback
 
 MAGIC = b"sac-gym1"
@@ -19,6 +20,8 @@ STEP, RESET, DRAW = range(3)
 GREETING = struct.Struct("<8sII")
 REQUEST = struct.Struct("<IIQ")
 ANSWER = struct.Struct("<IId")
+# For how many seconds a request is looked for before this process sleeps.
+EAGER = 200e-6
 
 # The program is told of signals that reach both, and then still has steps to take and a run to save. These are handlers,
 # because what is ignored would be ignored by the programs that an environment starts as well.
@@ -59,19 +62,39 @@ def send(data):
     try:
         while data:
             data = data[answers.write(data):]
-    except BrokenPipeError:
+    except ConnectionError:
         os._exit(1)
 
 
-def receive(buffer):
-    """Fills the buffer, and says whether there was enough for it."""
-    rest = memoryview(buffer)
-    while rest:
-        count = requests.readinto(rest)
-        if not count:
-            return False
-        rest = rest[count:]
-    return True
+class Receiver:
+    """Waits for requests: looks for the next one for a while if the last one came as soon, and then sleeps."""
+
+    def __init__(self):
+        self.is_eager = False
+        self.sleep = None
+        if hasattr(select, "poll"):
+            os.set_blocking(requests.fileno(), False)
+            poll = select.poll()
+            poll.register(requests, select.POLLIN)
+            self.sleep = poll.poll
+
+    def fill(self, buffer):
+        """Fills the buffer, and says whether there was enough for it."""
+        rest, began = memoryview(buffer), time.perf_counter()
+        while rest:
+            try:
+                count = requests.readinto(rest)
+            except ConnectionError:
+                return False
+            if count is None:
+                if not self.is_eager or time.perf_counter() - began > EAGER:
+                    self.sleep()
+                continue
+            if count == 0:
+                return False
+            rest = rest[count:]
+        self.is_eager = time.perf_counter() - began <= EAGER
+        return True
 
 
 def in_one_line(error):
@@ -152,7 +175,8 @@ def serve(env, numpy):
     seen = numpy.frombuffer(answer, "<f4", offset=ANSWER.size).reshape(shape)
     # In float64 a bound may be closer to zero than the float32 next to it.
     clips = actions.dtype != numpy.float32
-    while receive(request):
+    receiver = Receiver()
+    while receiver.fill(request):
         operation, _, seed = REQUEST.unpack_from(request)
         if operation == DRAW:
             pixels = env.render()

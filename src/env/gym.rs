@@ -1,4 +1,4 @@
-//! Environments of Gymnasium: each lives in a Python process of its own, and is spoken to through two pipes.
+//! Environments of Gymnasium: each lives in a Python process of its own, and is spoken to through its standard input and output.
 //!
 //! The process runs `gym.py`, which stands beside this file and is part of the program. It greets when it has made the
 //! environment, and then gives one answer to each request. All numbers are in little-endian, texts in UTF-8:
@@ -12,19 +12,26 @@
 //! | answer that it has failed | `u32` 1; a length as `u32`; as many bytes as in the answer above to its end; as many bytes of text as that length |
 //! | answer with a picture | `u32` 2; a length as `u32`; again as many bytes; width and height as `u32`, and the pixels as RGB, row by row from the top, all together of that length; none if that is 0 |
 //!
-//! The process ends when there are no more requests, which is when its end of the pipe is closed, and at once when there is
+//! The process ends when there are no more requests, which is when this end of its input is closed, and at once when there is
 //! nobody left to read its answers.
+//!
+//! A step of many an environment takes less time than it takes to wake a process that sleeps. So both ends look for what comes
+//! next for a short while before they sleep, and do so only if it came as soon as that the last time: an end that waits for an
+//! update of the networks, or for a slow environment, leaves its core to others.
 
+use self::channel::Channel;
 use super::{Bounds, Env, EnvError, Scene, Step};
 use crate::error::Error;
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+mod channel;
 
 const SCRIPT: &str = include_str!("gym.py");
 const MAGIC: &[u8] = b"sac-gym1";
@@ -88,20 +95,20 @@ impl Gym {
     /// [`Error::NoEnvironment`] if there is no interpreter, if it has no Gymnasium, if that cannot make the environment, or
     /// if its actions or observations are such that nothing here could learn them.
     pub fn make(&self) -> Result<GymEnv, Error> {
-        let (child, python) = self.start()?;
+        let (child, channel, python) = self.start()?;
         let shown = python.display();
-        let mut process = Process::new(child, self.timeout);
+        let mut process = Process::new(child, channel, self.timeout);
         let cannot = |problem: String| Error::NoEnvironment(format!("gym:{} cannot be made: {problem}", self.id));
         let read = |process: &mut Process| {
             let mut greeting = [0; GREETING];
-            process.stdout.read_exact(&mut greeting)?;
+            process.channel.read_exact(&mut greeting)?;
             let [observations, actions] = [8, 12].map(|at| u32_at(&greeting, at) as usize);
             let sensible = actions <= LONGEST_TEXT && observations < 1 << 28;
             if !greeting.starts_with(MAGIC) || actions == 0 || !sensible {
                 return Err(ErrorKind::InvalidData.into());
             }
             let mut rest = vec![0; if observations == 0 { actions } else { 8 * actions }];
-            process.stdout.read_exact(&mut rest).map(|()| (observations, actions, rest))
+            process.channel.read_exact(&mut rest).map(|()| (observations, actions, rest))
         };
         let greeted = process.waiting(read);
         let (observation_size, actions, rest) =
@@ -122,8 +129,8 @@ impl Gym {
         })
     }
 
-    /// The process, and its interpreter.
-    fn start(&self) -> Result<(Child, PathBuf), Error> {
+    /// The process, what leads to it, and its interpreter.
+    fn start(&self) -> Result<(Child, Channel, PathBuf), Error> {
         let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().find_map(environment);
         let candidates = match (&self.python, active) {
@@ -136,16 +143,14 @@ impl Gym {
             (None, None) => vec!["python3".into(), "python".into()],
         };
         let command = |python: &Path| {
-            Command::new(python)
-                .args(["-c", SCRIPT, &self.id, if self.draws { "1" } else { "0" }])
-                .args(self.arguments.iter().map(|(key, value)| format!("{key}={value}")))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
+            let mut command = Command::new(python);
+            command.args(["-c", SCRIPT, &self.id, if self.draws { "1" } else { "0" }]);
+            command.args(self.arguments.iter().map(|(key, value)| format!("{key}={value}")));
+            Channel::spawn(command)
         };
         for python in &candidates {
             match command(python) {
-                Ok(child) => return Ok((child, python.clone())),
+                Ok((child, channel)) => return Ok((child, channel, python.clone())),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     let shown = python.display();
@@ -184,13 +189,13 @@ impl GymEnv {
         self.request[8..16].copy_from_slice(&seed.to_le_bytes());
         let (request, answer) = (&self.request, &mut self.answer);
         let answered = self.process.waiting(|process| {
-            process.stdin.as_mut().ok_or(ErrorKind::BrokenPipe)?.write_all(request)?;
-            process.stdout.read_exact(answer)?;
+            process.channel.write_all(request)?;
+            process.channel.read_exact(answer)?;
             let (kind, detail) = (u32_at(answer, 0), u32_at(answer, 4));
             let length = detail as usize;
             let mut rest = |length| {
                 let mut bytes = vec![0; length];
-                process.stdout.read_exact(&mut bytes).map(|()| bytes)
+                process.channel.read_exact(&mut bytes).map(|()| bytes)
             };
             match kind {
                 FAILURE if length <= LONGEST_TEXT => Ok(Err(text(&rest(length)?))),
@@ -260,8 +265,7 @@ enum Answer {
 /// A process, watched while an answer of it is waited for.
 struct Process {
     child: Arc<Mutex<Child>>,
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
+    channel: Channel,
     watch: Arc<Watch>,
     watchman: Option<JoinHandle<()>>,
     timeout: Duration,
@@ -279,15 +283,13 @@ struct Watch {
 }
 
 impl Process {
-    fn new(mut child: Child, timeout: Duration) -> Self {
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().expect("it was asked for");
+    fn new(child: Child, channel: Channel, timeout: Duration) -> Self {
         let (child, watch) = (Arc::new(Mutex::new(child)), Arc::new(Watch::default()));
         let watchman = {
             let (child, watch) = (Arc::clone(&child), Arc::clone(&watch));
             thread::spawn(move || watch.keep(&child, timeout))
         };
-        Self { child, stdin, stdout, watch, watchman: Some(watchman), timeout }
+        Self { child, channel, watch, watchman: Some(watchman), timeout }
     }
 
     /// Does what waits for the process, and is watched over meanwhile.
@@ -320,7 +322,7 @@ impl Process {
 
     /// Ends the process: asks it to by closing its requests, and kills it if it has not ended after some time.
     fn end(&mut self) -> Option<ExitStatus> {
-        self.stdin = None;
+        self.channel.close();
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
             match lock(&self.child).try_wait() {
