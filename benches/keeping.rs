@@ -4,7 +4,7 @@
 //! replay memory of 1 000 000 transitions, episodes of 1 000 steps) with two hidden layers of 256, and at that of Pendulum
 //! with two of 64, where an update takes least. What is spent on checkpoints, one every 1 000 steps, and on metrics,
 //! TensorBoard's events and the picture at the end is set against the training it falls into: the median over blocks of
-//! 1 000 steps, or the sum where something happens once.
+//! 1 000 steps, or the sum where something happens once. Before that, it is told what the replay memory takes (on Linux).
 
 use soft_actor_critic::config::Config;
 use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
@@ -56,6 +56,13 @@ impl Env for Instantaneous {
     }
 }
 
+/// Bytes of this process that are in memory, where Linux tells.
+fn resident() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    kilobytes.parse().ok().map(|kilobytes: f64| 1024.0 * kilobytes)
+}
+
 fn measure(name: &str, sizes: (usize, usize), length: u64, config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keeping-{}-{name}", std::process::id()));
     let run = RunDirectory::create(Some(&path), name, &config, None)?;
@@ -76,8 +83,17 @@ fn measure(name: &str, sizes: (usize, usize), length: u64, config: Config) -> Re
         }
         Ok((began.elapsed() - rows, rows))
     };
+    let before = resident();
     while trainer.steps() < config.random_steps {
         block(&mut trainer, &mut files)?;
+    }
+    if let (Some(before), Some(after)) = (before, resident()) {
+        let (stored, own) = (trainer.replay().len(), trainer.replay().bytes() as f64);
+        println!(
+            "{name}: {stored} transitions are {:.1} MB, and have made the process grow by {:.1} MB",
+            own / 1e6,
+            (after - before) / 1e6
+        );
     }
     checkpoints.save(&mut trainer, &mut files)?;
     let (mut training, mut shares) = (Duration::ZERO, Vec::new());

@@ -1,10 +1,11 @@
-//! The published systems as configurations, and the default, embedded in the binary.
+//! The published systems as configurations, the default, and its variant for larger tasks, embedded in the binary.
 //!
 //! Each is a TOML file in `src/presets/` that says what it is in its first line; `docs/variants.md` compares them.
 
 /// Name and TOML text, in the order in which they are listed.
-pub const PRESETS: [(&str, &str); 6] = [
+pub const PRESETS: [(&str, &str); 7] = [
     ("default", include_str!("presets/default.toml")),
+    ("mujoco", include_str!("presets/mujoco.toml")),
     ("twin-q-auto", include_str!("presets/twin-q-auto.toml")),
     ("v-net-auto", include_str!("presets/v-net-auto.toml")),
     ("twin-q-fixed", include_str!("presets/twin-q-fixed.toml")),

@@ -336,8 +336,9 @@ macro_rules! presets {
 
         #[test]
         fn every_preset_has_golden_values() {
-            // The default is what the first files are of.
-            let names: Vec<_> = PRESETS.iter().map(|&(name, _)| name).filter(|name| *name != "default").collect();
+            // The default is what the first files are of, and the preset for MuJoCo differs from it by numbers alone.
+            let own = ["default", "mujoco"];
+            let names: Vec<_> = PRESETS.iter().map(|&(name, _)| name).filter(|name| !own.contains(name)).collect();
             assert_eq!(names, [$($name),*]);
         }
     };
