@@ -4,11 +4,9 @@ use crate::progress::Log;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, TargetEntropy};
 use soft_actor_critic::device::Device;
+use soft_actor_critic::run::group::parse_seeds;
 use std::ops::Range;
 use std::path::PathBuf;
-
-/// The most runs of one command.
-const MOST_SEEDS: u64 = 10_000;
 
 /// Soft Actor-Critic: train an agent on an environment, and evaluate it.
 #[derive(Debug, Parser)]
@@ -73,8 +71,9 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub seed: Option<u64>,
     /// Several runs in one process, a run for each seed from A to below B, as many at once as there are threads; each is the
-    /// same as by itself. --out is then the directory of their directories [default: runs/ENVIRONMENT-N]
-    #[arg(long, value_name = "A..B", value_parser = seeds, allow_hyphen_values = true, conflicts_with = "seed", help_heading = "Run")]
+    /// same as by itself. --out is then the directory of their directories [default: runs/ENVIRONMENT-N], and `sac resume` of
+    /// it goes on with what is left
+    #[arg(long, value_name = "A..B", value_parser = parse_seeds, allow_hyphen_values = true, conflicts_with = "seed", help_heading = "Run")]
     pub seeds: Option<Range<u64>>,
     /// Upper bound on threads; 0 for one for each core. Small networks and batches use fewer, because more would be slower.
     /// Results do not depend on it
@@ -170,14 +169,6 @@ pub struct TrainArgs {
     pub n_step: Option<usize>,
 }
 
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let ends = text.split_once("..").and_then(|(start, end)| Some(start.parse().ok()?..end.parse().ok()?));
-    match ends {
-        Some(seeds) if !seeds.is_empty() && seeds.end - seeds.start <= MOST_SEEDS => Ok(seeds),
-        _ => Err(format!("it is not of the form A..B, for 1 to {MOST_SEEDS} seeds from A to below B, as in 0..10")),
-    }
-}
-
 /// What an environment of Gymnasium is made with.
 #[derive(Args, Debug)]
 pub struct EnvArgs {
@@ -249,7 +240,8 @@ impl TrainArgs {
 /// `sac resume`
 #[derive(Args, Debug)]
 pub struct ResumeArgs {
-    /// The run directory, or a directory of runs, of which all that are not finished then go on
+    /// The run directory, or a directory of runs, of which all that are not finished then go on; if --seeds has made it, those
+    /// that had not begun begin
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
     /// Environment steps to train for, in all [default: those that the run was begun with]

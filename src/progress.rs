@@ -11,7 +11,7 @@ use soft_actor_critic::sac::Metrics;
 use soft_actor_critic::train::Episode;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// How progress is told.
@@ -27,21 +27,21 @@ pub enum Log {
 pub struct Board {
     log: Log,
     quiet: bool,
-    /// Whether the command may have more than one run; what is told of one then begins with its name.
-    many: bool,
+    /// If the command may have more than one run, the directory that holds them; what is told of one begins with its name.
+    root: Option<PathBuf>,
     /// The bars of all of them.
     bars: MultiProgress,
 }
 
 impl Board {
-    /// A board with nothing on it.
-    pub fn new(quiet: bool, log: Log, many: bool) -> Self {
-        Self { log, quiet, many, bars: MultiProgress::new() }
+    /// A board with nothing on it, for one run, or for those in the directory `root`.
+    pub fn new(quiet: bool, log: Log, root: Option<&Path>) -> Self {
+        Self { log, quiet, root: root.map(Path::to_path_buf), bars: MultiProgress::new() }
     }
 
     /// Announces the run in the directory `run`, which stands at `step`, with a line for each of `notes`.
     pub fn progress(&self, run: &Path, config: &Config, step: u64, notes: &[String]) -> Progress {
-        let name = self.many.then(|| name_of(run));
+        let name = self.root.as_ref().map(|root| name_within(root, run));
         let bar = (!self.quiet && self.log == Log::Text && stderr().is_terminal()).then(|| {
             let template = match name {
                 None => "{bar:20} {pos}/{len} steps, {speed}, {eta} left  {prefix}\n{wide_msg}",
@@ -82,9 +82,9 @@ impl Board {
     }
 }
 
-/// What a run is called among others: the name of its directory.
-pub fn name_of(run: &Path) -> String {
-    run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned()
+/// What a run is called among others: its path inside the directory that holds them.
+pub fn name_within(root: &Path, run: &Path) -> String {
+    run.strip_prefix(root).unwrap_or(run).to_string_lossy().into_owned()
 }
 
 /// The progress of one training run.

@@ -11,9 +11,10 @@ use soft_actor_critic::device::{Device, Placed};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::picture::plot;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
-use soft_actor_critic::run::{InitFrom, MetricsFiles, RunDirectory, config_file, list};
+use soft_actor_critic::run::{Group, InitFrom, MetricsFiles, Plan, RunDirectory, config_file, group, list};
 use soft_actor_critic::statistics::{estimate, mean};
 use soft_actor_critic::train::{Best, MAX_THREADS, Trainer, threads_for, with_threads};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,23 +31,27 @@ struct Common {
 /// What a run ends with when nothing failed: the evaluation at its last step, if there was one.
 type Trained = std::result::Result<Option<Evaluation>, Failure>;
 
-/// A run that has not been begun.
+/// A run that is ready to begin.
 struct NewRun {
-    config: Config,
+    plan: Plan,
     make_env: MakeEnv,
     threads: usize,
     init_from: Option<InitFrom>,
 }
 
+impl NewRun {
+    /// Makes what the plan wants, but for the learner.
+    fn prepare(plan: Plan, python: &PythonArgs, most_threads: usize) -> Result<Self> {
+        plan.config.validate()?;
+        let make_env = make_environment(&plan.environment, &plan.config.env_args, python, false)?;
+        let init_from = plan.init_from.as_deref().map(|path| InitFrom::open(path, plan.with_replay)).transpose()?;
+        let (make_env, threads) = number_of_threads(most_threads, make_env, &plan.config)?;
+        Ok(Self { plan, make_env, threads, init_from })
+    }
+}
+
 /// `sac ENVIRONMENT`
 pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonArgs) -> Outcome {
-    let new_run = |config: Config, most: usize| -> Result<NewRun> {
-        config.validate()?;
-        let make_env = make_environment(&args.environment, &config.env_args, python, false)?;
-        let init_from = args.init_from.as_deref().map(|path| InitFrom::open(path, args.with_replay)).transpose()?;
-        let (make_env, threads) = number_of_threads(most, make_env, &config)?;
-        Ok(NewRun { config, make_env, threads, init_from })
-    };
     let prepare = || -> Result<_> {
         let mut config = match (&args.config, &args.preset) {
             (Some(path), _) => config_file::read(path, &args.environment)?,
@@ -63,30 +68,36 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
             Config { seed: end - 1, ..config.clone() }.validate()?;
             config.seed = start;
         }
-        let first = new_run(config.clone(), share.map_or(args.threads, |share| share.threads))?;
-        let board = Board::new(args.quiet, args.log, share.is_some());
-        let common = Common { board, until_return: args.until_return, interrupted: catch_interruptions()? };
-        Ok((config, seeds.zip(share), first, common))
+        let plan = Plan {
+            environment: args.environment.clone(),
+            config,
+            device: args.device,
+            init_from: args.init_from.clone(),
+            with_replay: args.with_replay,
+        };
+        let first = NewRun::prepare(plan, python, share.map_or(args.threads, |share| share.threads))?;
+        Ok((seeds.zip(share), first, catch_interruptions()?))
     };
-    let (config, many, first, common) = prepare().map_err(Failure::input)?;
+    let (many, first, interrupted) = prepare().map_err(Failure::input)?;
+    let common = |group: Option<&Path>| {
+        let board = Board::new(args.quiet, args.log, group);
+        Common { board, until_return: args.until_return, interrupted }
+    };
     let Some((seeds, share)) = many else {
-        return begin(args, args.out.as_deref(), first, &common).map(drop);
+        return begin(first, args.out.as_deref(), &common(None)).map(drop);
     };
-    let was_there = args.out.as_deref().is_some_and(Path::exists);
-    let group = RunDirectory::group(args.out.as_deref(), &args.environment).map_err(Failure::input)?;
+    let group = Group::create(args.out.as_deref(), seeds, first.plan.clone()).map_err(Failure::input)?;
+    let runs: Vec<_> = group.runs().collect();
+    let paths: Vec<_> = runs.iter().map(|(path, _)| path.as_path()).collect();
     let first = Mutex::new(Some(first));
-    let names: Vec<_> = seeds.clone().map(|seed| format!("seed-{seed}")).collect();
-    let outcome = at_once(&group, &names, true, share, &common, |number| {
+    let outcome = at_once(group.path(), &paths, true, share, &common(Some(group.path())), |number, common| {
         // The first run has been prepared already, and the others are not all to be in memory before their time.
         let prepared = first.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| number == 0);
-        let config = Config { seed: seeds.start + number as u64, ..config.clone() };
-        let run = prepared.map_or_else(|| new_run(config, share.threads), Ok).map_err(Failure::input)?;
-        begin(args, Some(&group.join(&names[number])), run, &common)
+        let (path, plan) = &runs[number];
+        let prepare = || NewRun::prepare(plan.clone(), python, share.threads);
+        begin(prepared.map_or_else(prepare, Ok).map_err(Failure::input)?, Some(path), common)
     });
-    if !was_there {
-        // If nothing could be begun, nothing is left behind; what holds runs stays.
-        let _ = std::fs::remove_dir(&group);
-    }
+    group.withdraw_if_empty();
     outcome
 }
 
@@ -112,27 +123,27 @@ impl Share {
     }
 }
 
-/// Does the work of all runs `names` of a group, as many at once as there may be, and tells how they did together. One that
+/// Does the work of the runs in a directory `root`, as many at once as there may be, and tells how they did together. One that
 /// fails does not keep the others from going on, unless they are `alike` and it could not even be begun.
 fn at_once(
-    group: &Path,
-    names: &[String],
+    root: &Path,
+    runs: &[&Path],
     alike: bool,
     share: Share,
     common: &Common,
-    work: impl Fn(usize) -> Trained + Sync,
+    work: impl Fn(usize, &Common) -> Trained + Sync,
 ) -> Outcome {
     let next = AtomicUsize::new(0);
-    let ended: Vec<Mutex<Option<Trained>>> = names.iter().map(|_| Mutex::new(None)).collect();
+    let ended: Vec<Mutex<Option<Trained>>> = runs.iter().map(|_| Mutex::new(None)).collect();
     let worker = || {
-        // After an interruption those that are left are begun, and saved at once, so that they can be resumed.
-        loop {
+        while !common.interrupted.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(name) = names.get(number) else { break };
-            let trained = work(number);
+            let Some(run) = runs.get(number) else { break };
+            let trained = work(number, common);
             match &trained {
-                Err(Failure::Input(_)) if alike => next.store(names.len(), Ordering::Relaxed),
+                Err(Failure::Input(_)) if alike => next.store(runs.len(), Ordering::Relaxed),
                 Err(Failure::Input(error) | Failure::Work(error)) => {
+                    let name = progress::name_within(root, run);
                     common.board.suspend(|| print_error(&format!("{name}: {error:#}")));
                 }
                 Ok(_) | Err(Failure::Interrupted) => {}
@@ -143,23 +154,30 @@ fn at_once(
     std::thread::scope(|scope| {
         (0..share.runs).for_each(|_| drop(scope.spawn(worker)));
     });
-    let (mut returns, mut finished, mut failed, mut bad_input) = (Vec::new(), 0, 0, None);
-    for trained in ended {
+    let (all, shown) = (runs.len(), root.display());
+    let (mut returns, mut finished, mut failed, mut begun, mut bad_input) = (Vec::new(), 0, 0, 0, None);
+    for (run, trained) in runs.iter().zip(ended) {
         match trained.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(Ok(evaluation)) => {
-                finished += 1;
+                (finished, begun) = (finished + 1, begun + 1);
                 returns.extend(evaluation.map(|evaluation| evaluation.mean()));
             }
-            Some(Err(Failure::Input(error))) if alike => bad_input = bad_input.or(Some(error)),
-            Some(Err(Failure::Input(_) | Failure::Work(_))) => failed += 1,
-            // Those after a bad input have not been begun.
-            Some(Err(Failure::Interrupted)) | None => {}
+            Some(Err(Failure::Input(error))) if alike => bad_input = bad_input.or(Some((run, error))),
+            Some(Err(Failure::Input(_) | Failure::Work(_))) => (failed, begun) = (failed + 1, begun + 1),
+            Some(Err(Failure::Interrupted)) => begun += 1,
+            // After a bad input, or after an interruption.
+            None => {}
         }
     }
-    if let Some(error) = bad_input {
-        return Err(if finished + failed == 0 { Failure::Input(error) } else { Failure::Work(error) });
+    if let Some((run, error)) = bad_input {
+        let (name, left) = (progress::name_within(root, run), all - begun);
+        return Err(match begun {
+            0 => Failure::Input(error),
+            _ => Failure::Work(anyhow!(
+                "{name}: {error:#}; {left} of {all} runs have not been begun, go on with: sac resume {shown}"
+            )),
+        });
     }
-    let (all, shown) = (names.len(), group.display());
     // Runs that are resumed together need have nothing else in common.
     if alike && returns.len() > 1 {
         let over = estimate(&[&returns], |strata| mean(&strata[0]));
@@ -188,14 +206,14 @@ fn at_once(
 }
 
 /// Begins a run in a directory, or in one of its own choice, and trains it.
-fn begin(args: &TrainArgs, out: Option<&Path>, new: NewRun, common: &Common) -> Trained {
-    let NewRun { config, make_env, threads, init_from } = new;
+fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
+    let NewRun { plan: Plan { environment, config, device, .. }, make_env, threads, init_from } = new;
     let begin = || -> Result<_> {
         let preloaded = init_from.as_ref().map_or(0, |init_from| init_from.preloaded(&config));
-        let (mut trainer, placed) = make_trainer(make_env, config, args.device, preloaded)?;
-        let begun = init_from.map(|init_from| init_from.begin(&mut trainer, &args.environment)).transpose()?;
+        let (mut trainer, placed) = make_trainer(make_env, config, device, preloaded)?;
+        let begun = init_from.map(|init_from| init_from.begin(&mut trainer, &environment)).transpose()?;
         let origin = begun.as_ref().map(|begun| begun.origin.as_str());
-        let run = RunDirectory::create(out, &args.environment, trainer.config(), origin)?;
+        let run = RunDirectory::create(out, &environment, trainer.config(), origin)?;
         Ok((trainer, placed, begun, run))
     };
     let work = || {
@@ -211,10 +229,8 @@ fn begin(args: &TrainArgs, out: Option<&Path>, new: NewRun, common: &Common) -> 
         let (files, checkpoints) = open(&mut trainer).map_err(Failure::work)?;
         let config = trainer.config();
         let place = run.path().display();
-        let mut notes = vec![format!(
-            "training on {}: {} steps, seed {}, into {place}",
-            args.environment, config.steps, config.seed
-        )];
+        let mut notes =
+            vec![format!("training on {}: {} steps, seed {}, into {place}", environment, config.steps, config.seed)];
         notes.extend(begun.map(|begun| begun.note));
         notes.extend(note);
         let progress = common.board.progress(run.path(), config, 0, &notes);
@@ -228,30 +244,53 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
     let prepare = || -> Result<_> {
         // What is wrong whatever the run is told once.
         check_target(args.until_return, &Config::default())?;
-        let runs = unfinished(args)?;
-        let board = Board::new(args.quiet, args.log, runs.is_some());
+        // Held until the end, because they are locked.
+        let groups = Group::inside(&args.path)?;
+        let tasks = tasks(args, &groups)?;
+        let share = tasks.as_ref().map(|tasks| Share::new(args.threads, tasks.len() as u64)).transpose()?;
+        let board = Board::new(args.quiet, args.log, tasks.as_ref().map(|_| args.path.as_path()));
         let common = Common { board, until_return: args.until_return, interrupted: catch_interruptions()? };
-        let share = runs.as_ref().map(|runs| Share::new(args.threads, runs.len() as u64)).transpose()?;
-        Ok((runs.zip(share), common))
+        Ok((groups, tasks.zip(share), common))
     };
-    let (many, common) = prepare().map_err(Failure::input)?;
-    let Some((runs, share)) = many else {
+    let (_groups, many, common) = prepare().map_err(Failure::input)?;
+    let Some((tasks, share)) = many else {
         return resume_one(args, &args.path, args.threads, &common).map(drop);
     };
-    let names: Vec<_> = runs.iter().map(|run| progress::name_of(run)).collect();
-    at_once(&args.path, &names, false, share, &common, |number| resume_one(args, &runs[number], share.threads, &common))
+    let paths: Vec<_> = tasks.iter().map(|(path, _)| path.as_path()).collect();
+    at_once(&args.path, &paths, false, share, &common, |number, common| match &tasks[number] {
+        (path, None) => resume_one(args, path, share.threads, common),
+        (path, Some(plan)) => {
+            let prepare = || {
+                let new = NewRun::prepare(plan.clone(), &args.python, share.threads)?;
+                group::clear_unbegun(path)?;
+                Ok(new)
+            };
+            begin(prepare().map_err(Failure::Input)?, Some(path), common)
+        }
+    })
 }
 
-/// The runs inside a directory that have something left to do; none if it is a run itself, or holds none.
-fn unfinished(args: &ResumeArgs) -> Result<Option<Vec<PathBuf>>> {
+/// What there is to do in a directory: the runs that are to go on, and with what decides them those of its groups that are
+/// yet to begin. None if it is a run itself, or holds nothing of this.
+fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<(PathBuf, Option<Plan>)>>> {
     let runs = if args.path.is_dir() { list(&args.path)? } else { Vec::new() };
-    if runs.iter().all(|run| run.path == args.path) {
+    if groups.is_empty() && runs.iter().all(|run| run.path == args.path) {
         return Ok(None);
     }
+    let unbegun = groups.iter().flat_map(Group::runs).filter(|(path, _)| group::is_unbegun(path));
+    let unbegun: Vec<_> = unbegun
+        .map(|(path, mut plan)| {
+            plan.config.steps = args.steps.unwrap_or(plan.config.steps);
+            plan.device = args.device.unwrap_or(plan.device);
+            (path, Some(plan))
+        })
+        .collect();
+    let begins: BTreeSet<_> = unbegun.iter().map(|(path, _)| path.clone()).collect();
     let left = runs.into_iter().filter(|run| run.steps.0 < args.steps.unwrap_or(run.steps.1));
-    let left: Vec<_> = left.map(|run| run.path).collect();
-    anyhow::ensure!(!left.is_empty(), "all runs in {} are finished; give them more --steps", args.path.display());
-    Ok(Some(left))
+    let left = left.filter(|run| !begins.contains(&run.path)).map(|run| (run.path, None));
+    let tasks: Vec<_> = left.chain(unbegun).collect();
+    anyhow::ensure!(!tasks.is_empty(), "all runs in {} are finished; give them more --steps", args.path.display());
+    Ok(Some(tasks))
 }
 
 /// Goes on with one run.

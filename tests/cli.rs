@@ -688,26 +688,86 @@ fn several_seeds_are_trained_at_once() {
     assert!(scratch.path("empty").exists(), "it was there before");
 }
 
-/// Those that have not been begun are saved as well.
+/// Begins three runs one after another, and returns while the first is being trained.
+#[cfg(unix)]
+fn begin_three(scratch: &Scratch, training: &str) -> Child {
+    let mut child = scratch.command(&format!("{training} --threads 1 --seeds 0..3 --out many"));
+    let mut child = child.stderr(Stdio::piped()).spawn().expect("the program starts");
+    let begun = scratch.path("many/seed-0/metrics.csv");
+    wait_until(&mut child, "the first row", |_| fs::metadata(&begun).is_ok_and(|file| file.len() > 150));
+    child
+}
+
+/// Those that have not been begun by then are begun when the group is resumed, as they would have been.
 #[test]
 #[cfg(unix)]
-fn several_seeds_are_interrupted_and_resumed() {
+fn several_seeds_are_interrupted_or_killed_and_resumed() {
     let scratch = Scratch::new("seeds-interrupted");
-    let begin = "pendulum --hidden 8 --batch 16 --steps 3000 --eval-every 1000 --eval-episodes 1";
-    let mut child = scratch.command(&format!("{begin} --quiet --threads 1 --seeds 0..3 --out many"));
-    let mut child = child.spawn().expect("the program starts");
-    let begun = scratch.path("many/seed-0/metrics.csv");
-    while !std::fs::metadata(&begun).is_ok_and(|file| file.len() > 150) {
-        assert!(child.try_wait().expect("it is a child of this test").is_none(), "it ended too soon");
-        std::thread::sleep(std::time::Duration::from_millis(1));
+    let training = "pendulum --hidden 8 --batch 16 --steps 3000 --eval-every 1000 --eval-episodes 1 --quiet";
+    for seed in [0, 1, 2] {
+        scratch.succeed(&format!("{training} --seed {seed} --out alone-{seed}"));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("unix has kill").success());
-    assert_eq!(child.wait().expect("it is a child of this test").code(), Some(130));
-    scratch.succeed("resume many --quiet");
-    for seed in [0, 2] {
-        scratch.succeed(&format!("{begin} --quiet --seed {seed} --out alone-{seed}"));
-        assert_same_run(&scratch, &format!("many/seed-{seed}"), &format!("alone-{seed}"));
+    for (signal, code) in [("-INT", Some(130)), ("-KILL", None)] {
+        let mut child = begin_three(&scratch, training);
+        let other = scratch.sac("resume many");
+        assert_eq!(other.status.code(), Some(2));
+        assert!(text(&other.stderr).contains("many: another process trains this group"), "{}", text(&other.stderr));
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().expect("unix has it").success());
+        assert_eq!(child.wait().expect("it is a child of this test").code(), code);
+        assert!(!scratch.path("many/seed-1").exists() && !scratch.path("many/seed-2").exists());
+        // What a run leaves that is killed before its first checkpoint; and one of another's making.
+        fs::create_dir_all(scratch.path("many/seed-1/checkpoint")).expect("nothing is there");
+        scratch.write("many/seed-1/config.toml", "format = 1\nenvir");
+        scratch.write("many/seed-1/metrics.csv", "step,epi");
+        fs::create_dir(scratch.path("many/seed-2")).expect("nothing is there");
+        scratch.write("many/seed-2/notes", "mine");
+        let output = scratch.sac("resume many --quiet");
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), told.lines().count()), (Some(0), 0), "{told}");
+        assert_eq!(scratch.files("many/seed-2"), ["notes"], "what is not ours is left alone");
+        fs::remove_dir_all(scratch.path("many/seed-2")).expect("it is there");
+        scratch.succeed("resume many --quiet");
+        for seed in [0, 1, 2] {
+            assert_same_run(&scratch, &format!("many/seed-{seed}"), &format!("alone-{seed}"));
+        }
+        assert!(text(&scratch.sac("resume many").stderr).contains("are finished"));
+        fs::remove_dir_all(scratch.path("many")).expect("it is there");
     }
+}
+
+#[test]
+fn seeds_that_are_begun_later_begin_with_what_the_others_did() {
+    let scratch = Scratch::new("seeds-later");
+    scratch.succeed(&format!("{TINY} --quiet --out first"));
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..3 --gamma 0.9 --init-from first --with-replay --out many"));
+    let before = scratch.tree();
+    fs::remove_dir_all(scratch.path("many/seed-1")).expect("it is there");
+    scratch.succeed("resume many --quiet --threads 1");
+    let after = scratch.tree();
+    let with_times = |path: &Path| path.ends_with("timings.csv") || path.ends_with("events.out.tfevents.sac");
+    assert!(before.iter().filter(|(path, _)| !with_times(path)).all(|(path, bytes)| after.get(path) == Some(bytes)));
+
+    scratch.write("many/group.toml", text(&scratch.read("many/group.toml")).replace("0..3", "3..0"));
+    let output = scratch.sac("resume many");
+    let message = text(&output.stderr);
+    assert_eq!((output.status.code(), message.lines().count()), (Some(2), 1), "{message}");
+    assert!(message.contains("group.toml cannot be used: seeds is \"3..0\"; it is not of the form A..B"), "{message}");
+}
+
+/// A mistake that meets one of several seeds would meet the others as well, and that they have not been begun is told.
+#[test]
+#[cfg(unix)]
+fn after_a_seed_that_cannot_begin_the_others_are_left_for_later() {
+    let scratch = Scratch::new("seeds-stopped");
+    let training = "pendulum --hidden 8 --batch 16 --steps 3000 --eval-every 1000 --eval-episodes 1 --quiet";
+    let child = begin_three(&scratch, training);
+    scratch.write("many/seed-1", "a file");
+    let output = child.wait_with_output().expect("it is a child of this test");
+    let message = text(&output.stderr);
+    assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
+    assert!(message.starts_with("error: seed-1: many/seed-1 is no directory that can be read"), "{message}");
+    assert!(message.contains("; 2 of 3 runs have not been begun, go on with: sac resume many"), "{message}");
+    assert!(!scratch.path("many/seed-2").exists());
 }
 
 #[test]

@@ -30,9 +30,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const FOLDER: &str = "checkpoint";
-const MANIFEST: &str = "manifest";
-const LOCK: &str = "lock";
+pub(super) const FOLDER: &str = "checkpoint";
+pub(super) const MANIFEST: &str = "manifest";
+pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "soft-actor-critic checkpoint 1";
 /// Transitions in a replay file.
 const SEGMENT: usize = 1 << 16;
@@ -93,7 +93,7 @@ impl Checkpoints {
             let folder = run.file(FOLDER);
             fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
             Ok(Self {
-                _lock: lock(&folder)?,
+                _lock: lock(&folder, "this run")?,
                 folder,
                 environment: run.environment().to_string(),
                 device: device.to_string(),
@@ -119,7 +119,7 @@ impl Checkpoints {
                 path.exists(),
                 "{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere"
             );
-            let lock = lock(&folder)?;
+            let lock = lock(&folder, "this run")?;
             let manifest = read_manifest(&path)?;
             let load = |entry: &Entry| {
                 let state = load_state(run, entry, config)?;
@@ -356,13 +356,13 @@ fn last_good<T>(manifest: &Manifest, load: impl Fn(&Entry) -> Result<T>) -> Resu
     }
 }
 
-/// Makes this process the only one that trains the run.
-fn lock(folder: &Path) -> Result<File> {
+/// Makes this process the only one that trains what belongs to a folder.
+pub(super) fn lock(folder: &Path, what: &str) -> Result<File> {
     let path = folder.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.with_context(|| format!("{} cannot be written", path.display()))?;
     match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => bail!("another process trains this run; wait for its end, or stop it"),
+        Err(fs::TryLockError::WouldBlock) => bail!("another process trains {what}; wait for its end, or stop it"),
         // Not every file system has locks.
         Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
     }

@@ -42,11 +42,18 @@ pub fn read(path: &Path, environment: &str) -> Result<Config, Error> {
 pub fn read_with_environment(path: &Path) -> Result<(String, Config), Error> {
     let shown = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("the configuration {shown} cannot be read"))?;
+    Ok(parse_with_environment(&text).with_context(|| format!("the configuration {shown} cannot be used"))?)
+}
+
+/// [`read_with_environment`] from the text of a file.
+///
+/// # Errors
+/// As for [`read_with_environment`], but without the name of a file.
+pub fn parse_with_environment(text: &str) -> Result<(String, Config), Error> {
     let named = |table: &toml::Table| Some(table.get(ENVIRONMENT)?.as_str()?.to_string());
     let environment = text.parse().ok().as_ref().and_then(named);
-    let config = parse(&text, environment.as_deref().unwrap_or_default());
-    let config = config.with_context(|| format!("the configuration {shown} cannot be used"))?;
-    Ok((environment.with_context(|| format!("the configuration {shown} names no environment"))?, config))
+    let config = parse(text, environment.as_deref().unwrap_or_default())?;
+    Ok((environment.context("it names no environment")?, config))
 }
 
 /// [`read`] from the text of a file.

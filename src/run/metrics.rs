@@ -123,7 +123,8 @@ impl Table {
 impl MetricsFiles {
     /// The name of the first file.
     pub const METRICS: &str = "metrics.csv";
-    const TIMINGS: &str = "timings.csv";
+    /// The name of the second.
+    pub(super) const TIMINGS: &str = "timings.csv";
 
     /// Empty tables in the directory of a run with this configuration.
     ///

@@ -11,6 +11,8 @@
 //! | `best.safetensors` | the policy of the best evaluation, where `keep_best` asks for it |
 //! | `checkpoint/` | everything that `sac resume` needs; see [`checkpoint`] |
 //!
+//! Runs of several seeds that are begun together lie in a directory of their own, see [`group`].
+//!
 //! But for the times, all of it is the same however often a run was interrupted and resumed. A run that was given more steps
 //! after its end keeps the rows of that end in `metrics.csv`.
 
@@ -19,6 +21,7 @@ pub mod checkpoint;
 mod compare;
 pub mod config_file;
 mod events;
+pub mod group;
 mod init_from;
 mod list;
 mod measured_run;
@@ -31,6 +34,7 @@ pub(crate) mod whole_file;
 pub use checked::Checked;
 pub use checkpoint::Checkpoints;
 pub use compare::{Comparison, EnvironmentScores, Scores, compare};
+pub use group::{Group, Plan};
 pub use init_from::{Begun, InitFrom};
 pub use list::{Summary, list};
 pub use measured_run::MeasuredRun;
@@ -90,18 +94,6 @@ impl RunDirectory {
                 .and_then(|()| File::create_new(run.file(CONFIG))?.write_all(text.as_bytes()))
                 .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
             Ok(run)
-        })
-    }
-
-    /// A directory for the directories of several runs: `path`, which may not hold anything yet, or else the first unused
-    /// `runs/ENVIRONMENT-N`, which is made.
-    ///
-    /// # Errors
-    /// If there is something in it already, or it cannot be made.
-    pub fn group(path: Option<&Path>, environment: &str) -> Result<PathBuf, Error> {
-        typed(|| match path {
-            Some(path) => ensure_empty(path).map(|()| path.to_path_buf()),
-            None => first_unused(environment),
         })
     }
 

@@ -1,0 +1,213 @@
+//! A group of runs that differ in their seeds alone, as `sac ENVIRONMENT --seeds A..B` begins it: a directory that holds
+//!
+//! | file | content |
+//! |---|---|
+//! | `group.toml` | what decides all of them: a configuration as in `config.toml`, the seeds, the device, and what they begin with; written before the first begins, and never again |
+//! | `seed-N/` | the run of seed N |
+//! | `lock` | held by the process that trains them |
+
+use super::events::EventsFile;
+use super::{
+    CONFIG, MetricsFiles, checkpoint, config_file, ensure_empty, first_unused, policy_file, typed, whole_file,
+};
+use crate::config::Config;
+use crate::device::Device;
+use crate::error::Error;
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// The name of the record.
+const RECORD: &str = "group.toml";
+/// The most runs of a group.
+const MOST_RUNS: u64 = 10_000;
+
+/// What decides a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The name of the environment.
+    pub environment: String,
+    /// What it learns with.
+    pub config: Config,
+    /// Where it is trained, as the user has said.
+    pub device: Device,
+    /// What it begins with, if that is not chance.
+    pub init_from: Option<PathBuf>,
+    /// Whether it begins with the replay memory of that as well.
+    pub with_replay: bool,
+}
+
+/// What the record says besides the configuration.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    seeds: String,
+    device: String,
+    init_from: Option<PathBuf>,
+    with_replay: bool,
+}
+
+/// The same with the configuration, as it is read.
+#[derive(Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    config: toml::Table,
+}
+
+/// The seeds from A to below B, written A..B.
+///
+/// # Errors
+/// If the text is of another form, or if there are none or too many.
+pub fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let ends = text.split_once("..").and_then(|(start, end)| Some(start.parse().ok()?..end.parse().ok()?));
+    match ends {
+        Some(seeds) if !seeds.is_empty() && seeds.end - seeds.start <= MOST_RUNS => Ok(seeds),
+        _ => Err(format!("it is not of the form A..B, for 1 to {MOST_RUNS} seeds from A to below B, as in 0..10")),
+    }
+}
+
+/// The directory of a group, which this process trains alone.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+    seeds: Range<u64>,
+    plan: Plan,
+    /// Whether the directory was made for it.
+    is_new: bool,
+    _lock: File,
+}
+
+impl Group {
+    /// Makes the directory, `path`, which may not hold anything yet, or else the first unused `runs/ENVIRONMENT-N`, and
+    /// writes the record. The seed of the plan does not count.
+    ///
+    /// # Errors
+    /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
+    pub fn create(path: Option<&Path>, seeds: Range<u64>, plan: Plan) -> Result<Self, Error> {
+        typed(|| {
+            let is_new = path.is_none_or(|path| !path.exists());
+            let path = match path {
+                Some(path) => ensure_empty(path).map(|()| path.to_path_buf()),
+                None => first_unused(&plan.environment),
+            }?;
+            let unwritable =
+                || format!("the directory {} cannot be written; choose another with --out", path.display());
+            fs::create_dir_all(&path).with_context(unwritable)?;
+            let _lock = checkpoint::lock(&path, "this group")?;
+            let head = Head {
+                seeds: format!("{}..{}", seeds.start, seeds.end),
+                device: plan.device.to_string(),
+                init_from: plan.init_from.clone(),
+                with_replay: plan.with_replay,
+            };
+            let config = Config { seed: seeds.start, ..plan.config.clone() };
+            let head = toml::to_string(&head).context("what the runs begin with has no TOML form")?;
+            let text = head + &config_file::to_toml(&plan.environment, &config)?;
+            let write = || {
+                whole_file::write(&path.join(RECORD), text.as_bytes())?;
+                path.parent().map_or(Ok(()), whole_file::sync_directory)
+            };
+            write().with_context(unwritable)?;
+            Ok(Self { path, seeds, plan, is_new, _lock })
+        })
+    }
+
+    /// The group of a directory; none if it has no record.
+    ///
+    /// # Errors
+    /// If the record cannot be used, or if another process trains the group.
+    pub fn open(path: &Path) -> Result<Option<Self>, Error> {
+        typed(|| {
+            let file = path.join(RECORD);
+            if !file.exists() {
+                return Ok(None);
+            }
+            let shown = file.display();
+            let text = fs::read_to_string(&file).with_context(|| format!("{shown} cannot be read"))?;
+            let (seeds, plan) = parse(&text).with_context(|| format!("{shown} cannot be used"))?;
+            let _lock = checkpoint::lock(path, "this group").with_context(|| path.display().to_string())?;
+            Ok(Some(Self { path: path.to_path_buf(), seeds, plan, is_new: false, _lock }))
+        })
+    }
+
+    /// The groups inside a directory: that of its own record, and those of directories in it.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn inside(directory: &Path) -> Result<Vec<Self>, Error> {
+        let inside = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut paths: Vec<_> = inside.chain([directory.to_path_buf()]).collect();
+        paths.sort();
+        paths.iter().filter_map(|path| Self::open(path).transpose()).collect()
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Each run: its directory, and what decides it.
+    pub fn runs(&self) -> impl Iterator<Item = (PathBuf, Plan)> {
+        self.seeds.clone().map(|seed| {
+            let config = Config { seed, ..self.plan.config.clone() };
+            (self.path.join(format!("seed-{seed}")), Plan { config, ..self.plan.clone() })
+        })
+    }
+
+    /// Takes the record away again, and the directory if it was made for it, where no run has been begun.
+    pub fn withdraw_if_empty(self) {
+        if self.runs().any(|(path, _)| path.exists()) {
+            return;
+        }
+        // What cannot be taken away does no harm.
+        let _ = fs::remove_file(self.path.join(RECORD));
+        let _ = fs::remove_file(self.path.join(checkpoint::LOCK));
+        if self.is_new {
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// What a record says.
+fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
+    let one_line = |error: toml::de::Error| anyhow::anyhow!("{}", error.message().replace('\n', " "));
+    let Record { head, config } = toml::from_str(text).map_err(one_line)?;
+    let seeds = parse_seeds(&head.seeds).map_err(|problem| anyhow::anyhow!("seeds is {:?}; {problem}", head.seeds))?;
+    let device = head.device.parse().map_err(|problem| anyhow::anyhow!("device is {:?}; {problem}", head.device))?;
+    let (environment, config) = config_file::parse_with_environment(&config.to_string())?;
+    let Head { init_from, with_replay, .. } = head;
+    Ok((seeds, Plan { environment, config, device, init_from, with_replay }))
+}
+
+/// Whether no run has been begun in a directory, or was killed there before its first checkpoint: nothing is lost then if
+/// it is begun anew.
+pub fn is_unbegun(run: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(run) else { return !run.exists() };
+    let has_no_rows = |path: PathBuf| fs::read_to_string(path).is_ok_and(|table| table.lines().count() <= 1);
+    let (policy, temporary) = (policy_file::NAME, Path::new(policy_file::NAME).with_extension("tmp"));
+    entries.flatten().all(|entry| match entry.file_name().to_str() {
+        Some(name) if name == CONFIG || name == policy || Path::new(name) == temporary => true,
+        Some(name) if name == EventsFile::NAME => true,
+        Some(MetricsFiles::METRICS | MetricsFiles::TIMINGS) => has_no_rows(entry.path()),
+        Some(checkpoint::FOLDER) => !entry.path().join(checkpoint::MANIFEST).exists(),
+        _ => false,
+    })
+}
+
+/// Takes away what a run has left that was killed before its first checkpoint.
+///
+/// # Errors
+/// If a run has been begun there, or it cannot be taken away.
+pub fn clear_unbegun(run: &Path) -> Result<(), Error> {
+    typed(|| {
+        let shown = run.display();
+        ensure!(is_unbegun(run), "{shown} holds a run; resume that by itself");
+        if run.exists() {
+            fs::remove_dir_all(run).with_context(|| format!("{shown} cannot be taken away"))?;
+        }
+        Ok(())
+    })
+}
