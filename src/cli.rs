@@ -2,7 +2,9 @@
 
 use crate::progress::Log;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use soft_actor_critic::config::{Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, TargetEntropy};
+use soft_actor_critic::config::{
+    Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, TargetEntropy, UntilReturn,
+};
 use soft_actor_critic::device::Device;
 use soft_actor_critic::run::group::parse_seeds;
 use std::ops::Range;
@@ -109,9 +111,9 @@ pub struct TrainArgs {
     /// Keep the policy of the best evaluation as well, for `sac eval DIR --best` and the like
     #[arg(long, help_heading = "Run")]
     pub keep_best: bool,
-    /// Stop when the mean return of an evaluation reaches this
-    #[arg(long, value_name = "RETURN", allow_negative_numbers = true, help_heading = "Run")]
-    pub until_return: Option<f64>,
+    /// Stop when the mean return of an evaluation reaches this: off, or a number
+    #[arg(long, value_name = "off|RETURN", allow_negative_numbers = true, help_heading = "Run")]
+    pub until_return: Option<UntilReturn>,
     /// Print errors only
     #[arg(long, conflicts_with = "log", help_heading = "Run")]
     pub quiet: bool,
@@ -210,6 +212,7 @@ impl TrainArgs {
         set(&mut config.checkpoint_every, &self.checkpoint_every);
         set(&mut config.eval_episodes, &self.eval_episodes);
         config.keep_best |= self.keep_best;
+        set(&mut config.until_return, &self.until_return);
         set(&mut config.policy_hidden, &self.hidden);
         set(&mut config.critic_hidden, &self.hidden);
         set(&mut config.batch_size, &self.batch);
@@ -244,7 +247,7 @@ pub struct ResumeArgs {
     /// that had not begun begin
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
-    /// Environment steps to train for, in all [default: those that the run was begun with]
+    /// Environment steps to train for, in all, at least those that the run was begun with [default: those]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub steps: Option<u64>,
     /// Where to train [default: where the run was trained]
@@ -254,9 +257,10 @@ pub struct ResumeArgs {
     /// Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub threads: usize,
-    /// Stop when the mean return of an evaluation reaches this
-    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
-    pub until_return: Option<f64>,
+    /// Stop when the mean return of an evaluation reaches this: off, or a number. A run whose last evaluation has reached it
+    /// is finished [default: that which the run was begun with]
+    #[arg(long, value_name = "off|RETURN", allow_negative_numbers = true)]
+    pub until_return: Option<UntilReturn>,
     /// Print errors only
     #[arg(long, conflicts_with = "log")]
     pub quiet: bool,

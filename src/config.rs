@@ -126,6 +126,9 @@ pub struct Config {
     /// Whether the policy whose evaluation had the highest mean return, the last evaluation among them, is kept besides the
     /// last policy. It changes no result. Default false.
     pub keep_best: bool,
+    /// The mean return of an evaluation at which `sac` stops: `"off"`, or a number. Default off. A loop of one's own around a
+    /// trainer asks [`Self::is_reached_by`].
+    pub until_return: UntilReturn,
 
     /// What an environment of Gymnasium is made with besides its identifier, see [`crate::env::Gym`]; the others take
     /// nothing. Default nothing.
@@ -180,6 +183,7 @@ impl Default for Config {
             eval_episodes: 10,
             final_episodes: 100,
             keep_best: false,
+            until_return: UntilReturn::Off,
             env_args: BTreeMap::new(),
         }
     }
@@ -337,6 +341,11 @@ word_or_number! {
     MaxGradientNorm, "off" = Off, "None.", f64 as "WordOrNumber<f64>", "A gradient whose norm is larger is scaled down to this one."
 }
 
+word_or_number! {
+    /// The mean return at which training stops.
+    UntilReturn, "off" = Off, "None; training goes on to its last step.", f64 as "WordOrNumber<f64>", "This one, or any higher."
+}
+
 /// The ends of what is accepted, so that a number keeps its meaning as an `f32`.
 const TINY: f64 = 1e-30;
 const HUGE: f64 = 1e30;
@@ -365,6 +374,11 @@ impl Config {
             EntropyUnits::Normalized => nats,
             EntropyUnits::Environment => nats - half_range.map(f64::ln).sum::<f64>(),
         }
+    }
+
+    /// Whether training may stop after an evaluation with this mean return; see [`Self::until_return`].
+    pub fn is_reached_by(&self, mean_return: f64) -> bool {
+        matches!(self.until_return, UntilReturn::Fixed(target) if mean_return >= target)
     }
 
     /// The environment step after which the first update is made.
@@ -504,6 +518,16 @@ impl Config {
         }
         let must = "false where there is no evaluation; raise eval_every (--eval-every) above 0";
         demand(!self.keep_best || self.eval_every > 0, "keep_best", &self.keep_best, must)?;
+        if let UntilReturn::Fixed(target) = self.until_return {
+            demand(
+                target.abs() <= HUGE,
+                "until_return",
+                &target,
+                "off or a number from -1e30 to 1e30 (--until-return)",
+            )?;
+            let must = "off where there is no evaluation; raise eval_every (--eval-every) above 0";
+            demand(self.eval_every > 0, "until_return", &target, must)?;
+        }
         Ok(())
     }
 }
@@ -520,7 +544,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 37] = [
+        let cases: [(&str, Spoil); 39] = [
             ("seed", |c| c.seed = u64::MAX),
             ("steps", |c| c.steps = 0),
             ("policy_hidden", |c| c.policy_hidden = vec![256, 0]),
@@ -560,6 +584,8 @@ mod tests {
             ("replay_capacity", |c| (c.batch_size, c.replay_capacity, c.envs) = (1, 7, 8)),
             ("final_episodes", |c| c.final_episodes = 0),
             ("keep_best", |c| (c.keep_best, c.eval_every) = (true, 0)),
+            ("until_return", |c| c.until_return = UntilReturn::Fixed(f64::NAN)),
+            ("until_return", |c| (c.until_return, c.eval_every) = (UntilReturn::Fixed(0.0), 0)),
         ];
         for (name, spoil) in cases {
             let mut config = Config::default();

@@ -63,6 +63,17 @@ pub struct Placed {
 const TRIAL: Duration = Duration::from_millis(200);
 
 impl Device {
+    /// Whether it is there.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it is a GPU that cannot be used.
+    pub fn check(self) -> Result<(), Error> {
+        match self {
+            Self::Cuda(ordinal) => Cuda::open(ordinal).map(drop),
+            Self::Auto | Self::Cpu => Ok(()),
+        }
+    }
+
     /// The learner that trains there.
     ///
     /// The arguments are those of [`CpuLearner::new`].

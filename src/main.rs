@@ -22,7 +22,7 @@ use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
 use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
-use soft_actor_critic::run::{Comparison, MeasuredRun, RunDirectory, compare, list, policy_file};
+use soft_actor_critic::run::{Comparison, Listing, MeasuredRun, RunDirectory, compare, is_run, list, policy_file};
 use soft_actor_critic::statistics::Estimate;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -82,9 +82,9 @@ fn run() -> Outcome {
         (Some(Command::Render(args)), _) => render(&args),
         (Some(Command::Resume(args)), _) => training::resume(&args),
         (Some(Command::Export(args)), _) => export(&args).map_err(Failure::input),
-        (Some(Command::Runs(args)), _) => list_runs(&args).map_err(Failure::input),
-        (Some(Command::Plot(args)), _) => plot(&args).map_err(Failure::input),
-        (Some(Command::Compare(args)), _) => compare_groups(&args).map_err(Failure::input),
+        (Some(Command::Runs(args)), _) => list_runs(&args),
+        (Some(Command::Plot(args)), _) => plot(&args),
+        (Some(Command::Compare(args)), _) => compare_groups(&args),
         (Some(Command::Presets(args)), _) => list_presets(&args),
         (None, Some(args)) => training::train(&args, &cli.env_args, &cli.python),
         (None, None) => Err(Failure::Input(anyhow!("say what to train on, as in `sac pendulum`; see `sac --help`"))),
@@ -148,7 +148,8 @@ fn render(args: &RenderArgs) -> Outcome {
     let (mut actor, mut env, out) = prepare().map_err(Failure::input)?;
     let film = Film { seed: args.seed, stochastic: args.stochastic, fps: args.fps, width: args.size };
     let gif = picture::record(&mut actor, &mut *env, film).map_err(Failure::work)?;
-    write_new(&out, &gif).map_err(Failure::input)
+    write_new(&out, &gif).map_err(Failure::input)?;
+    print(&format!("{}\n", out.display())).map_err(Failure::work)
 }
 
 /// `sac export`
@@ -164,28 +165,40 @@ fn export(args: &ExportArgs) -> Result<()> {
         Format::C => ("c", export::to_c(&actor, &environment, args.stochastic).into_bytes()),
     };
     let out = args.out.clone().unwrap_or_else(|| Path::new("policy").with_extension(extension));
-    write_new(&out, &bytes)
+    write_new(&out, &bytes)?;
+    print(&format!("{}\n", out.display()))
 }
 
 fn taken(out: &Path) -> anyhow::Error {
     anyhow!("{} is there already; choose another file with --out", out.display())
 }
 
-/// Writes a result to a file that must not be there yet, whole or not at all, and says so.
+/// Writes a result to a file that must not be there yet, whole or not at all.
 fn write_new(out: &Path, bytes: &[u8]) -> Result<()> {
     let shown = out.display();
     let write = |mut file: File| file.write_all(bytes).inspect_err(|_| drop(std::fs::remove_file(out)));
     File::create_new(out).and_then(write).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => taken(out),
         _ => anyhow!("{shown} cannot be written ({error}); choose another file with --out"),
-    })?;
-    print(&format!("{shown}\n"))
+    })
+}
+
+/// Ends a command that has done what it could without so many runs that cannot be read, each of which has been told.
+fn left_out(damaged: usize) -> Outcome {
+    if damaged == 0 {
+        return Ok(());
+    }
+    let runs = if damaged == 1 { "1 run has".into() } else { format!("{damaged} runs have") };
+    Err(Failure::Work(anyhow!("{runs} been left out, see above; put back what is missing, or move them away")))
 }
 
 /// `sac runs`
-fn list_runs(args: &RunsArgs) -> Result<()> {
-    let runs = list(&args.path)?;
-    anyhow::ensure!(!runs.is_empty(), "{} holds no runs; train one, or name another directory", args.path.display());
+fn list_runs(args: &RunsArgs) -> Outcome {
+    let Listing { runs, damaged } = list(&args.path).map_err(Failure::input)?;
+    if runs.is_empty() && damaged.is_empty() {
+        let path = args.path.display();
+        return Err(Failure::Input(anyhow!("{path} holds no runs; train one, or name another directory")));
+    }
     let width = runs.iter().map(|run| run.path.display().to_string().chars().count()).max().unwrap_or(0);
     let mut text = format!(
         "{:width$}  {:14} {:>6} {:>10} {:>10} {:>9} {:>9}  state\n",
@@ -194,34 +207,69 @@ fn list_runs(args: &RunsArgs) -> Result<()> {
     for run in &runs {
         let cell = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
         let (best, last) = (cell(run.best_and_last.map(|both| both.0)), cell(run.best_and_last.map(|both| both.1)));
-        let state = if run.is_finished() { "finished" } else { "unfinished" };
-        let (path, (steps, of)) = (run.path.display().to_string(), run.steps);
+        let state = match run.problem {
+            Some(_) => "damaged",
+            None if run.is_finished(&run.config) => "finished",
+            None => "unfinished",
+        };
         text += &format!(
-            "{path:width$}  {:14} {:>6} {steps:>10} {of:>10} {best:>9} {last:>9}  {state}\n",
-            run.environment, run.seed
+            "{:width$}  {:14} {:>6} {:>10} {:>10} {best:>9} {last:>9}  {state}\n",
+            run.path.display().to_string(),
+            run.environment,
+            run.config.seed,
+            run.steps,
+            run.config.steps
         );
     }
-    print(&text)
+    let problems = runs.iter().filter_map(|run| run.problem.as_ref().map(|problem| (&run.path, problem)));
+    let problems: Vec<_> = problems.chain(damaged.iter().map(|(path, problem)| (path, problem))).collect();
+    for (path, problem) in &problems {
+        progress::print_error(&format!("{}: {problem}", path.display()));
+    }
+    print(&text).map_err(Failure::work)?;
+    left_out(problems.len())
+}
+
+/// The runs in each of these directories that have measured a return in one of the `columns`, and how many cannot be read. Those
+/// and the ones without `what` are told.
+fn measured_runs(paths: &[PathBuf], columns: &[&str], what: &str) -> Result<(Vec<Vec<MeasuredRun>>, usize)> {
+    let mut problems = 0;
+    let mut groups = Vec::new();
+    for path in paths {
+        let Listing { runs, damaged } = list(path)?;
+        anyhow::ensure!(
+            !runs.is_empty() || !damaged.is_empty(),
+            "{} holds no runs; name a run, or a directory of runs",
+            path.display()
+        );
+        for (path, problem) in &damaged {
+            progress::print_error(&format!("{}: {problem}", path.display()));
+        }
+        problems += damaged.len();
+        let runs = runs.iter().map(|run| MeasuredRun::open(&run.path)).collect::<Result<Vec<_>, _>>()?;
+        let has = |run: &MeasuredRun| columns.iter().any(|column| !run.points(column).is_empty());
+        let (with, without): (Vec<_>, Vec<_>) = runs.into_iter().partition(has);
+        anyhow::ensure!(!with.is_empty(), "{} has no {what} yet; wait for one, or leave it out", path.display());
+        for run in without {
+            progress::write_line(&format!("{} has no {what} yet; it is left out", run.directory().path().display()));
+        }
+        groups.push(with);
+    }
+    Ok((groups, problems))
 }
 
 /// `sac plot`
-fn plot(args: &PlotArgs) -> Result<()> {
-    let mut runs = Vec::new();
-    for path in &args.paths {
-        let listed = list(path)?;
-        anyhow::ensure!(!listed.is_empty(), "{} holds no runs; name a run, or a directory of runs", path.display());
-        for summary in &listed {
-            match MeasuredRun::open(&summary.path) {
-                Ok(run) => runs.push(run),
-                // One that has just begun does not keep the others from being drawn.
-                Err(error) if listed.len() > 1 => progress::write_line(&error.to_string()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    anyhow::ensure!(!runs.is_empty(), "none of these runs has a return to draw; wait for the end of an episode");
-    let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
-    write_picture(&args.out, &svg)
+fn plot(args: &PlotArgs) -> Outcome {
+    let draw = || -> Result<_> {
+        let columns = [MeasuredRun::EVALUATION, MeasuredRun::EPISODE];
+        let (runs, damaged) = measured_runs(&args.paths, &columns, "return to draw")?;
+        let runs = runs.concat();
+        let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
+        write_picture(&args.out, &svg)?;
+        print(&format!("{}\n", args.out.display()))?;
+        Ok(damaged)
+    };
+    left_out(draw().map_err(Failure::Input)?)
 }
 
 /// Writes a picture in the form that the name of the file says.
@@ -235,12 +283,22 @@ fn write_picture(out: &Path, svg: &str) -> Result<()> {
 }
 
 /// `sac compare`
-fn compare_groups(args: &CompareArgs) -> Result<()> {
-    let comparison = compare(&args.groups)?;
-    if let Some(out) = &args.out {
-        write_picture(out, &plot::comparison(&comparison)?)?;
-    }
-    if args.json { print(&format!("{}\n", comparison_to_json(&comparison))) } else { print(&table(&comparison)) }
+fn compare_groups(args: &CompareArgs) -> Outcome {
+    let compare = || -> Result<_> {
+        let (runs, damaged) = measured_runs(&args.groups, &[MeasuredRun::EVALUATION], "evaluation")?;
+        let comparison = compare(args.groups.iter().cloned().zip(runs).collect())?;
+        if let Some(out) = &args.out {
+            write_picture(out, &plot::comparison(&comparison)?)?;
+        }
+        if args.json {
+            print(&format!("{}\n", comparison_to_json(&comparison)))?;
+        } else {
+            let written = args.out.as_ref().map_or(String::new(), |out| format!("{}\n", out.display()));
+            print(&(written + &table(&comparison)))?;
+        }
+        Ok(damaged)
+    };
+    left_out(compare().map_err(Failure::Input)?)
 }
 
 fn table(comparison: &Comparison) -> String {
@@ -267,6 +325,12 @@ fn table(comparison: &Comparison) -> String {
             let difference = scores.difference.map_or("-".into(), interval);
             text += &format!("{name:width$}  {:>4}  {mean:28}{iqm:28}{difference}\n", scores.values.len());
         }
+        let (least, most) = scores.episodes();
+        if least < most {
+            text += &format!(
+                "evaluations of {least} and of up to {most} episodes are compared: those at a run's last step have more\n"
+            );
+        }
         text += "\n";
     }
     for (name, estimate) in comparison.groups[1..].iter().zip(&comparison.improvement) {
@@ -287,7 +351,7 @@ fn comparison_to_json(comparison: &Comparison) -> serde_json::Value {
             Some(json!({
                 "environment": environment.environment, "step": environment.step, "group": name,
                 "seeds": scores.runs.iter().map(|run| run.config().seed).collect::<Vec<_>>(),
-                "returns": scores.values, "mean": estimate(scores.mean),
+                "returns": scores.values, "episodes": scores.episodes, "mean": estimate(scores.mean),
                 "interquartile_mean": estimate(scores.interquartile_mean),
                 "difference": scores.difference.map(estimate),
             }))
@@ -320,6 +384,13 @@ fn environment_of(
 
 /// The policy file of a run directory, the one of its best evaluation if that is wanted, or the file itself.
 fn policy_path(path: &Path, best: bool) -> Result<PathBuf> {
+    if path.is_dir()
+        && !is_run(path)
+        && let Some(run) = list(path)?.runs.first()
+    {
+        let (shown, run) = (path.display(), run.path.display());
+        anyhow::bail!("{shown} is no run, but holds some; name one of them, as in {run}");
+    }
     if !best {
         return Ok(if path.is_dir() { path.join(policy_file::NAME) } else { path.to_path_buf() });
     }

@@ -62,7 +62,8 @@ impl Board {
         let line_every = if config.eval_every > 0 { u64::MAX } else { config.steps.div_ceil(10) };
         let (returns, last_line) = (VecDeque::new(), (Instant::now(), step));
         let (log, quiet) = (self.log, self.quiet);
-        let progress = Progress { log, quiet, name, bar, returns, means: None, last_line, line_every };
+        let progress =
+            Progress { log, quiet, name, bar, bars: self.bars.clone(), returns, means: None, last_line, line_every };
         notes.iter().for_each(|note| progress.say(note));
         progress
     }
@@ -94,6 +95,8 @@ pub struct Progress {
     /// What it is called, if there are others.
     name: Option<String>,
     bar: Option<ProgressBar>,
+    /// That and those of the others.
+    bars: MultiProgress,
     /// The last returns of episodes, for the small curve.
     returns: VecDeque<f64>,
     /// The last means of the losses.
@@ -179,16 +182,14 @@ impl Progress {
         }
     }
 
-    /// One line for the user, above the bar if there is one.
+    /// One line for the user, above the bars if there are some.
     pub fn say(&self, line: &str) {
         if self.log == Log::Json {
             return self.event(&json!({ "event": "note", "text": line }));
         }
         let line = self.name.as_ref().map_or(line.to_string(), |name| format!("{name}: {line}"));
-        match &self.bar {
-            _ if self.quiet => {}
-            Some(bar) => bar.println(line),
-            None => write_line(&line),
+        if !self.quiet {
+            self.bars.suspend(|| write_line(&line));
         }
     }
 

@@ -3,15 +3,17 @@
 use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
 use crate::progress::{self, Board, Progress, print_error};
 use crate::{Failure, MakeEnv, Outcome, find_preset, make_environment, to_json};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use soft_actor_critic::actor::Evaluation;
-use soft_actor_critic::config::Config;
+use soft_actor_critic::config::{Config, UntilReturn};
 use soft_actor_critic::device::{Device, Placed};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::picture::plot;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
-use soft_actor_critic::run::{Group, InitFrom, MetricsFiles, Plan, RunDirectory, config_file, group, list};
+use soft_actor_critic::run::{
+    Group, InitFrom, Listing, Measurements, MetricsFiles, Plan, RunDirectory, config_file, group, is_run, list,
+};
 use soft_actor_critic::statistics::{estimate, mean};
 use soft_actor_critic::train::{Best, MAX_THREADS, Trainer, threads_for, with_threads};
 use std::collections::BTreeSet;
@@ -24,7 +26,6 @@ use std::time::Instant;
 /// What all runs of one command have in common.
 struct Common {
     board: Board,
-    until_return: Option<f64>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -60,7 +61,6 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
         };
         args.apply(&mut config);
         config.env_args.extend(env_args.iter().cloned());
-        check_target(args.until_return, &config)?;
         let seeds = args.seeds.clone();
         let share = seeds.as_ref().map(|seeds| Share::new(args.threads, seeds.end - seeds.start)).transpose()?;
         if let Some(Range { start, end }) = seeds {
@@ -81,7 +81,7 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
     let (many, first, interrupted) = prepare().map_err(Failure::input)?;
     let common = |group: Option<&Path>| {
         let board = Board::new(args.quiet, args.log, group);
-        Common { board, until_return: args.until_return, interrupted }
+        Common { board, interrupted }
     };
     let Some((seeds, share)) = many else {
         return begin(first, args.out.as_deref(), &common(None)).map(drop);
@@ -242,14 +242,16 @@ fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
 /// `sac resume`
 pub fn resume(args: &ResumeArgs) -> Outcome {
     let prepare = || -> Result<_> {
-        // What is wrong whatever the run is told once.
-        check_target(args.until_return, &Config::default())?;
         // Held until the end, because they are locked.
         let groups = Group::inside(&args.path)?;
         let tasks = tasks(args, &groups)?;
+        if tasks.is_some() {
+            // What is wrong for all of them is told once.
+            args.device.map_or(Ok(()), Device::check)?;
+        }
         let share = tasks.as_ref().map(|tasks| Share::new(args.threads, tasks.len() as u64)).transpose()?;
         let board = Board::new(args.quiet, args.log, tasks.as_ref().map(|_| args.path.as_path()));
-        let common = Common { board, until_return: args.until_return, interrupted: catch_interruptions()? };
+        let common = Common { board, interrupted: catch_interruptions()? };
         Ok((groups, tasks.zip(share), common))
     };
     let (_groups, many, common) = prepare().map_err(Failure::input)?;
@@ -273,48 +275,72 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
 /// What there is to do in a directory: the runs that are to go on, and with what decides them those of its groups that are
 /// yet to begin. None if it is a run itself, or holds nothing of this.
 fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<(PathBuf, Option<Plan>)>>> {
-    let runs = if args.path.is_dir() { list(&args.path)? } else { Vec::new() };
-    if groups.is_empty() && runs.iter().all(|run| run.path == args.path) {
+    if is_run(&args.path) || !args.path.is_dir() {
         return Ok(None);
     }
-    let unbegun = groups.iter().flat_map(Group::runs).filter(|(path, _)| group::is_unbegun(path));
-    let unbegun: Vec<_> = unbegun
-        .map(|(path, mut plan)| {
-            plan.config.steps = args.steps.unwrap_or(plan.config.steps);
-            plan.device = args.device.unwrap_or(plan.device);
-            (path, Some(plan))
-        })
-        .collect();
+    let mut unbegun = Vec::new();
+    for (path, mut plan) in groups.iter().flat_map(Group::runs).filter(|(path, _)| group::is_unbegun(path)) {
+        plan.config = args.adapt(&plan.config).with_context(|| path.display().to_string())?;
+        plan.device = args.device.unwrap_or(plan.device);
+        unbegun.push((path, Some(plan)));
+    }
     let begins: BTreeSet<_> = unbegun.iter().map(|(path, _)| path.clone()).collect();
-    let left = runs.into_iter().filter(|run| run.steps.0 < args.steps.unwrap_or(run.steps.1));
-    let left = left.filter(|run| !begins.contains(&run.path)).map(|run| (run.path, None));
-    let tasks: Vec<_> = left.chain(unbegun).collect();
-    anyhow::ensure!(!tasks.is_empty(), "all runs in {} are finished; give them more --steps", args.path.display());
+    let Listing { runs, damaged } = list(&args.path)?;
+    if runs.is_empty() && damaged.is_empty() && unbegun.is_empty() {
+        return Ok(None);
+    }
+    let mut tasks = Vec::new();
+    for run in runs.into_iter().filter(|run| !begins.contains(&run.path)) {
+        let config = args.adapt(&run.config).with_context(|| run.path.display().to_string())?;
+        if run.problem.is_some() || !run.is_finished(&config) {
+            tasks.push((run.path, None));
+        }
+    }
+    // What is wrong with the damaged ones is told when they cannot go on.
+    tasks.extend(damaged.into_iter().filter(|(path, _)| !begins.contains(path)).map(|(path, _)| (path, None)));
+    tasks.extend(unbegun);
+    let shown = args.path.display();
+    anyhow::ensure!(!tasks.is_empty(), "all runs in {shown} are finished; give them more --steps or --until-return");
     Ok(Some(tasks))
+}
+
+impl ResumeArgs {
+    /// The configuration with which a run goes on.
+    fn adapt(&self, config: &Config) -> Result<Config> {
+        let (steps, begun_with) = (self.steps.unwrap_or(config.steps), config.steps);
+        anyhow::ensure!(
+            steps >= begun_with,
+            "--steps {steps} is fewer than the {begun_with} that the run is to have; give it at least as many"
+        );
+        let until_return = self.until_return.unwrap_or(config.until_return);
+        let config = Config { steps, until_return, ..config.clone() };
+        config.validate()?;
+        Ok(config)
+    }
 }
 
 /// Goes on with one run.
 fn resume_one(args: &ResumeArgs, path: &Path, most_threads: usize, common: &Common) -> Trained {
     let prepare = || -> Result<_> {
-        let (run, mut config) = RunDirectory::open(path)?;
-        let make_env = make_environment(run.environment(), &config.env_args, &args.python, false)?;
-        let begun_with = config.steps;
-        config.steps = args.steps.unwrap_or(config.steps);
-        config.validate()?;
-        check_target(common.until_return, &config)?;
+        let (run, begun_with) = RunDirectory::open(path)?;
+        let make_env = make_environment(run.environment(), &begun_with.env_args, &args.python, false)?;
+        let config = args.adapt(&begun_with)?;
         let (checkpoints, loaded) = Checkpoints::open(&run, &config)?;
         let step = loaded.state.steps;
         // At the end that it was begun with it is finished; anywhere else there must be something left to do.
-        let left = step < config.steps || config.steps == begun_with;
+        let left = step < config.steps || config.steps == begun_with.steps;
         anyhow::ensure!(
             left,
             "the run is at step {step} already, and is to have {} steps; give it more --steps",
             config.steps
         );
+        let last_return = Measurements::read(&run)?.evaluation_at(step);
+        let has_reached = last_return.is_some_and(|value| config.is_reached_by(value));
         let (make_env, threads) = number_of_threads(most_threads, make_env, &config)?;
-        Ok((run, config, begun_with, make_env, threads, checkpoints, loaded))
+        Ok((run, config, begun_with, has_reached, make_env, threads, checkpoints, loaded))
     };
-    let (run, config, begun_with, make_env, threads, mut checkpoints, loaded) = prepare().map_err(Failure::input)?;
+    let (run, config, begun_with, has_reached, make_env, threads, mut checkpoints, loaded) =
+        prepare().map_err(Failure::input)?;
     let place = run.path().display().to_string();
     let work = || {
         let begin = || -> Result<_> {
@@ -341,18 +367,20 @@ fn resume_one(args: &ResumeArgs, path: &Path, most_threads: usize, common: &Comm
                 // What came after the checkpoint need not come again, on another device for instance.
                 run.save_best(trainer.best_actor().as_ref())?;
             }
-            if begun_with != trainer.config().steps {
+            if begun_with != *trainer.config() {
                 run.replace_config(trainer.config())?;
             }
             Ok((trainer, files, notes))
         };
         let (trainer, files, notes) = begin().map_err(Failure::input)?;
         let progress = common.board.progress(run.path(), trainer.config(), trainer.steps(), &notes);
-        if trainer.is_finished() {
+        if trainer.is_finished() || has_reached {
             // It may have been killed while it took away what the last checkpoint leaves behind.
             checkpoints.finish().map_err(Failure::work)?;
             tell_of_picture(plot::save_curve(&run, trainer.config()), &run, &progress);
-            progress.say(&format!("it is finished; give it more --steps, or evaluate it: sac eval {place}"));
+            let mend =
+                if has_reached { "go on with --until-return off or a higher one" } else { "give it more --steps" };
+            progress.say(&format!("it is finished; {mend}, or evaluate it: sac eval {place}"));
             return Ok(None);
         }
         Session { trainer, run, files, checkpoints, progress, common }.go_on()
@@ -366,14 +394,6 @@ fn number_of_threads(most: usize, mut make_env: MakeEnv, config: &Config) -> Res
     let threads = threads_for(config, env.observation_size(), env.action_bounds().dimensions(), most)?;
     let mut first = Some(env);
     Ok((Box::new(move || first.take().map_or_else(&mut make_env, Ok)), threads))
-}
-
-fn check_target(until_return: Option<f64>, config: &Config) -> Result<()> {
-    if let Some(target) = until_return {
-        anyhow::ensure!(!target.is_nan(), "--until-return is NaN; give it a number");
-        anyhow::ensure!(config.eval_every > 0, "--until-return needs evaluations; raise --eval-every above 0");
-    }
-    Ok(())
 }
 
 /// What becomes true when the user interrupts.
@@ -507,18 +527,11 @@ impl Session<'_> {
         let last = self.checkpoints.save(&mut self.trainer, &mut self.files);
         last.and_then(|()| self.checkpoints.finish()).map_err(Failure::work)?;
         end("finished", evaluation.as_ref());
-        if progress.is_one_of_many() {
-            let result = evaluation.as_ref().map_or(String::new(), |evaluation| {
-                format!(", deterministic policy: {}", progress::describe(evaluation))
-            });
-            progress.say(&format!("{steps} steps in {seconds:.1} s{result}"));
-            return Ok(evaluation);
-        }
         progress.say(&format!("{steps} steps in {seconds:.1} s"));
         if let Some(evaluation) = &evaluation {
             progress.say(&format!("deterministic policy: {}", progress::describe(evaluation)));
-            if let Some(target) = self.common.until_return {
-                let verdict = if evaluation.mean() >= target { "reached" } else { "not reached" };
+            if let UntilReturn::Fixed(target) = config.until_return {
+                let verdict = if config.is_reached_by(evaluation.mean()) { "reached" } else { "not reached" };
                 progress.say(&format!("return {target} {verdict} after {steps} steps and {seconds:.1} s"));
             }
         }
@@ -527,7 +540,9 @@ impl Session<'_> {
                 "best evaluation: mean return {mean_return:.1} at step {step}; evaluate it further with: sac eval {path} --best"
             ));
         }
-        progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
+        if !progress.is_one_of_many() {
+            progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
+        }
         Ok(evaluation)
     }
 
@@ -558,10 +573,8 @@ impl Session<'_> {
                 rows.iter().for_each(|row| self.progress.row(row));
             }
             self.progress.step(step);
-            let reached =
-                |evaluation: &Evaluation| self.common.until_return.is_some_and(|target| evaluation.mean() >= target);
             if let Some(evaluation) = evaluation {
-                if self.trainer.is_finished() || reached(&evaluation) {
+                if self.trainer.is_finished() || self.trainer.config().is_reached_by(evaluation.mean()) {
                     return Ok(End::Evaluated(evaluation));
                 }
             } else if self.trainer.is_finished() {

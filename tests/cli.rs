@@ -114,6 +114,7 @@ fn text(bytes: &[u8]) -> String {
 fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
     let scratch = Scratch::new("bad-input");
     scratch.succeed(&format!("{TINY} --quiet --out used"));
+    scratch.succeed(&format!("{TINY} --quiet --seeds 3..4 --out group"));
     scratch.write("file", "not a directory");
     scratch.write("malformed.toml", "seed = 1\ngamma =\n");
     // One step is too few for a batch, so none of these would train even if its own mistake were overlooked.
@@ -151,7 +152,7 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("pendulum --steps", "--steps"),
         ("pendulum --stepps 300", "unexpected argument '--stepps'"),
         ("pendulum --until-return nan", "--until-return"),
-        ("pendulum --until-return 0 --eval-every 0", "raise --eval-every above 0"),
+        ("pendulum --until-return 0 --eval-every 0", "raise eval_every (--eval-every) above 0"),
         // 10¹⁷ transitions are within the arithmetic of the machine, but not within its memory.
         ("pendulum --steps 100000000000000000 --replay 100000000000000000", "lower replay_capacity (--replay)"),
         ("pendulum --threads 100000", "lower the number (--threads)"),
@@ -194,6 +195,9 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("export used --format c --best", "used has no best.safetensors; train with --keep-best, or leave out --best"),
         ("eval used/policy.safetensors --best", "is no run directory; name one, or leave out --best"),
         ("eval used --epochs 1", "unexpected argument '--epochs'"),
+        ("eval group", "group is no run, but holds some; name one of them, as in group/seed-3"),
+        ("render group --best", "group is no run, but holds some; name one of them, as in group/seed-3"),
+        ("export group --format c", "group is no run, but holds some; name one of them, as in group/seed-3"),
     ] {
         let output = scratch.sac(arguments);
         let error = text(&output.stderr);
@@ -403,6 +407,28 @@ fn a_return_that_is_reached_ends_training() {
         let last = scratch.column(&format!("{run}/metrics.csv"), "step").pop();
         assert_eq!(last.as_deref(), Some(steps));
     }
+
+    // One that has reached it is finished, also among others, until it gets another.
+    let training = format!("{TINY} --keep-best --until-return -4000");
+    let told = text(&scratch.sac(&format!("{training} --seeds 0..2 --out many")).stderr);
+    for line in ["seed-1: return -4000 reached after 100 steps", "seed-0: best evaluation: mean return "] {
+        assert!(told.lines().any(|told| told.starts_with(line)), "{line}: {told}");
+    }
+    for arguments in ["resume many", "resume many --steps 500"] {
+        let output = scratch.sac(arguments);
+        assert!(output.status.code() == Some(2) && text(&output.stderr).contains("all runs in many are finished"));
+    }
+    let told = text(&scratch.sac("resume many/seed-0 --steps 500").stderr);
+    assert!(told.contains("it is finished; go on with --until-return off or a higher one"), "{told}");
+    assert!(scratch.succeed("runs many").lines().skip(1).all(|line| line.ends_with("  finished")));
+    scratch.succeed("resume many --quiet --until-return off");
+    scratch.succeed(&format!("{TINY} --keep-best --quiet --seed 1 --out alone"));
+    for file in ["config.toml", "policy.safetensors", "best.safetensors"] {
+        assert!(scratch.read(&format!("many/seed-1/{file}")) == scratch.read(&format!("alone/{file}")), "{file}");
+    }
+    scratch.succeed("resume many/seed-0 --quiet --steps 600 --until-return -4000");
+    let last = scratch.column("many/seed-0/metrics.csv", "step").pop();
+    assert_eq!(last.as_deref(), Some("500"), "what the last evaluation has reached is reached");
 }
 
 #[test]
@@ -582,6 +608,51 @@ fn a_run_ends_without_its_picture() {
     assert!(scratch.path("run/curve.svg").is_file(), "a finished run is drawn where it was not");
 }
 
+/// Damaged runs are told, each in a line, and keep nothing else from being done.
+#[test]
+fn damaged_runs_among_others_are_told() {
+    let scratch = Scratch::new("damaged");
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..6 --out runs/many"));
+    scratch.succeed(&format!("{TINY} --quiet --seeds 1..2 --out runs/other"));
+    scratch.write("runs/many/seed-0/config.toml", "seed =");
+    fs::remove_file(scratch.path("runs/many/seed-1/metrics.csv")).expect("it is there");
+    fs::remove_file(scratch.path("runs/many/seed-2/config.toml")).expect("it is there");
+    scratch.write("runs/many/seed-3/checkpoint/manifest", "{}");
+    scratch.write("runs/many/seed-4/metrics.csv", "step,episode_return,evaluation_return\n200,1,\n");
+    let told = |arguments: &str, expected: &[&str], last: &str| {
+        let output = scratch.sac(arguments);
+        let message = text(&output.stderr);
+        assert_eq!((output.status.code(), message.lines().count()), (Some(1), expected.len() + 1), "{message}");
+        for expected in expected {
+            assert!(message.lines().any(|line| line.contains(expected)), "{arguments}: {expected}: {message}");
+        }
+        assert!(message.lines().last().is_some_and(|line| line.contains(last)), "{arguments}: {message}");
+        text(&output.stdout)
+    };
+    let config = "error: runs/many/seed-0: the configuration runs/many/seed-0/config.toml cannot be used: line 1";
+    let metrics = "error: runs/many/seed-1: runs/many/seed-1/metrics.csv cannot be read";
+    let lost = "error: runs/many/seed-2: runs/many/seed-2 is no run directory, it has no config.toml";
+    let manifest = "error: runs/many/seed-3: runs/many/seed-3/checkpoint/manifest is damaged";
+    let listed = told("runs", &[config, metrics, lost, manifest], "4 runs have been left out, see above");
+    let state = |run: &str| listed.lines().find(|line| line.starts_with(run)).and_then(|line| line.split("  ").last());
+    assert_eq!(listed.lines().count(), 1 + 4, "{listed}");
+    assert_eq!(
+        [state("runs/many/seed-3"), state("runs/many/seed-5"), state("runs/other/seed-1")],
+        [Some("damaged"), Some("finished"), Some("finished")]
+    );
+    told("plot runs", &[config, metrics, lost], "3 runs have been left out");
+    let without = "runs/many/seed-4 has no evaluation yet; it is left out";
+    let table = told("compare runs/many runs/other", &[config, metrics, lost, without], "3 runs have been left out");
+    let counted = table.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>());
+    assert!(counted.into_iter().any(|row| row == ["many", "2"]), "{table}");
+    let names = [config, metrics, lost, manifest].map(|line| line.replace("runs/many/", "many/"));
+    let [config, metrics, lost, manifest] = names.each_ref().map(|line| line.split(": ").nth(1).expect("its name"));
+    told("resume runs --quiet", &[config, metrics, lost, manifest], "4 of 4 runs failed, see above");
+    let options = "--quiet --steps 400";
+    told(&format!("resume runs {options}"), &[config, metrics, lost, manifest, "many/seed-4"], "5 of 7 runs failed");
+    assert_eq!(scratch.column("runs/other/seed-1/metrics.csv", "step").pop().as_deref(), Some("400"));
+}
+
 /// What stands in the place of the event file, and is none, stays.
 #[test]
 fn a_file_that_holds_no_events_is_not_overwritten() {
@@ -670,7 +741,9 @@ fn several_seeds_are_trained_at_once() {
         (format!("{TINY} --seeds 3"), "A..B"),
         (format!("{TINY} --seeds -1..3"), "A..B"),
         (format!("{TINY} --seeds 0..2 --device cuda:99 --out empty"), "--device cpu"),
-        ("resume runs --until-return NaN".into(), "is NaN"),
+        ("resume many --until-return NaN --steps 900".into(), "many/seed-5: until_return is NaN; it must be off or"),
+        ("resume many --steps 399".into(), "many/seed-5: --steps 399 is fewer than the 400 that the run is to have"),
+        ("resume many/seed-6 --steps 399".into(), "--steps 399 is fewer than the 400 that the run is to have"),
         (format!("{TINY} --seeds 0..2 --seed 1"), "cannot be used with"),
         (format!("{TINY} --seeds 9223372036854775807..9223372036854775809"), "seed is 9223372036854775808"),
         (format!("{TINY} --seeds 0..2 --out many"), "already holds files"),
@@ -685,6 +758,16 @@ fn several_seeds_are_trained_at_once() {
         assert!(message.contains(problem), "{arguments}: {message}");
     }
     assert!(!scratch.path("none").exists() && !scratch.path("runs/pendulum-2").exists());
+
+    // Those of several directories are told by their places, and what is wrong for all of them is told once.
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..1 --out all/a"));
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..1 --out all/b"));
+    let message = text(&scratch.sac("resume all --steps 400 --device cuda:99").stderr);
+    assert!(message.lines().count() == 1 && message.starts_with("error: the GPU cannot be used"), "{message}");
+    let told = scratch.succeed("resume all --steps 400 --log json");
+    let names: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
+    let named = |name: &str| names.iter().filter(|event| event["event"] == "end" && event["name"] == name).count();
+    assert_eq!((named("a/seed-0"), named("b/seed-0")), (1, 1), "{told}");
     assert!(scratch.path("empty").exists(), "it was there before");
 }
 
@@ -793,10 +876,10 @@ fn groups_are_compared() {
         scratch.write(&format!("{run}/metrics.csv"), rows(returns));
     }
     let told = scratch.succeed("compare old new --json --out compare.svg");
-    let (path, json) = told.split_once('\n').expect("the picture is named first");
-    let json: Value = serde_json::from_str(json).expect("it is JSON");
+    let json: Value = serde_json::from_str(&told).expect("it is JSON and nothing else");
     let (old, new) = (&json["scores"][0], &json["scores"][1]);
-    assert_eq!((path, &old["step"], &new["returns"]), ("compare.svg", &200.0.into(), &vec![30.0, 40.0, 50.0].into()));
+    assert_eq!((&old["step"], &new["returns"]), (&200.into(), &vec![30.0, 40.0, 50.0].into()));
+    assert_eq!((&old["episodes"], &new["episodes"]), (&vec![10; 3].into(), &vec![10; 3].into()));
     assert_eq!((&old["mean"]["value"], &new["difference"]["value"]), (&25.0.into(), &15.0.into()));
     assert_eq!((&old["mean"]["low"], &old["mean"]["high"]), (&10.0.into(), &45.0.into()));
     assert_eq!((&old["difference"], &json["improvement"][0]["group"]), (&Value::Null, &"new".into()));
@@ -825,7 +908,16 @@ fn groups_are_compared() {
         scratch.column("seven/0/metrics.csv", "evaluation_return").pop().and_then(|cell| cell.parse::<f64>().ok());
     let score = json["scores"][1]["returns"][0].as_f64();
     assert!(score.zip(last).is_some_and(|(score, last)| (score - last).abs() < 1e-9), "{told} instead of {last:?}");
-    assert_eq!(json["scores"][0]["step"], 300.0);
+    assert_eq!(json["scores"][0]["step"], 300);
+
+    // How a run is watched makes no other group of it; but that evaluations differ in their lengths is told.
+    scratch.succeed("pendulum --hidden 8,8 --batch 16 --steps 300 --eval-every 50 --eval-episodes 1 --keep-best --seed 9 --quiet --out one/9");
+    scratch.succeed(
+        "pendulum --hidden 8,8 --batch 16 --steps 600 --eval-every 100 --eval-episodes 1 --quiet --out long/0",
+    );
+    assert!(!scratch.succeed("compare one").contains("episodes are compared"));
+    let told = scratch.succeed("compare one long");
+    assert!(told.contains("evaluations of 1 and of up to 100 episodes are compared"), "{told}");
 
     scratch.succeed(&format!("{TINY} --quiet --seed 4 --out mixed/4"));
     scratch.succeed(&format!("{TINY} --quiet --seed 5 --lr 0.1 --out mixed/5"));
@@ -837,7 +929,8 @@ fn groups_are_compared() {
         ("compare old new/1/checkpoint", "holds no runs"),
         ("compare old mixed", "differ in more than their seeds"),
         ("compare twice", "both of seed 4"),
-        ("compare old without", "has no evaluation"),
+        ("compare old without", "without has no evaluation yet; wait for one, or leave it out"),
+        ("compare old new old/../old", "old/../old is given twice; name each group once"),
         ("compare old new --out compare.svg", "is there already"),
         ("compare old new --out compare.gif", "let it end in .svg"),
     ] {

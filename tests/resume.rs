@@ -163,6 +163,8 @@ fn killed_runs_that_begin_with_another_end_as_if_they_had_been_left_alone() {
         "--steps 2000 --replay 300 --with-replay",
         "--steps 2000 --replay 700 --with-replay --envs 3 --n-step 3",
         "--steps 2000",
+        // It ends when it reaches that, which need not be said again.
+        "--steps 2000 --until-return -4000",
     ];
     for (number, more) in kinds.iter().enumerate() {
         let (alone, killed) = (new_path("alone"), new_path("killed"));
@@ -214,7 +216,11 @@ fn interrupted_runs_go_on_as_if_they_had_not_been() {
         let step: u64 = manifest_step(&interrupted);
         assert!(step > 0);
         let steps = (step + 500).to_string();
-        let resumed = run(&["resume", place, "--steps", &steps]);
+        let (config, begun_with) = (interrupted.join("config.toml"), "\nsteps = 400000\n");
+        let text_of = fs::read_to_string(&config).expect("it is there");
+        assert!(text_of.contains(begun_with), "{text_of}");
+        fs::write(config, text_of.replace(begun_with, &format!("\nsteps = {steps}\n"))).expect("it can be written");
+        let resumed = run(&["resume", place]);
         assert!(resumed.status.success(), "{}", text(&resumed.stderr));
         let whole = new_path("whole");
         let mut command = with_steps(&steps);

@@ -160,7 +160,7 @@ pub fn comparison(comparison: &Comparison) -> Result<String, Error> {
                 .collect();
             let last_step = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(0.0, f64::max);
             panel(&left, &format!("{}: mean return", scores.environment), Some("return"), &lines, last_step)?;
-            intervals(&right, scores.step, &groups)?;
+            intervals(&right, scores.step as f64, &groups)?;
         }
         area.present().context(PROBLEM)?;
     }

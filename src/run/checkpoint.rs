@@ -293,9 +293,14 @@ fn replay_file(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("replay-{number}.bin"))
 }
 
-/// The step of the last checkpoint of a run, if there is one that can be read.
-pub fn last_step(run: &RunDirectory) -> Option<u64> {
-    Some(read_manifest(&run.file(FOLDER).join(MANIFEST)).ok()?.current.step)
+/// The step of the last checkpoint of a run, if there is one.
+///
+/// # Errors
+/// If what names it cannot be read.
+pub fn last_step(run: &RunDirectory) -> Result<Option<u64>, Error> {
+    let path = run.file(FOLDER).join(MANIFEST);
+    let manifest = path.exists().then(|| read_manifest(&path)).transpose()?;
+    Ok(manifest.map(|manifest| manifest.current.step))
 }
 
 /// What another run can begin with.
@@ -394,8 +399,9 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
         state_from_bytes(&bytes).with_context(|| format!("{} is no checkpoint of this version", path.display()))?;
     let written = config_file::parse(&state.config, run.environment())
         .context("its configuration cannot be read; resume with the version that wrote it")?;
-    // More steps, and other pauses, are what a run may be resumed for.
-    let same = Config { steps: config.steps, checkpoint_every: config.checkpoint_every, ..written };
+    // More steps, another end and other pauses are what a run may be resumed for.
+    let &Config { steps, checkpoint_every, until_return, .. } = config;
+    let same = Config { steps, checkpoint_every, until_return, ..written };
     ensure!(same == *config, "it is of another configuration than config.toml; put back what was changed there");
     ensure!(state.state.steps == entry.step, "{} is of another step", path.display());
     ensure!(state.state.envs.len() == config.envs, "it is of another number of environments");

@@ -1,11 +1,13 @@
 //! Groups of runs against each other: how well each does, and how sure that is.
 
+use super::MeasuredRun;
 use super::measured_run::name_of;
-use super::{MeasuredRun, list};
 use crate::error::Error;
 use crate::statistics::{Estimate, estimate, interquartile_mean, mean, probability_of_improvement};
 use anyhow::{bail, ensure};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::mem;
+use std::path::PathBuf;
 
 /// What there is to say of several groups; the first is the one that the others are compared with.
 #[derive(Debug)]
@@ -26,9 +28,17 @@ pub struct EnvironmentScores {
     /// The environment.
     pub environment: String,
     /// The step at which runs are compared: the last evaluation of the one that has got least far.
-    pub step: f64,
+    pub step: u64,
     /// One for each group, where it has runs on this environment.
     pub groups: Vec<Option<Scores>>,
+}
+
+impl EnvironmentScores {
+    /// The least and the largest number of episodes of the evaluations that are compared.
+    pub fn episodes(&self) -> (u64, u64) {
+        let all = || self.groups.iter().flatten().flat_map(|scores| scores.episodes.iter().copied());
+        (all().min().unwrap_or(0), all().max().unwrap_or(0))
+    }
 }
 
 /// How one group does on one environment.
@@ -38,6 +48,8 @@ pub struct Scores {
     pub runs: Vec<MeasuredRun>,
     /// The score of each: the mean return of its last evaluation until then.
     pub values: Vec<f64>,
+    /// The number of episodes of each of those evaluations.
+    pub episodes: Vec<u64>,
     /// Their mean.
     pub mean: Estimate,
     /// Their interquartile mean.
@@ -46,15 +58,22 @@ pub struct Scores {
     pub difference: Option<Estimate>,
 }
 
-/// Compares the runs in one directory with those in others; a directory may be a single run.
+/// Compares the runs of one directory with those of others, each of which has an evaluation at least; a directory may be a
+/// single run.
 ///
 /// # Errors
-/// If a directory has no runs, or one without an evaluation; if a group has two runs of one seed, or runs that differ in more
-/// than their seeds, on one environment.
-pub fn compare(paths: &[PathBuf]) -> Result<Comparison, Error> {
-    let groups: Vec<_> = paths.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+/// If a directory is given twice; if a group has two runs of one seed, or runs that differ in more than their seeds, on one
+/// environment.
+pub fn compare(groups: Vec<(PathBuf, Vec<MeasuredRun>)>) -> Result<Comparison, Error> {
+    let (paths, mut groups): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
+    groups.iter_mut().for_each(|runs| runs.sort_by_key(|run| run.config().seed));
     let mut names: Vec<String> = Vec::new();
-    for path in paths {
+    for (i, path) in paths.iter().enumerate() {
+        let same = |other: &PathBuf| fs::canonicalize(other).ok() == fs::canonicalize(path).ok();
+        if paths[..i].iter().any(same) {
+            let problem = format!("{} is given twice; name each group once", path.display());
+            return Err(Error::Files(problem));
+        }
         let short = name_of(path);
         // Directories may be called the same in different places.
         let taken = paths.iter().filter(|other| name_of(other) == short).count() > 1;
@@ -71,23 +90,6 @@ pub fn compare(paths: &[PathBuf]) -> Result<Comparison, Error> {
     Ok(Comparison { groups: names, environments, improvement })
 }
 
-/// The runs of a group.
-fn open(path: &Path) -> Result<Vec<MeasuredRun>, Error> {
-    let mut runs = Vec::new();
-    for summary in list(path)? {
-        let (run, shown) = (MeasuredRun::open(&summary.path)?, summary.path.display());
-        if run.points(MeasuredRun::EVALUATION).is_empty() {
-            return Err(Error::Files(format!("{shown} has no evaluation yet; wait for one, or compare it later")));
-        }
-        runs.push(run);
-    }
-    if runs.is_empty() {
-        return Err(Error::Files(format!("{} holds no runs; name a run, or a directory of runs", path.display())));
-    }
-    runs.sort_by_key(|run| run.config().seed);
-    Ok(runs)
-}
-
 /// How the groups do on an environment that at least one of them has.
 fn scores(environment: &str, groups: &[Vec<MeasuredRun>]) -> Result<EnvironmentScores, Error> {
     let here = |group: &Vec<MeasuredRun>| -> Vec<MeasuredRun> {
@@ -98,14 +100,15 @@ fn scores(environment: &str, groups: &[Vec<MeasuredRun>]) -> Result<EnvironmentS
     let last = |run: &MeasuredRun| run.points(MeasuredRun::EVALUATION).last().map_or(0.0, |point| point.0);
     let step = groups.iter().flatten().map(last).fold(f64::INFINITY, f64::min);
     let score = |run: &MeasuredRun| {
-        let points = run.points(MeasuredRun::EVALUATION);
+        let (points, config) = (run.points(MeasuredRun::EVALUATION), run.config());
         // What is due at a step comes after the round of environments that reaches it.
-        let round = run.config().envs as f64;
-        let until = points.partition_point(|point| point.0 < step + round);
+        let until = points.partition_point(|point| point.0 < step + config.envs as f64);
         // One that evaluates seldom may have its first only later.
-        points[until.max(1) - 1].1
+        let (at, value) = points[until.max(1) - 1];
+        (value, if at < config.steps as f64 { config.eval_episodes } else { config.final_episodes })
     };
-    let values: Vec<Vec<f64>> = groups.iter().map(|runs| runs.iter().map(score).collect()).collect();
+    let (values, mut episodes): (Vec<Vec<f64>>, Vec<Vec<u64>>) =
+        groups.iter().map(|runs| runs.iter().map(score).unzip()).unzip();
     let scores = groups.into_iter().enumerate().map(|(i, runs)| {
         (!runs.is_empty()).then(|| Scores {
             runs,
@@ -114,9 +117,10 @@ fn scores(environment: &str, groups: &[Vec<MeasuredRun>]) -> Result<EnvironmentS
             difference: (i > 0 && !values[0].is_empty())
                 .then(|| estimate(&[&values[i], &values[0]], |strata| mean(&strata[0]) - mean(&strata[1]))),
             values: values[i].clone(),
+            episodes: mem::take(&mut episodes[i]),
         })
     });
-    Ok(EnvironmentScores { environment: environment.to_string(), step, groups: scores.collect() })
+    Ok(EnvironmentScores { environment: environment.to_string(), step: step as u64, groups: scores.collect() })
 }
 
 /// Whether these are runs of different seeds and nothing else.

@@ -89,6 +89,22 @@ pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
     })
 }
 
+/// A configuration with the default for what only says how long a run is, how it is watched, and which of many it is.
+pub fn of_learning(config: &Config) -> Config {
+    let of_default = Config::default();
+    Config {
+        seed: of_default.seed,
+        steps: of_default.steps,
+        eval_every: of_default.eval_every,
+        checkpoint_every: of_default.checkpoint_every,
+        eval_episodes: of_default.eval_episodes,
+        final_episodes: of_default.final_episodes,
+        keep_best: of_default.keep_best,
+        until_return: of_default.until_return,
+        ..config.clone()
+    }
+}
+
 /// The keys in which two configurations differ, with the values of the first; but for those that only say how long a run
 /// is, how it is watched, and which of many it is.
 ///
@@ -96,18 +112,8 @@ pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
 /// If a value has no TOML form.
 pub fn differences(one: &Config, other: &Config) -> Result<Vec<(String, toml::Value)>, Error> {
     typed(|| {
-        let &Config { seed, steps, eval_every, checkpoint_every, eval_episodes, final_episodes, keep_best, .. } = one;
-        let other = Config {
-            seed,
-            steps,
-            eval_every,
-            checkpoint_every,
-            eval_episodes,
-            final_episodes,
-            keep_best,
-            ..other.clone()
-        };
-        let (one, other) = (toml::Table::try_from(one)?, toml::Table::try_from(other)?);
+        let [one, other] = [of_learning(one), of_learning(other)].map(toml::Table::try_from);
+        let (one, other) = (one?, other?);
         Ok(one.into_iter().filter(|(key, value)| other.get(key) != Some(value)).collect())
     })
 }

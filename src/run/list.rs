@@ -1,6 +1,7 @@
 //! What runs there are, and how they do.
 
-use super::{CONFIG, Measurements, RunDirectory, checkpoint};
+use super::{CONFIG, MeasuredRun, Measurements, MetricsFiles, RunDirectory, checkpoint};
+use crate::config::Config;
 use crate::error::Error;
 use anyhow::Context;
 use std::fs;
@@ -13,42 +14,91 @@ pub struct Summary {
     pub path: PathBuf,
     /// The environment.
     pub environment: String,
-    /// The seed.
-    pub seed: u64,
-    /// Steps made, of those that were asked for.
-    pub steps: (u64, u64),
+    /// What it learns with.
+    pub config: Config,
+    /// Steps made.
+    pub steps: u64,
     /// The best mean return of an evaluation, and the last.
     pub best_and_last: Option<(f64, f64)>,
+    /// The mean return of the evaluation at the last of those steps, if there was one.
+    pub last_return: Option<f64>,
+    /// Why it cannot be resumed: what is wrong with what names its checkpoint.
+    pub problem: Option<Error>,
 }
 
 impl Summary {
-    /// Whether nothing is left to be done.
-    pub fn is_finished(&self) -> bool {
-        self.steps.0 >= self.steps.1
+    /// Whether nothing would be left to be done with this configuration.
+    pub fn is_finished(&self, config: &Config) -> bool {
+        self.steps >= config.steps || self.last_return.is_some_and(|value| config.is_reached_by(value))
+    }
+
+    /// What a directory tells of the run in it.
+    fn of(path: &Path) -> Result<Self, Error> {
+        let (run, config) = RunDirectory::open(path)?;
+        let (checkpoint, problem) = match checkpoint::last_step(&run) {
+            Ok(step) => (step, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        // One that has just begun has measured nothing yet.
+        let has_begun = checkpoint.is_some() || run.file(MetricsFiles::METRICS).exists();
+        let measured = if has_begun { Measurements::read(&run)? } else { Measurements::default() };
+        let returns = measured.points(MeasuredRun::EVALUATION).into_iter().map(|(_, value)| value);
+        let best_and_last = returns.fold(None, |known: Option<(f64, f64)>, value| {
+            Some((known.map_or(value, |(best, _)| best.max(value)), value))
+        });
+        // What is not in the last checkpoint will be made again.
+        let steps = checkpoint.unwrap_or(measured.last_step() as u64);
+        Ok(Self {
+            environment: run.environment().to_string(),
+            path: path.to_path_buf(),
+            last_return: measured.evaluation_at(steps),
+            config,
+            steps,
+            best_and_last,
+            problem,
+        })
     }
 }
 
+/// The runs inside a directory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listing {
+    /// Those that can be read, by name.
+    pub runs: Vec<Summary>,
+    /// The directories of the others, and what is wrong with them.
+    pub damaged: Vec<(PathBuf, Error)>,
+}
+
+/// Whether a directory is that of a run, be it damaged.
+pub fn is_run(path: &Path) -> bool {
+    path.join(CONFIG).exists() || path.join(checkpoint::FOLDER).join(checkpoint::MANIFEST).exists()
+}
+
 /// The runs inside a directory, and inside directories in it that are none themselves, as those of `--seeds`; or that one run
-/// itself. By name.
+/// itself.
 ///
 /// # Errors
-/// If the directory cannot be read.
-pub fn list(directory: &Path) -> Result<Vec<Summary>, Error> {
-    // What is wrong with the run that was asked for is told; others are passed over.
-    if directory.join(CONFIG).exists() {
-        RunDirectory::open(directory)?;
-        return Ok(summarize(directory).into_iter().collect());
+/// If the directory, or that one run, cannot be read.
+pub fn list(directory: &Path) -> Result<Listing, Error> {
+    if is_run(directory) {
+        return Ok(Listing { runs: vec![Summary::of(directory)?], damaged: Vec::new() });
     }
     let shown = directory.display();
     let entries =
         fs::read_dir(directory).with_context(|| format!("{shown} cannot be read; name a directory of runs"))?;
     let paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    let (runs, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.join(CONFIG).exists());
+    let (mut paths, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_run(path));
     let inside = others.iter().filter_map(|path| fs::read_dir(path).ok()).flatten();
-    let inside = inside.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut runs: Vec<_> = runs.into_iter().chain(inside).filter_map(|path| summarize(&path)).collect();
-    runs.sort_by_key(|run| natural(&run.path));
-    Ok(runs)
+    paths.extend(inside.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_run(path)));
+    paths.sort_by_key(|path| natural(path));
+    let mut listing = Listing::default();
+    for path in paths {
+        match Summary::of(&path) {
+            Ok(run) => listing.runs.push(run),
+            Err(problem) => listing.damaged.push((path, problem)),
+        }
+    }
+    Ok(listing)
 }
 
 /// A name with its numbers as numbers, so that run 10 comes after run 9.
@@ -64,24 +114,6 @@ fn natural(path: &Path) -> Vec<(String, u64)> {
         }
     }
     parts.into_iter().map(|(text, digits)| (text, digits.parse().unwrap_or(u64::MAX))).collect()
-}
-
-/// What a directory tells of a run; none if it is not one.
-fn summarize(path: &Path) -> Option<Summary> {
-    let (run, config) = RunDirectory::open(path).ok()?;
-    let measured = Measurements::read(&run).unwrap_or_default();
-    let returns = measured.points("evaluation_return").into_iter().map(|(_, value)| value);
-    let best_and_last = returns
-        .fold(None, |known: Option<(f64, f64)>, value| Some((known.map_or(value, |(best, _)| best.max(value)), value)));
-    // What is not in the last checkpoint will be made again.
-    let steps = checkpoint::last_step(&run).unwrap_or(measured.last_step() as u64);
-    Some(Summary {
-        environment: run.environment().to_string(),
-        path: path.to_path_buf(),
-        seed: config.seed,
-        steps: (steps, config.steps),
-        best_and_last,
-    })
 }
 
 #[cfg(test)]

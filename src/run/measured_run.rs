@@ -1,6 +1,6 @@
 //! A run and what it has measured, as pictures and comparisons take it.
 
-use super::{Measurements, RunDirectory};
+use super::{Measurements, RunDirectory, config_file};
 use crate::config::Config;
 use crate::error::Error;
 use std::path::Path;
@@ -22,17 +22,10 @@ impl MeasuredRun {
     /// The run in a directory; it may be training at this moment.
     ///
     /// # Errors
-    /// If there is none, if it cannot be read, or if it has not measured a return yet.
+    /// If there is none, or if it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (directory, config) = RunDirectory::open(path)?;
-        let (run, shown) = (Self::read(directory, config)?, path.display());
-        if run.has_returns() {
-            Ok(run)
-        } else {
-            Err(Error::Files(format!(
-                "{shown} has no return to draw; wait for the end of its first episode, or leave it out"
-            )))
-        }
+        Self::read(directory, config)
     }
 
     /// The run of this directory and configuration.
@@ -68,12 +61,12 @@ impl MeasuredRun {
         [Self::EVALUATION, Self::EPISODE].iter().any(|column| !self.points(column).is_empty())
     }
 
-    /// What runs of one group have in common: everything but the seed, and how long and safely they are trained.
+    /// What runs of one group have in common: everything but the seed, how long they are trained, and how they are watched.
     ///
     /// # Errors
     /// If it cannot be written as TOML.
     pub fn group(&self) -> Result<String, Error> {
-        self.directory.config_text(&Config { seed: 0, steps: 1, checkpoint_every: 0, ..self.config.clone() })
+        self.directory.config_text(&config_file::of_learning(&self.config))
     }
 
     /// The name of its directory.

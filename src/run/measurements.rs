@@ -46,6 +46,11 @@ impl Measurements {
         self.rows.last().and_then(|row| row[0]).unwrap_or(0.0)
     }
 
+    /// The mean return of the evaluation at a step, if there was one.
+    pub fn evaluation_at(&self, step: u64) -> Option<f64> {
+        self.points("evaluation_return").into_iter().rev().find(|point| point.0 == step as f64).map(|(_, value)| value)
+    }
+
     /// The steps at which there is something in the column called `name`, and what it is.
     pub fn points(&self, name: &str) -> Vec<(f64, f64)> {
         let Some(column) = self.names.iter().position(|known| known == name) else { return Vec::new() };

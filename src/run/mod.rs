@@ -36,7 +36,7 @@ pub use checkpoint::Checkpoints;
 pub use compare::{Comparison, EnvironmentScores, Scores, compare};
 pub use group::{Group, Plan};
 pub use init_from::{Begun, InitFrom};
-pub use list::{Summary, list};
+pub use list::{Listing, Summary, is_run, list};
 pub use measured_run::MeasuredRun;
 pub use measurements::Measurements;
 pub use metrics::{MetricsFiles, Position, Row};
