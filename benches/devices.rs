@@ -1,6 +1,6 @@
 //! One update on the CPU beside one on an NVIDIA GPU, for batches from 256 to 16 384 and widths from 64 to 1024: the batch
 //! drawn from 100 000 stored transitions, and all noise, included. On the GPU it is the fused update, and beside it the same
-//! made layer by layer. A table in Markdown; the ratio tells when a GPU pays.
+//! in tf32, and made layer by layer. A table in Markdown; the ratio tells when a GPU pays.
 //!
 //! `cargo bench --bench devices`, or with `-- quick` for batch 256 alone, with `-- cpu` or `-- cuda` for one side.
 //! `SAC_BENCH_THREADS` bounds the number of threads, which is otherwise that of a run of the same size.
@@ -9,7 +9,7 @@ mod common;
 
 use common::STORED;
 use ndarray::Array2;
-use soft_actor_critic::config::Config;
+use soft_actor_critic::config::{Config, Precision};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
@@ -75,7 +75,7 @@ fn main() -> Result<(), Error> {
     let threads =
         std::env::var("SAC_BENCH_THREADS").ok().map_or(0, |n| n.parse().expect("SAC_BENCH_THREADS: a number"));
     if with_cuda {
-        match Cuda::open(0) {
+        match Cuda::open(0, Precision::F32) {
             Ok(gpu) => println!("CUDA: {}", gpu.name()),
             Err(error) => {
                 println!("CUDA: not measured; {error}");
@@ -83,11 +83,15 @@ fn main() -> Result<(), Error> {
             }
         }
     }
+    let tf32 = if with_cuda { Cuda::open(0, Precision::Tf32).map(drop) } else { Ok(()) };
+    if let Err(error) = &tf32 {
+        println!("tf32: not measured; {error}");
+    }
     println!("One update and one action, obs {OBSERVATIONS}, act {ACTIONS}, two hidden layers:\n");
     println!(
-        "| batch | width | threads | CPU, update | CUDA, update | CPU / CUDA | layer by layer | CPU, action | CUDA, action |"
+        "| batch | width | threads | CPU, update | CUDA, update | CPU / CUDA | in tf32 | layer by layer | CPU, action | CUDA, action |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let replay = common::replay(OBSERVATIONS, ACTIONS);
     let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
     for &batch_size in batches {
@@ -108,18 +112,22 @@ fn main() -> Result<(), Error> {
                     with_threads(threads, || measure(&mut cpu, &replay))?
                 })
                 .transpose()?;
-            let on_gpu = |make: Make| {
-                let gpu = Box::new(Cuda::open(0)?);
+            let on_gpu = |make: Make, precision| {
+                let gpu = Box::new(Cuda::open(0, precision)?);
+                let config = Config { precision, ..config.clone() };
                 measure(&mut make(&config, OBSERVATIONS, &half_range, gpu)?, &replay)
             };
-            let cuda = with_cuda.then(|| on_gpu(CudaLearner::new)).transpose()?;
-            let layer_by_layer = with_cuda.then(|| on_gpu(CudaLearner::layer_by_layer)).transpose()?;
+            let cuda = with_cuda.then(|| on_gpu(CudaLearner::new, Precision::F32)).transpose()?;
+            let with_tf32 = with_cuda && tf32.is_ok();
+            let in_tf32 = with_tf32.then(|| on_gpu(CudaLearner::new, Precision::Tf32)).transpose()?;
+            let layer_by_layer = with_cuda.then(|| on_gpu(CudaLearner::layer_by_layer, Precision::F32)).transpose()?;
             let cell = |seconds: Option<f64>| seconds.map_or("—".into(), |s| format!("{:.1} µs", 1e6 * s));
             let ratio = cpu.zip(cuda).map_or("—".into(), |(cpu, cuda)| format!("{:.2}", cpu.0 / cuda.0));
             println!(
-                "| {batch_size} | {width} | {threads} | {} | {} | {ratio} | {} | {} | {} |",
+                "| {batch_size} | {width} | {threads} | {} | {} | {ratio} | {} | {} | {} | {} |",
                 cell(cpu.map(|m| m.0)),
                 cell(cuda.map(|m| m.0)),
+                cell(in_tf32.map(|m| m.0)),
                 cell(layer_by_layer.map(|m| m.0)),
                 cell(cpu.map(|m| m.1)),
                 cell(cuda.map(|m| m.1))

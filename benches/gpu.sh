@@ -66,10 +66,15 @@ fi
 step devices "$bin/devices"
 
 # Pendulum by the defaults, five seeds.
-rm -rf "$out/runs"
+rm -rf "$out/runs" "$out/tf32"
 for seed in 0 1 2 3 4; do
     step "pendulum-$seed" "$bin/sac" pendulum --device cuda --seed "$seed" --out "$out/runs/$seed"
     step "return-$seed" "$bin/sac" eval "$out/runs/$seed" --episodes 1000
+done
+# In tf32: the same, and what the policies are worth.
+for seed in 0 1 2 3 4; do
+    step "tf32-$seed" "$bin/sac" pendulum --device cuda --precision tf32 --seed "$seed" --out "$out/tf32/$seed"
+    step "tf32-return-$seed" "$bin/sac" eval "$out/tf32/$seed" --episodes 1000
 done
 # The same seed gives the same run.
 step pendulum-again "$bin/sac" pendulum --device cuda --seed 0 --out "$out/runs/again"

@@ -13,7 +13,8 @@
 //
 // The first layers are thin, so each block makes the rows of h₁ anew that its tile of h₂ needs. The last ones are thinner: a
 // tile of h₂ leaves its share of each output, and whoever wants the output adds the shares. What a block makes for others
-// comes from the blocks of the first columns. z of the grid tells the agent; all of an agent's memory lies `agent_bytes`,
+// comes from the blocks of the first columns. Products of tiles are made in f32, or with SAC_TF32 on tensor cores, by the same
+// three functions. z of the grid tells the agent; all of an agent's memory lies `agent_bytes`,
 // a multiple of 16, after that of the one before it, and its seed is the next.
 
 // The most actions; shared memory has room for so many.
@@ -189,6 +190,67 @@ __device__ static void put_transposed(float* tile, const Piece& piece) {
     }
 }
 
+// A whole tile, to be read by rows and by columns.
+typedef float Whole[TILE][TILE + 1];
+
+#ifdef SAC_TF32
+
+// The part of a tile C that a thread adds up: a warp takes a quarter of 16 × 16, and goes through it by two products of 16 × 8,
+// of which a thread has four elements each, as `mma` says.
+struct Accumulator {
+    float sum[2][4];
+};
+
+__device__ static void clear(Accumulator& c) {
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) c.sum[i][j] = 0.0f;
+    }
+}
+
+// The first row and the first column of C of this thread's warp.
+__device__ static u32 warp_row() {
+    return threadIdx.x / 64 * 16;
+}
+
+__device__ static u32 warp_column() {
+    return threadIdx.x / 32 % 2 * 16;
+}
+
+// C ← C + AᵀB for tiles A [k, rows of C] and B [k, columns of C], their elements rounded to tf32. A product takes eight of k, in
+// any order that is the same for A and B: as t and t + 4 of step s it gets 8t + 2s and 8t + 2s + 1. The threads of a warp then
+// read rows whose groups of columns `place` has exchanged by different patterns, and they meet in no bank.
+__device__ static void multiply(const float* a, const float* b, Accumulator& c) {
+    const u32 g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row = warp_row() + g, column = warp_column() + g;
+#pragma unroll
+    for (u32 s = 0; s < 4; s++) {
+        const u32 k = 8 * t + 2 * s;
+        const u32 x[4] = {
+            to_tf32(a[place(k, row)]), to_tf32(a[place(k, row + 8)]), to_tf32(a[place(k + 1, row)]),
+            to_tf32(a[place(k + 1, row + 8)]),
+        };
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            const u32 y[2] = {to_tf32(b[place(k, column + 8 * i)]), to_tf32(b[place(k + 1, column + 8 * i)])};
+            mma(c.sum[i], x, y);
+        }
+    }
+}
+
+// Puts the quarters together. All threads may read the tile afterwards.
+__device__ static void collect(const Accumulator& c, Whole& whole) {
+    const u32 row = warp_row() + threadIdx.x % 32 / 4, column = warp_column() + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) whole[row + j / 2 * 8][column + 8 * i + j % 2] = c.sum[i][j];
+    }
+    __syncthreads();
+}
+
+#else
+
 // The part of a tile C that a thread adds up: each half of the block takes half of k, and a thread in it four rows and four
 // columns.
 struct Accumulator {
@@ -220,9 +282,6 @@ __device__ static void multiply(const float* a, const float* b, Accumulator& c) 
     }
 }
 
-// A whole tile, to be read by rows and by columns.
-typedef float Whole[TILE][TILE + 1];
-
 // Puts the halves together. All threads may read the tile afterwards.
 __device__ static void collect(const Accumulator& c, Whole& whole) {
     const u32 row = threadIdx.x % (THREADS / 2) / 8 * 4, column = threadIdx.x % 8 * 4;
@@ -243,6 +302,8 @@ __device__ static void collect(const Accumulator& c, Whole& whole) {
     }
     __syncthreads();
 }
+
+#endif
 
 // ── Forward ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

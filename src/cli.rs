@@ -3,7 +3,7 @@
 use crate::progress::Log;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use soft_actor_critic::config::{
-    Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, TargetEntropy, UntilReturn,
+    Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, Precision, TargetEntropy, UntilReturn,
 };
 use soft_actor_critic::device::Device;
 use soft_actor_critic::run::group::parse_seeds;
@@ -169,6 +169,9 @@ pub struct TrainArgs {
     /// Steps whose rewards a critic's target sums before it bootstraps
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub n_step: Option<usize>,
+    /// What the products between hidden layers are made of: f32, or tf32 on the tensor cores of an NVIDIA GPU
+    #[arg(long, value_name = "f32|tf32", help_heading = "Algorithm")]
+    pub precision: Option<Precision>,
 }
 
 /// What an environment of Gymnasium is made with.
@@ -237,6 +240,7 @@ impl TrainArgs {
         set(&mut config.first_update, &self.first_update);
         set(&mut config.utd, &self.utd);
         set(&mut config.n_step, &self.n_step);
+        set(&mut config.precision, &self.precision);
     }
 }
 

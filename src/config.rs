@@ -114,6 +114,11 @@ pub struct Config {
     /// Transitions that the replay memory keeps. Default 1 000 000 (arXiv 1812.05905, table 1).
     pub replay_capacity: usize,
 
+    /// What the products between hidden layers are made of in training: `"f32"`, or `"tf32"` for tensor cores of an NVIDIA GPU, which
+    /// round what is multiplied to 10 bits of mantissa and add in `f32`. That wants compute capability 8.0 or later, NVRTC, and a
+    /// configuration whose updates are fused (`docs/cuda.md`). Default f32.
+    pub precision: Precision,
+
     /// Environment steps from one evaluation to the next; 0 for none at all, not even at the end. Default 1 000.
     pub eval_every: u64,
     /// Environment steps from one checkpoint to the next; 0 for none but at the beginning, at the end, when the run is
@@ -178,6 +183,7 @@ impl Default for Config {
             target_entropy_units: EntropyUnits::Normalized,
             batch_size: 256,
             replay_capacity: 1_000_000,
+            precision: Precision::F32,
             eval_every: 1_000,
             checkpoint_every: 1_000,
             eval_episodes: 10,
@@ -248,6 +254,34 @@ names! {
         Normalized,
         /// Those that the environment takes.
         Environment,
+    }
+    /// What the products between hidden layers are made of.
+    Precision {
+        /// Numbers with 23 bits of mantissa.
+        F32,
+        /// Numbers with 10 bits of mantissa, whose products are added with 23.
+        Tf32,
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "tf32" => Ok(Self::Tf32),
+            _ => Err("it is neither f32 nor tf32".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+        })
     }
 }
 

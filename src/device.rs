@@ -1,6 +1,6 @@
 //! Where a run is trained: on the CPU, on a GPU, or on whichever is faster.
 
-use crate::config::Config;
+use crate::config::{Config, Precision};
 use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::gpu::cuda::Cuda;
@@ -79,7 +79,8 @@ impl Device {
     /// The arguments are those of [`CpuLearner::new`].
     ///
     /// # Errors
-    /// [`Error::Device`] if a GPU is asked for and cannot be used, or not for this configuration.
+    /// [`Error::Device`] if a GPU is asked for and cannot be used, or not for this configuration; [`Error::Config`] if one must be
+    /// asked for.
     pub fn learner(self, config: &Config, observation_size: usize, half_range: &[f32]) -> Result<Placed, Error> {
         let on_cpu = |note| {
             let learner = Box::new(CpuLearner::<f32>::new(config, observation_size, half_range));
@@ -87,23 +88,31 @@ impl Device {
         };
         let on_gpu = |gpu: Cuda, ordinal, note: String| {
             let learner = Box::new(CudaLearner::new(config, observation_size, half_range, Box::new(gpu))?);
-            let updates = if learner.is_fused() { "fused updates" } else { "updates layer by layer" };
+            let updates = match (learner.is_fused(), config.precision) {
+                (true, Precision::F32) => "fused updates",
+                (true, Precision::Tf32) => "fused updates in tf32",
+                (false, _) => "updates layer by layer",
+            };
             Ok(Placed { learner, device: Self::Cuda(ordinal), note: Some(format!("{note}; {updates}")) })
         };
+        let open = |ordinal| Cuda::open(ordinal, config.precision);
+        if !matches!(self, Self::Cuda(_)) {
+            CpuLearner::<f32>::check(config)?;
+        }
         match self {
             Self::Cpu => on_cpu(None),
             Self::Cuda(ordinal) => {
                 // That is told before what a GPU may lack.
-                CudaLearner::check(config)?;
-                let gpu = Cuda::open(ordinal)?;
+                CudaLearner::check(config, half_range.len())?;
+                let gpu = open(ordinal)?;
                 let name = gpu.name();
                 on_gpu(gpu, ordinal, format!("device: {name}"))
             }
             Self::Auto => {
                 // A GPU that cannot be used is a reason, not a failure.
                 let trial = || {
-                    CudaLearner::check(config)?;
-                    let gpu = Cuda::open(0)?;
+                    CudaLearner::check(config, half_range.len())?;
+                    let gpu = open(0)?;
                     let name = gpu.name();
                     let small = &Config { replay_capacity: config.batch_size, envs: 1, ..config.clone() };
                     let mut cuda = CudaLearner::new(small, observation_size, half_range, Box::new(gpu))?;
@@ -114,7 +123,7 @@ impl Device {
                     let times =
                         format!("a step takes {:.3} ms on the CPU and {:.3} ms on {name}", 1e3 * cpu, 1e3 * cuda);
                     if cuda < cpu {
-                        on_gpu(Cuda::open(0)?, 0, format!("device: the GPU; {times}"))
+                        on_gpu(open(0)?, 0, format!("device: the GPU; {times}"))
                     } else {
                         on_cpu(Some(format!("device: the CPU; {times}")))
                     }

@@ -106,7 +106,10 @@ impl Trainer {
         Self::with_learner(
             || Ok(make_env()),
             config,
-            |config, observation_size, half_range| Ok(Box::new(CpuLearner::new(config, observation_size, half_range))),
+            |config, observation_size, half_range| {
+                CpuLearner::<f32>::check(config)?;
+                Ok(Box::new(CpuLearner::new(config, observation_size, half_range)))
+            },
         )
     }
 

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "only the compiling is needed here")]
 mod host;
 
+use soft_actor_critic::config::Precision;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -11,7 +12,18 @@ use std::sync::OnceLock;
 /// Runs `sac` with the pretended driver, something wrong with it, and a cache of its own.
 fn sac(fault: &str, cache: &str, arguments: &[&str]) -> Option<Output> {
     static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let driver = DRIVER.get_or_init(|| host::compile("driver.cpp", "libcuda.so")).as_ref()?;
+    let driver = DRIVER.get_or_init(|| host::compile("driver.cpp", "libcuda.so", Precision::F32)).as_ref()?;
+    sac_on(driver, fault, cache, arguments)
+}
+
+/// As [`sac`], with a driver whose kernels have products in tf32.
+fn sac_in_tf32(fault: &str, cache: &str, arguments: &[&str]) -> Option<Output> {
+    static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let driver = DRIVER.get_or_init(|| host::compile("driver.cpp", "libcuda.so", Precision::Tf32)).as_ref()?;
+    sac_on(driver, fault, cache, arguments)
+}
+
+fn sac_on(driver: &Path, fault: &str, cache: &str, arguments: &[&str]) -> Option<Output> {
     let folder = driver.parent().expect("it is in a folder");
     // What the system knows besides stays known, NVRTC above all.
     let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
@@ -99,6 +111,66 @@ fn a_run_on_a_gpu_is_resumed_exactly() {
             assert!(read(&outs[0]) == read(&outs[1]), "{name}");
         }
     }
+}
+
+/// A small run into `out` in tf32, whose updates are fused.
+fn small_in_tf32<'a>(out: &'a str, device: &'a str) -> Vec<&'a str> {
+    [small_of("32,32", out, device), vec!["--precision", "tf32"]].concat()
+}
+
+/// In tf32 a run trains, fails and is resumed as in f32, with kernels of its own; where something of it is missing, one line says
+/// so before anything is written.
+#[test]
+fn a_run_in_tf32_is_one_on_a_gpu_that_has_it() {
+    let refused = |fault: &str, hidden: &str, device: &str, mend: &str| {
+        let out = new_folder("tf32").join("run");
+        let run = small_of(hidden, out.to_str().expect("it is text"), device);
+        let output = sac_in_tf32(fault, "cache-faults", &[&run[..], &["--precision", "tf32"]].concat())?;
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{fault} {device}: {told}");
+        assert!(told.contains(mend) && told.trim().lines().count() == 1, "{fault} {device}: {told}");
+        assert!(!out.exists(), "{fault} {device}");
+        Some(())
+    };
+    let of_the_cpu = "precision is tf32, which the CPU does not have; say --device cuda, or --precision f32";
+    for (fault, hidden, device, mend) in [
+        ("turing", "32,32", "cuda", "Fake GPU 0 is of compute capability 7.5, and tf32 takes 8.0; say --precision f32"),
+        ("", "8,8", "cuda", "precision is tf32, which only fused updates have"),
+        ("", "32,32", "cpu", of_the_cpu),
+        ("", "32,32", "auto", of_the_cpu),
+    ] {
+        let Some(()) = refused(fault, hidden, device, mend) else { return };
+    }
+    if soft_actor_critic::gpu::compile::nvrtc().is_none() {
+        refused("", "32,32", "cuda", "tf32 takes NVRTC, and there is none; install it").expect("there is a driver");
+        assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
+        println!("skipped: runs in tf32, because there is no NVRTC");
+        return;
+    }
+    refused("refuse", "32,32", "cuda", "the driver refuses the kernels").expect("there is a driver");
+    let outs = [new_folder("tf32-whole"), new_folder("tf32-resumed"), new_folder("tf32-not")];
+    let [whole, resumed, in_f32] = [&outs[0], &outs[1], &outs[2]].map(|out| out.to_str().expect("it is text"));
+    let output = sac_in_tf32("", "cache-run", &small_in_tf32(whole, "cuda")).expect("there is a driver");
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && told.contains("; fused updates in tf32"), "{told}");
+    let with_checkpoints = [small_in_tf32(resumed, "cuda"), vec!["--checkpoint-every", "90"]].concat();
+    let output = sac_in_tf32("launch 3000", "cache-run", &with_checkpoints).expect("there is a driver");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let driver = |arguments: &[&str]| sac_in_tf32("", "cache-run", arguments).expect("there is a driver");
+    let output = driver(&["resume", resumed]);
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("; fused updates in tf32"), "{told}");
+    let output = driver(&["resume", resumed, "--steps", "430", "--device", "cpu"]);
+    let told = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains(of_the_cpu), "{told}");
+    let output = sac("", "cache-run", &small_of("32,32", in_f32, "cuda")).expect("there is a driver");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let read = |out: &Path, name: &str| std::fs::read(out.join(name)).expect("every run has it");
+    for name in ["metrics.csv", "policy.safetensors"] {
+        assert!(read(&outs[0], name) == read(&outs[1], name), "{name}");
+        assert!(read(&outs[0], name) != read(&outs[2], name), "{name}");
+    }
+    assert!(text(&read(&outs[0], "config.toml")).contains("precision = \"tf32\""));
 }
 
 /// A run that moves to a GPU says so, and stays there.
@@ -205,4 +277,11 @@ fn compiled_kernels_are_kept() {
     assert_eq!(origin(""), Some(first));
     assert_eq!(std::fs::read(file).expect("it is there"), whole);
     assert_eq!(origin("old-cubin").as_deref(), Some("kernels compiled by the driver"));
+    // Those in tf32 are others.
+    for origin in ["kernels compiled by NVRTC ", "kernels from the cache"] {
+        let out = new_folder("cache");
+        let run = small_in_tf32(out.to_str().expect("it is text"), "cuda");
+        let told = text(&sac_in_tf32("", &cache, &run).expect("there is a driver").stderr);
+        assert!(told.contains(origin), "{told}");
+    }
 }

@@ -1,8 +1,10 @@
 //! The kernels as NVRTC compiles them, which needs NVRTC but no GPU, and the PTX that is made of them.
 #![cfg(feature = "cuda")]
 
+use soft_actor_critic::config::Precision;
 use soft_actor_critic::gpu::compile::{PTX, architectures, compile, nvrtc, ptx_header};
 use soft_actor_critic::gpu::kernels::KERNELS;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Whether there is NVRTC; if not, says so, or fails where no test may be skipped.
@@ -27,8 +29,10 @@ fn kernels_compile_for_every_generation_without_spills() {
         return;
     }
     let newest = *architectures().expect("NVRTC knows them").iter().max().expect("it knows some");
-    for architecture in [75, 80, 90, newest] {
-        let compiled = compile(&format!("sm_{architecture}")).unwrap_or_else(|problem| panic!("{problem}"));
+    let f32 = BTreeSet::from([75, 80, 90, newest]).into_iter().map(|architecture| (architecture, Precision::F32));
+    let tf32 = BTreeSet::from([80, 90, newest]).into_iter().map(|architecture| (architecture, Precision::Tf32));
+    for (architecture, precision) in f32.chain(tf32) {
+        let compiled = compile(&format!("sm_{architecture}"), precision).unwrap_or_else(|problem| panic!("{problem}"));
         assert!(!compiled.log.contains("warning"), "sm_{architecture}: {}", compiled.log);
         let mut seen = 0;
         for (kernel, _) in KERNELS {
@@ -45,7 +49,7 @@ fn kernels_compile_for_every_generation_without_spills() {
             }
             seen += 1;
         }
-        println!("sm_{architecture}: {seen} kernels, cubin of {} bytes", compiled.image.len());
+        println!("sm_{architecture}, {precision}: {seen} kernels, cubin of {} bytes", compiled.image.len());
     }
 }
 
@@ -54,7 +58,7 @@ fn kernels_compile_for_every_generation_without_spills() {
 #[test]
 fn the_shipped_ptx_is_made_of_these_kernels() {
     if std::env::var_os("SAC_WRITE_PTX").is_some() {
-        let compiled = compile("compute_75").unwrap_or_else(|problem| panic!("{problem}"));
+        let compiled = compile("compute_75", Precision::F32).unwrap_or_else(|problem| panic!("{problem}"));
         let ptx = String::from_utf8(compiled.image).expect("PTX is text");
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/sac.ptx");
         std::fs::write(file, format!("{}\n{}\n", ptx_header(), ptx.trim())).expect("the file can be written");
@@ -70,12 +74,37 @@ fn the_shipped_ptx_is_made_of_these_kernels() {
     }
 }
 
+/// Tensor cores make the products of every fused kernel that has any, and of no other; and none without tf32.
+#[test]
+fn tensor_cores_make_the_products_in_tf32() {
+    if !has_nvrtc() {
+        return;
+    }
+    let of_products = [
+        "fused_forward",
+        "fused_target",
+        "fused_critic_loss",
+        "fused_evaluate",
+        "fused_action_gradient",
+        "fused_policy_loss",
+    ];
+    for precision in [Precision::F32, Precision::Tf32] {
+        let compiled = compile("compute_80", precision).unwrap_or_else(|problem| panic!("{problem}"));
+        let ptx = String::from_utf8(compiled.image).expect("PTX is text");
+        for part in ptx.split(".visible .entry ").skip(1) {
+            let name = part.split('(').next().expect("a split has a first part");
+            let expected = precision == Precision::Tf32 && of_products.contains(&name);
+            assert_eq!(part.contains("mma.sync.aligned.m16n8k8"), expected, "{name} in {precision}");
+        }
+    }
+}
+
 /// What is wrong in the source is told.
 #[test]
 fn an_architecture_that_is_none_is_an_error() {
     if !has_nvrtc() {
         return;
     }
-    let problem = compile("sm_1").err().expect("there is no such thing");
+    let problem = compile("sm_1", Precision::F32).err().expect("there is no such thing");
     assert!(problem.contains("sm_1"), "{problem}");
 }

@@ -5,13 +5,16 @@
 mod comparison;
 mod host;
 
-use comparison::{Case, batch_and_noise, cases, fused_cases};
+use comparison::{Case, F32, TF32, batch_and_noise, cases, fused_cases, tf32_cases};
 use host::{Host, Shared};
-use soft_actor_critic::config::Config;
+use rand::Rng;
+use rand_distr::StandardNormal;
+use soft_actor_critic::config::{Config, Precision};
 use soft_actor_critic::env::Pendulum;
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
-use soft_actor_critic::gpu::kernels::{self, KERNELS};
+use soft_actor_critic::gpu::kernels::{self, KERNELS, TILE};
+use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::cuda::Status;
 use soft_actor_critic::sac::fused;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
@@ -20,6 +23,10 @@ use std::sync::{Arc, Mutex};
 
 fn host() -> Option<Box<dyn Gpu>> {
     Host::new().map(|host| Box::new(host) as Box<dyn Gpu>)
+}
+
+fn tf32_host() -> Option<Box<dyn Gpu>> {
+    Host::tf32().map(|host| Box::new(host) as Box<dyn Gpu>)
 }
 
 #[test]
@@ -38,12 +45,75 @@ fn every_intermediate_agrees_with_the_cpu() {
 
 #[test]
 fn gradients_and_parameters_agree_over_twenty_updates() {
-    comparison::twenty_updates(host, CudaLearner::new, [7, 33].into_iter().flat_map(cases).collect());
+    comparison::twenty_updates(host, CudaLearner::new, [7, 33].into_iter().flat_map(cases).collect(), &F32);
 }
 
 #[test]
 fn fused_updates_agree_over_twenty_updates() {
-    comparison::twenty_updates(host, CudaLearner::new, [7, 33].into_iter().flat_map(fused_cases).collect());
+    comparison::twenty_updates(host, CudaLearner::new, [7, 33].into_iter().flat_map(fused_cases).collect(), &F32);
+}
+
+#[test]
+fn updates_in_tf32_agree_over_twenty_updates() {
+    let cases = [7, 33].into_iter().flat_map(tf32_cases).collect();
+    comparison::twenty_updates(tf32_host, CudaLearner::new, cases, &TF32);
+}
+
+/// Two hundred updates from the same memory: what is seen in the last hundred of them is the same within 0.1 %.
+#[test]
+fn learning_in_tf32_goes_where_it_does_in_f32() {
+    let learn = |host: Option<Host>| {
+        let gpu = Box::new(host?);
+        let (o, hidden) = (3, vec![32; 2]);
+        let config = Config {
+            batch_size: 32,
+            policy_hidden: hidden.clone(),
+            critic_hidden: hidden,
+            steps: 1000,
+            precision: gpu.precision(),
+            ..Config::default()
+        };
+        let replay = comparison::replay(&config, 500, o, 1);
+        let mut cuda = CudaLearner::new(&config, o, &[1.0], gpu).expect("it fits");
+        let mut learn = |updates: std::ops::Range<u64>| {
+            updates.for_each(|update| cuda.learn(&replay, update).expect("it works"));
+            cuda.metrics().expect("it works")
+        };
+        let half = learn(0..100);
+        learn(100..200).means_since(&half)
+    };
+    let (Some(f32), Some(tf32)) = (learn(Host::new()), learn(Host::tf32())) else { return };
+    for (x, y) in [(f32.critic_loss, tf32.critic_loss), (f32.q, tf32.q), (f32.entropy, tf32.entropy)] {
+        println!("{x} in f32, {y} in tf32");
+        assert!((x - y).abs() <= 1e-3 * x.abs(), "{x} in f32, {y} in tf32");
+    }
+}
+
+/// The product of tiles is that of what they hold, or in tf32 of that to 10 bits of mantissa, ties away from zero; what is no
+/// number shows.
+#[test]
+fn products_of_tiles_are_those_of_their_elements() {
+    let to_tf32 = |x: f32| f32::from_bits((x.to_bits() + 0x1000) & !0x1fff);
+    let mut rng = Philox::new(5, Stream::Evaluation, 0);
+    for (host, round) in [(Host::new(), (|x| x) as fn(f32) -> f32), (Host::tf32(), to_tf32)] {
+        let Some(host) = host else { return };
+        const TILES: usize = 3;
+        let mut tiles =
+            || -> Vec<f32> { (0..TILES * TILE * TILE).map(|_| rng.sample::<f32, _>(StandardNormal)).collect() };
+        let (mut a, b) = (tiles(), tiles());
+        // As near to one number of 10 bits as to the next.
+        a[7] = f32::from_bits(0x3f80_1000);
+        let found = host.product_of_tiles(&a, &b);
+        for (i, j) in (0..TILE).flat_map(|i| (0..TILE).map(move |j| (i, j))) {
+            let product = |k: usize| f64::from(round(a[k * TILE + i])) * f64::from(round(b[k * TILE + j]));
+            let (sum, size) = (0..TILES * TILE).map(product).fold((0.0, 0.0), |(s, t), x| (s + x, t + x.abs()));
+            let error = (f64::from(found[i * TILE + j]) - sum).abs() / size;
+            assert!(error <= 1e-6, "{}: row {i}, column {j} is off by {error:.1e}", host.precision());
+        }
+        a[TILE + 3] = f32::NAN;
+        let found = host.product_of_tiles(&a, &b);
+        assert!((0..TILE * TILE).all(|e| found[e].is_nan() == (e / TILE == 3)), "{}", host.precision());
+    }
 }
 
 #[test]
@@ -53,7 +123,7 @@ fn fused_intermediates_agree_with_those_layer_by_layer() {
 
 #[test]
 fn published_presets_agree_over_twenty_updates() {
-    comparison::twenty_updates(host, CudaLearner::layer_by_layer, comparison::published());
+    comparison::twenty_updates(host, CudaLearner::layer_by_layer, comparison::published(), &F32);
 }
 
 #[test]
@@ -102,9 +172,11 @@ fn an_update_by_the_defaults_is_31_launches_or_8_fused_ones() {
 /// Order of blocks and threads, which the host shuffles by the number of the launch, changes no bit.
 #[test]
 fn the_order_of_threads_changes_nothing() {
-    for Case { name, config, observation_size: o, half_range } in [cases(7), fused_cases(39)].into_iter().flatten() {
+    let cases = [cases(7), fused_cases(39), tf32_cases(39)].into_iter().flatten();
+    for Case { name, config, observation_size: o, half_range } in cases {
         let learn = |updates_before: u64| {
-            let mut cuda = CudaLearner::new(&config, o, &half_range, host()?).expect("it fits");
+            let gpu = if config.precision == Precision::Tf32 { tf32_host()? } else { host()? };
+            let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
             let start = cuda.snapshot().expect("it works");
             let (batch, noise) = batch_and_noise(&config, o, half_range.len(), 5);
             (0..updates_before).for_each(|_| cuda.update(&batch, &noise).expect("it works"));

@@ -2,6 +2,7 @@
 //! there is no NVRTC, by the driver from the PTX in `kernels/sac.ptx`.
 
 use super::kernels::FILES;
+use crate::config::Precision;
 use cudarc::nvrtc::{result, sys};
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,14 @@ pub struct Compiled {
 /// The source of all kernels in one.
 pub fn source() -> String {
     FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}")).collect()
+}
+
+/// What compilers are told so that the fused kernels make products of `precision`.
+pub fn macros(precision: Precision) -> &'static [&'static str] {
+    match precision {
+        Precision::F32 => &[],
+        Precision::Tf32 => &["-DSAC_TF32"],
+    }
 }
 
 /// What tells the present source, together with `more`, from others.
@@ -71,17 +80,18 @@ pub fn architectures() -> Result<Vec<i32>, String> {
     Ok(list)
 }
 
-/// Compiles the kernels for `architecture`: `sm_…` to a cubin, `compute_…` to PTX.
+/// Compiles the kernels for `architecture`, with products of `precision`: `sm_…` to a cubin, `compute_…` to PTX.
 ///
 /// # Errors
 /// If there is no NVRTC, or what it says against the source.
-pub fn compile(architecture: &str) -> Result<Compiled, String> {
+pub fn compile(architecture: &str, precision: Precision) -> Result<Compiled, String> {
     nvrtc().ok_or("there is no NVRTC")?;
     let failed = |error: result::NvrtcError| format!("NVRTC fails: {error}");
     let source = CString::new(source()).expect("the source has no zero byte");
     let program = result::create_program(&source, Some(c"sac.cu")).map_err(failed)?;
     let real = architecture.starts_with("sm_");
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into()];
+    options.extend(macros(precision).iter().map(ToString::to_string));
     if real {
         options.push("--ptxas-options=-v".into());
     }
@@ -111,30 +121,30 @@ pub fn compile(architecture: &str) -> Result<Compiled, String> {
     Ok(Compiled { image, log })
 }
 
-/// What a GPU of compute capability `major.minor` can load, best first, each with where it comes from. They are made one
-/// by one, as they are asked for.
-pub fn images(major: i32, minor: i32) -> impl Iterator<Item = (Vec<u8>, String)> {
+/// What a GPU of compute capability `major.minor` can load, with products of `precision`, best first, each with where it comes
+/// from. They are made one by one, as they are asked for; of tf32 there are none without NVRTC.
+pub fn images(major: i32, minor: i32, precision: Precision) -> impl Iterator<Item = (Vec<u8>, String)> {
     let architecture = format!("sm_{major}{minor}");
     let nvrtc = nvrtc();
     let version = nvrtc.map(|(major, minor)| format!("NVRTC {major}.{minor}"));
     let file = version.as_ref().and_then(|version| {
-        let name = format!("{}-{architecture}.cubin", fingerprint(version));
+        let name = format!("{}-{architecture}.cubin", fingerprint(&format!("{version}{}", macros(precision).concat())));
         Some(cache_directory()?.join(name))
     });
     let cached = file.as_ref().and_then(|file| Some((kept(file)?, "kernels from the cache".to_string())));
     let fresh = version.map(|version| (architecture, version, file));
-    let fresh = fresh.into_iter().filter_map(|(architecture, version, file)| {
-        // An architecture that this NVRTC does not know is left to the driver and the PTX.
-        let Compiled { image, .. } = compile(&architecture).ok()?;
+    let fresh = fresh.into_iter().filter_map(move |(architecture, version, file)| {
+        // An architecture that this NVRTC does not know is left to the driver and the PTX, if there is any.
+        let Compiled { image, .. } = compile(&architecture, precision).ok()?;
         if let Some(file) = file {
             // Without a cache the next run compiles once more; that is all.
             let _ = keep(&file, &image);
         }
         Some((image, format!("kernels compiled by {version}")))
     });
-    let ptx = std::iter::once_with(|| {
+    let ptx = (precision == Precision::F32).then_some(PTX).into_iter().map(|ptx| {
         // The driver reads PTX as a string that ends with a zero byte.
-        ([PTX.as_bytes(), &[0]].concat(), "kernels compiled by the driver".to_string())
+        ([ptx.as_bytes(), &[0]].concat(), "kernels compiled by the driver".to_string())
     });
     cached.into_iter().chain(fresh).chain(ptx)
 }

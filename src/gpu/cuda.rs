@@ -6,6 +6,7 @@
 use super::compile;
 use super::kernels::{KERNELS, Launch, THREADS};
 use super::{Buffer, Gpu, Recording};
+use crate::config::Precision;
 use crate::error::Error;
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 const OLDEST_DRIVER: i32 = 12_000;
 /// The oldest GPU, by its compute capability: the one that [`compile::PTX`] is made for.
 const OLDEST_GPU: (i32, i32) = (7, 5);
+/// The oldest GPU that has tf32.
+const OLDEST_TF32: (i32, i32) = (8, 0);
 
 /// Words of the page-locked memory that uploads go through.
 const STAGING: usize = 1 << 18;
@@ -24,6 +27,7 @@ const STAGING: usize = 1 << 18;
 /// An NVIDIA GPU with the kernels of this crate.
 pub struct Cuda {
     name: String,
+    precision: Precision,
     /// Page-locked memory, which the device reads by itself, and how many words of it still wait for that.
     staging: *mut u32,
     staged: usize,
@@ -40,11 +44,11 @@ pub struct Cuda {
 unsafe impl Send for Cuda {}
 
 impl Cuda {
-    /// The GPU of this number, with the kernels loaded.
+    /// The GPU of this number, with the kernels loaded, those that are fused with products of `precision`.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is no driver, an old one, no such device, an old one, or if it fails.
-    pub fn open(ordinal: usize) -> Result<Self, Error> {
+    /// [`Error::Device`] if there is no driver, an old one, no such device, an old one, no NVRTC for tf32, or if it fails.
+    pub fn open(ordinal: usize, precision: Precision) -> Result<Self, Error> {
         let device = |problem: String| Error::Device(problem);
         // SAFETY: it opens libraries by the driver's names, which have no constructors that could misbehave.
         if !unsafe { sys::is_culib_present() } {
@@ -86,12 +90,25 @@ impl Cuda {
                 "{model} is of compute capability {major}.{minor}, below 7.5; say --device cpu"
             )));
         }
+        if precision == Precision::Tf32 && (major, minor) < OLDEST_TF32 {
+            return Err(device(format!(
+                "{model} is of compute capability {major}.{minor}, and tf32 takes 8.0; say --precision f32"
+            )));
+        }
+        if precision == Precision::Tf32 && compile::nvrtc().is_none() {
+            return Err(device(
+                "tf32 takes NVRTC, and there is none; install it (pip install nvidia-cuda-nvrtc-cu12, its lib in \
+                 LD_LIBRARY_PATH), or say --precision f32"
+                    .into(),
+            ));
+        }
         let stream = context.new_stream().map_err(failed("making a stream"))?;
         // SAFETY: the context is current; the memory is freed when `cuda` is.
         let staging = unsafe { result::malloc_host(4 * STAGING, 0) }.map_err(failed("reserving page-locked memory"))?;
-        let (module, origin) = load(compile::images(major, minor))?;
+        let (module, origin) = load(compile::images(major, minor, precision))?;
         let mut cuda = Self {
             name: format!("{model}, {origin}"),
+            precision,
             staging: staging.cast(),
             staged: 0,
             functions: HashMap::new(),
@@ -150,12 +167,10 @@ fn load(images: impl Iterator<Item = (Vec<u8>, String)>) -> Result<(sys::CUmodul
             Err(error) => refused = Some(error),
         }
     }
-    let error = refused.expect("there always is the PTX");
-    let why = Error::Device(format!(
-        "the driver refuses the kernels ({:?}); install NVRTC of its own CUDA version, or update the driver",
-        error.0
-    ));
-    Err(why)
+    let problem = refused.map_or("NVRTC does not compile the kernels for it".into(), |error| {
+        format!("the driver refuses the kernels ({:?})", error.0)
+    });
+    Err(Error::Device(format!("{problem}; install NVRTC of its own CUDA version, or update the driver")))
 }
 
 /// An error of the driver as one of ours.
@@ -166,6 +181,10 @@ fn failed(what: &str) -> impl Fn(DriverError) -> Error + use<'_> {
 impl Gpu for Cuda {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
     fn allocate(&mut self, words: usize) -> Result<Buffer, Error> {

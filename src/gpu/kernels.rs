@@ -11,13 +11,14 @@ pub const TILE: usize = 32;
 pub const NETWORKS: usize = 5;
 
 /// The kernels as one source, in their order.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 8] = [
     ("prelude.cu", include_str!("../../kernels/prelude.cu")),
     ("mlp.cu", include_str!("../../kernels/mlp.cu")),
     ("tanh_gaussian.cu", include_str!("../../kernels/tanh_gaussian.cu")),
     ("adam.cu", include_str!("../../kernels/adam.cu")),
     ("loss.cu", include_str!("../../kernels/loss.cu")),
     ("replay.cu", include_str!("../../kernels/replay.cu")),
+    ("tf32.cu", include_str!("../../kernels/tf32.cu")),
     ("fused.cu", include_str!("../../kernels/fused.cu")),
 ];
 

@@ -8,6 +8,7 @@ pub mod cuda;
 pub mod kernels;
 pub mod mlp;
 
+use crate::config::Precision;
 use crate::error::Error;
 use kernels::Launch;
 
@@ -39,6 +40,9 @@ pub struct Recording(pub usize);
 pub trait Gpu: Send {
     /// What it is, for people.
     fn name(&self) -> String;
+
+    /// What the fused kernels make products of.
+    fn precision(&self) -> Precision;
 
     /// Memory for so many words, all zero.
     ///

@@ -5,7 +5,7 @@
 
 use super::{Learner, Metrics, Noise, Policy, PolicyPass, Snapshot};
 use crate::config::{
-    Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, TemperatureLoss,
+    Alpha, Bootstrap, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, Precision, TemperatureLoss,
 };
 use crate::error::Error;
 use crate::nn::threads::{for_each, join};
@@ -197,6 +197,15 @@ pub struct CpuLearner<T = f32> {
 }
 
 impl<T: Real> CpuLearner<T> {
+    /// Refuses what only a GPU does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names it.
+    pub fn check(config: &Config) -> Result<(), Error> {
+        let problem = "precision is tf32, which the CPU does not have; say --device cuda, or --precision f32";
+        if config.precision == Precision::F32 { Ok(()) } else { Err(Error::Config(problem.into())) }
+    }
+
     /// A learner before its first update, initialised from the seed of `config`, which must be valid.
     ///
     /// `half_range` is ½(high − low) of each action dimension in the environment, `[A]`; it matters only for a target

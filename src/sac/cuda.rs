@@ -8,7 +8,9 @@
 //! policy. The kernels are in `kernels/`, and each names the function that it mirrors.
 
 use super::{CpuLearner, Learner, Metrics, Noise, Policy, Snapshot, fused};
-use crate::config::{Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, TemperatureLoss};
+use crate::config::{
+    Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, Precision, TemperatureLoss,
+};
 use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, TILE, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix, parameters_step};
@@ -213,17 +215,24 @@ pub struct CudaLearner {
 }
 
 impl CudaLearner {
-    /// Refuses what only the CPU's learner does.
+    /// Refuses what only the CPU's learner does, and products in tf32 where updates with so many `actions` are not fused.
     ///
     /// # Errors
     /// [`Error::Device`] names it.
-    pub fn check(config: &Config) -> Result<(), Error> {
+    pub fn check(config: &Config, actions: usize) -> Result<(), Error> {
         let refuse = |name: &str| Err(Error::Device(format!("{name} is for the CPU alone; say --device cpu")));
         if config.max_gradient_norm != MaxGradientNorm::Off {
             return refuse("max_gradient_norm");
         }
         if config.normalize_observations {
             return refuse("normalize_observations");
+        }
+        if config.precision == Precision::Tf32 && !fused::covers(config, actions) {
+            return Err(Error::Device(
+                "precision is tf32, which only fused updates have, and this configuration's are made layer by layer; say \
+                 --precision f32, or see docs/cuda.md for what is fused"
+                    .into(),
+            ));
         }
         Ok(())
     }
@@ -232,6 +241,9 @@ impl CudaLearner {
     ///
     /// # Errors
     /// As from [`Self::check`]; if the GPU fails, or has too little memory for the networks and the replay memory.
+    ///
+    /// # Panics
+    /// If `gpu` has kernels of another precision than the configuration's.
     pub fn new(config: &Config, observation_size: usize, half_range: &[f32], gpu: Box<dyn Gpu>) -> Result<Self, Error> {
         Self::with(config, observation_size, half_range, gpu, fused::covers(config, half_range.len()))
     }
@@ -256,7 +268,8 @@ impl CudaLearner {
         mut gpu: Box<dyn Gpu>,
         is_fused: bool,
     ) -> Result<Self, Error> {
-        Self::check(config)?;
+        Self::check(config, half_range.len())?;
+        assert_eq!(gpu.precision(), config.precision, "the kernels are of another precision");
         let mut cpu = CpuLearner::<f32>::new(config, observation_size, half_range);
         let (policy, critic, value) = (cpu.policy().clone(), cpu.critic().clone(), cpu.value().cloned());
         let (b, o, a) = (config.batch_size, observation_size, half_range.len());

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, s};
 use rand::Rng;
 use rand_distr::StandardNormal;
-use soft_actor_critic::config::{Alpha, Config, FirstUpdateAlpha, Heads, LogStdForm, TemperatureLoss};
+use soft_actor_critic::config::{Alpha, Config, FirstUpdateAlpha, Heads, LogStdForm, Precision, TemperatureLoss};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::kernels::Launch;
@@ -378,17 +378,40 @@ pub fn parameters_agree(name: &str, cpu: &mut CpuLearner, cuda: &mut CudaLearner
     worst_of_all
 }
 
-/// Twenty updates, each from the CPU's state before it: gradients within 1e-5 of each tensor's norm. And twenty of its own:
-/// parameters within 1e-3.
-pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, make: Make, cases: Vec<Case>) {
+/// How far from the CPU gradients from its state may be, in the median of twenty updates and at worst, and parameters after
+/// twenty updates: of each tensor's norm.
+pub struct Bars {
+    pub median_gradients: f64,
+    pub gradients: f64,
+    pub parameters: f64,
+}
+
+pub const F32: Bars = Bars { median_gradients: 1e-5, gradients: 1e-5, parameters: 1e-3 };
+/// Rounding to 10 bits leaves errors of about 1e-3. Where it turns a ReLU, which seldom happens, that row of the batch goes
+/// another way altogether.
+pub const TF32: Bars = Bars { median_gradients: 5e-3, gradients: 0.3, parameters: 1e-2 };
+
+/// [`fused_cases`] in tf32.
+pub fn tf32_cases(batch_size: usize) -> Vec<Case> {
+    let mut cases = fused_cases(batch_size);
+    for case in &mut cases {
+        case.name += ", tf32";
+        case.config.precision = Precision::Tf32;
+    }
+    cases
+}
+
+/// Twenty updates, each from the CPU's state before it, and twenty of its own.
+pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, make: Make, cases: Vec<Case>, bars: &Bars) {
     for Case { name, config, observation_size: o, half_range } in cases {
         let a = half_range.len();
         let (Some(first), Some(second)) = (gpu(), gpu()) else { return };
         let mut cpu = CpuLearner::<f32>::new(&config, o, &half_range);
         let mut following = make(&config, o, &half_range, first).expect("it fits");
         let mut own = make(&config, o, &half_range, second).expect("it fits");
-        let mut worst_gradient: f64 = 0.0;
+        let mut gradients = Vec::new();
         for number in 0..20 {
+            let mut worst_gradient: f64 = 0.0;
             let (batch, noise) = batch_and_noise(&config, o, a, number);
             following.restore(&cpu.snapshot()).expect("it fits");
             cpu.update(&batch, &noise);
@@ -401,7 +424,8 @@ pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, make: Make, cases: Vec<
             let mut check = |of: &str, networks: &[&Mlp], expected: &[f32]| {
                 let found = intermediate(&mut following, &config, o, a, &format!("{of}.gradient"));
                 let error = worst(networks, &found, expected);
-                assert!(error <= 1e-5, "{name}: the gradient of {of} differs by {error:.1e} in update {number}");
+                let bar = bars.gradients;
+                assert!(error <= bar, "{name}: the gradient of {of} differs by {error:.1e} in update {number}");
                 worst_gradient = worst_gradient.max(error);
             };
             check("q1", &[&critic], cpu.gradients()[1].1);
@@ -412,9 +436,15 @@ pub fn twenty_updates(gpu: fn() -> Option<Box<dyn Gpu>>, make: Make, cases: Vec<
             if let Some(value) = &value {
                 check("value", &[value], cpu.gradients()[4].1);
             }
+            gradients.push(worst_gradient);
         }
-        let worst_parameter = parameters_agree(&name, &mut cpu, &mut own, 1e-3);
-        println!("{name}: gradients {worst_gradient:.1e}, parameters after 20 updates {worst_parameter:.1e}");
+        gradients.sort_by(f64::total_cmp);
+        let (median, worst) = (gradients[10], gradients[19]);
+        assert!(median <= bars.median_gradients, "{name}: in the median, gradients differ by {median:.1e}");
+        let parameters = parameters_agree(&name, &mut cpu, &mut own, bars.parameters);
+        println!(
+            "{name}: gradients {worst:.1e}, {median:.1e} in the median; parameters after 20 updates {parameters:.1e}"
+        );
     }
 }
 

@@ -91,7 +91,10 @@ CUresult cuDeviceGetName(char* name, int length, int device) {
     return SUCCESS;
 }
 CUresult cuDeviceGetAttribute(int* value, int attribute, int) {
-    *value = attribute == 75 ? (fault("old-device") ? 6 : 9) : 0;  // the major number of the compute capability
+    *value = 0;
+    // The major and the minor number of the compute capability.
+    if (attribute == 75) *value = fault("old-device") ? 6 : fault("turing") ? 7 : 9;
+    if (attribute == 76) *value = fault("turing") ? 5 : 0;
     return SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRetain(void** context, int) {

@@ -1,7 +1,9 @@
 //! A [`Gpu`] without a GPU: the kernels of `kernels/`, compiled by a C++ compiler against `shim.cpp`.
 
+use soft_actor_critic::config::Precision;
 use soft_actor_critic::error::Error;
-use soft_actor_critic::gpu::kernels::{KERNELS, Launch};
+use soft_actor_critic::gpu::compile::macros;
+use soft_actor_critic::gpu::kernels::{KERNELS, Launch, TILE};
 use soft_actor_critic::gpu::{Buffer, Gpu, Recording};
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
@@ -20,9 +22,21 @@ struct Registration {
     size: usize,
 }
 
+/// `ProductOfTiles` of the shim.
+#[repr(C)]
+struct ProductOfTiles {
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    tiles: u32,
+    unused: u32,
+}
+
 /// The compiled kernels.
 struct Library {
+    precision: Precision,
     run: RunKernel,
+    product_of_tiles: Kernel,
     kernels: HashMap<&'static str, Kernel>,
     /// Bytes of each kernel's arguments, by its name, and of `Status`.
     sizes: HashMap<&'static str, usize>,
@@ -52,8 +66,14 @@ impl Host {
     /// Compiles the kernels, the first time; none, with a word about it, where there is no C++ compiler.
     pub fn new() -> Option<Self> {
         static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
-        let library = LIBRARY.get_or_init(load).as_ref()?;
-        Some(Self::of(library))
+        LIBRARY.get_or_init(|| load(Precision::F32)).as_ref().map(Self::of)
+    }
+
+    /// As [`Self::new`], with products in tf32.
+    #[allow(dead_code, reason = "not every test file asks for it")]
+    pub fn tf32() -> Option<Self> {
+        static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
+        LIBRARY.get_or_init(|| load(Precision::Tf32)).as_ref().map(Self::of)
     }
 
     fn of(library: &'static Library) -> Self {
@@ -73,6 +93,20 @@ impl Host {
     pub fn in_one_piece(mut self, words: usize) -> Self {
         self.next = Some(self.reserve(words));
         self.with_memory(words)
+    }
+
+    /// AᵀB by the functions that fused kernels use for it, for A and B of so many tiles each, one below the other.
+    #[allow(dead_code, reason = "not every test file asks for it")]
+    pub fn product_of_tiles(&self, a: &[f32], b: &[f32]) -> Vec<f32> {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(a.len() == b.len() && a.len().is_multiple_of(TILE * TILE));
+        let tiles = u32::try_from(a.len() / (TILE * TILE)).expect("they are few");
+        let mut c = vec![f32::NAN; TILE * TILE];
+        let arguments = ProductOfTiles { a: a.as_ptr(), b: b.as_ptr(), c: c.as_mut_ptr(), tiles, unused: 0 };
+        let (kernel, at) = (self.library.product_of_tiles, (&raw const arguments).cast());
+        // SAFETY: the kernel takes this struct, and what it points to is as long as it says.
+        assert!(unsafe { (self.library.run)(kernel, at, [1, 1, 1].as_ptr(), 1) });
+        c
     }
 
     fn reserve(&mut self, words: usize) -> Buffer {
@@ -96,9 +130,9 @@ impl Host {
     }
 }
 
-/// Compiles a file of this folder to a shared library called `name` in a new folder of its own, and returns its path; none,
-/// with a word about it, where there is no C++ compiler.
-pub fn compile(file: &str, name: &str) -> Option<PathBuf> {
+/// Compiles a file of this folder, with products in `precision`, to a shared library called `name` in a new folder of its own,
+/// and returns its path; none, with a word about it, where there is no C++ compiler.
+pub fn compile(file: &str, name: &str, precision: Precision) -> Option<PathBuf> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     if Command::new(&compiler).arg("--version").output().is_err() {
         println!(
@@ -107,7 +141,7 @@ pub fn compile(file: &str, name: &str) -> Option<PathBuf> {
         assert!(std::env::var_os("SAC_REQUIRE_ALL_TESTS").is_none(), "SAC_REQUIRE_ALL_TESTS allows no skipping");
         return None;
     }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{precision}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     let built = folder.join(name);
     let output = Command::new(&compiler)
@@ -122,6 +156,7 @@ pub fn compile(file: &str, name: &str) -> Option<PathBuf> {
             "-shared",
             "-fPIC",
         ])
+        .args(macros(precision))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host").join(file))
         .arg("-o")
         .arg(&built)
@@ -143,23 +178,25 @@ impl Drop for Host {
     }
 }
 
-fn load() -> Option<Library> {
-    let built = compile("shim.cpp", "libkernels.so")?;
+fn load(precision: Precision) -> Option<Library> {
+    let built = compile("shim.cpp", "libkernels.so", precision)?;
     // SAFETY: the library was made from the sources of this project, and what it has is of the types that are asked for.
     unsafe {
         let library = libloading::Library::new(&built).expect("it has just been built");
         let _ = std::fs::remove_dir_all(built.parent().expect("it has its own folder"));
         let find = library.get::<unsafe extern "C" fn(*const c_char) -> *const Registration>("find_kernel");
         let find = find.expect("the shim has it");
-        let kernel = |&(name, _): &(&'static str, usize)| {
+        let kernel = |name: &'static str| {
             let c_name = CString::new(name).expect("names of kernels have no zero byte");
             let registration = find(c_name.as_ptr()).as_ref();
             (name, registration.unwrap_or_else(|| panic!("there is no kernel {name}")))
         };
-        let kernels: Vec<_> = KERNELS.iter().map(kernel).collect();
+        let kernels: Vec<_> = KERNELS.iter().map(|&(name, _)| kernel(name)).collect();
         let status = library.get::<unsafe extern "C" fn() -> usize>("size_of_status").expect("the shim has it")();
         let sizes = kernels.iter().map(|(name, registration)| (*name, registration.size));
         Some(Library {
+            precision,
+            product_of_tiles: kernel("product_of_tiles").1.run,
             run: *library.get::<RunKernel>("run_kernel").expect("the shim has it"),
             sizes: sizes.chain([("status", status)]).collect(),
             kernels: kernels.iter().map(|(name, registration)| (*name, registration.run)).collect(),
@@ -174,6 +211,10 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 impl Gpu for Host {
     fn name(&self) -> String {
         "kernels on the CPU".into()
+    }
+
+    fn precision(&self) -> Precision {
+        self.library.precision
     }
 
     fn allocate(&mut self, words: usize) -> Result<Buffer, Error> {
@@ -253,6 +294,10 @@ impl Shared {
 impl Gpu for Shared {
     fn name(&self) -> String {
         self.host().name()
+    }
+
+    fn precision(&self) -> Precision {
+        self.host().precision()
     }
 
     fn allocate(&mut self, words: usize) -> Result<Buffer, Error> {

@@ -58,12 +58,73 @@ static float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
 static float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
 
 #include "../../kernels/prelude.cu"
+
+#ifdef SAC_TF32
+// `kernels/tf32.cu`: here the fibers of a warp exchange what each of them holds.
+
+static u32 to_tf32(float x) {
+    u32 bits;
+    memcpy(&bits, &x, sizeof(bits));
+    // What is no number stays so.
+    return isnan(x) ? 0x7fffe000 : (bits + 0x1000) & ~0x1fffu;
+}
+
+// The number, or NaN if it has more bits than tensor cores take.
+static float from_tf32(u32 bits) {
+    if (bits & 0x1fff) bits = 0x7fffe000;
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    static float held_a[THREADS][4], held_b[THREADS][2];
+    for (u32 i = 0; i < 4; i++) held_a[threadIdx.x][i] = from_tf32(a[i]);
+    for (u32 i = 0; i < 2; i++) held_b[threadIdx.x][i] = from_tf32(b[i]);
+    __syncthreads();
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x - lane;
+    for (u32 i = 0; i < 4; i++) {
+        const u32 row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        float sum = 0.0f;
+        for (u32 k = 0; k < 8; k++) {
+            sum += held_a[warp + row % 8 * 4 + k % 4][row / 8 + k / 4 * 2] * held_b[warp + column * 4 + k % 4][k / 4];
+        }
+        c[i] += sum;
+    }
+    __syncthreads();
+}
+#endif
+
 #include "../../kernels/mlp.cu"
 #include "../../kernels/tanh_gaussian.cu"
 #include "../../kernels/adam.cu"
 #include "../../kernels/loss.cu"
 #include "../../kernels/replay.cu"
 #include "../../kernels/fused.cu"
+
+// AᵀB for some tiles of each, one below the other, by the functions that all kernels use for it.
+struct ProductOfTiles {
+    const float *a, *b;  // [tiles, TILE, TILE]
+    float* c;            // [TILE, TILE]
+    u32 tiles;
+};
+
+KERNEL(product_of_tiles, ProductOfTiles) {
+    __shared__ ForwardShared shared;
+    Accumulator sums;
+    clear(sums);
+    for (u32 i = 0; i < args.tiles; i++) {
+        __syncthreads();
+        for (u32 e = threadIdx.x; e < TILE * TILE; e += THREADS) {
+            shared.a[place(e / TILE, e % TILE)] = args.a[i * TILE * TILE + e];
+            shared.w[place(e / TILE, e % TILE)] = args.b[i * TILE * TILE + e];
+        }
+        __syncthreads();
+        multiply(shared.a, shared.w, sums);
+    }
+    collect(sums, shared.c);
+    for (u32 e = threadIdx.x; e < TILE * TILE; e += THREADS) args.c[e] = shared.c[e / TILE][e % TILE];
+}
 
 // The kernel of that name, null if there is none.
 extern "C" const Registration* find_kernel(const char* name) {
