@@ -69,7 +69,8 @@ impl Device {
     /// [`Error::Device`] if it is a GPU that cannot be used.
     pub fn check(self) -> Result<(), Error> {
         match self {
-            Self::Cuda(ordinal) => Cuda::open(ordinal).map(drop),
+            // What a run wants besides, its own configuration says.
+            Self::Cuda(ordinal) => Cuda::open(ordinal, Precision::F32).map(drop),
             Self::Auto | Self::Cpu => Ok(()),
         }
     }
