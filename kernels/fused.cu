@@ -15,7 +15,7 @@
 // tile of h₂ leaves its share of each output, and whoever wants the output adds the shares. What a block makes for others
 // comes from the blocks of the first columns. Products of tiles are made in f32, or with SAC_TF32 on tensor cores, by the same
 // three functions. z of the grid tells the agent; all of an agent's memory lies `agent_bytes`,
-// a multiple of 16, after that of the one before it, and its seed is the next.
+// a multiple of 16, after that of the one before it, but for `draws` and `status`, of which there is an array of all agents.
 
 // The most actions; shared memory has room for so many.
 #define MOST_ACTIONS 32
@@ -33,7 +33,7 @@ struct FusedNetwork {
 struct Fused {
     FusedNetwork policy, critics;
     const float* memory;  // as for `gather`
-    const Draws* draws;
+    const Draws* draws;                // [agents]
     u32* rows;                         // [batch]
     float *noise, *inputs, *reward, *discount;  // as `draw` and `gather` leave them
     float *raw, *log_prob;             // [2, batch, 2·actions], [2, batch]; s′ before s
@@ -43,13 +43,14 @@ struct Fused {
     float* sums;                       // over the rows of each tile, [SUMS, batch/32]
     Alpha alpha;
     float *log_alpha, *log_alpha_gradient, *log_alpha_m, *log_alpha_v;
-    Status* status;
-    u64 seed, agent_bytes;
+    Status* status;                    // [agents]
+    u64 agent_bytes;
     Distribution distribution;
     u32 batch, observations, actions;
     u32 from_memory;  // whether the batch and the noise are to be drawn, or are there already
     float gamma, tau, target_entropy;
-    u32 is_tuned, over_alpha, unused;
+    u32 is_tuned, over_alpha;
+    u32 some_rest;    // whether agents of whom nothing is stored take no part
 };
 
 // The rows of `Fused::sums`: of squared errors and of Q for each critic, of log π(ã|s), of the terms of J_π.
@@ -79,7 +80,6 @@ __device__ static Fused of_agent(const Fused& args) {
     move(f.policy, bytes);
     move(f.critics, bytes);
     move(f.memory, bytes);
-    move(f.draws, bytes);
     move(f.rows, bytes);
     move(f.noise, bytes);
     move(f.inputs, bytes);
@@ -99,9 +99,14 @@ __device__ static Fused of_agent(const Fused& args) {
     move(f.log_alpha_gradient, bytes);
     move(f.log_alpha_m, bytes);
     move(f.log_alpha_v, bytes);
-    move(f.status, bytes);
-    f.seed += blockIdx.z;
+    f.draws += blockIdx.z;
+    f.status += blockIdx.z;
     return f;
+}
+
+// Whether this agent takes no part: then nothing of it may change.
+__device__ static bool rests(const Fused& f) {
+    return f.some_rest && f.draws->stored == 0;
 }
 
 __device__ static u32 tiles_of(u32 size) {
@@ -420,7 +425,7 @@ __device__ static float output_of(const float* shares, u64 step, u32 many, float
 // The transitions that the tile of rows from `first` on has drawn, as origins in the memory; the rows are kept if asked for.
 __device__ static void draw_tile(const Fused& f, ForwardShared& shared, u32 first, u32 count, bool keep) {
     if (threadIdx.x < TILE / 4) {
-        const Words random = philox(f.seed, first / 4 + threadIdx.x, f.draws->update, REPLAY_STREAM);
+        const Words random = philox(f.draws->seed, first / 4 + threadIdx.x, f.draws->update, REPLAY_STREAM);
         const u32 width = 2 * f.observations + f.actions + 2;
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
@@ -472,11 +477,12 @@ __device__ static u32 rows_left(const Fused& f, u32 row) {
 KERNEL(fused_forward, Fused) {
     __shared__ ForwardShared shared;
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const u32 o = f.observations, a = f.actions, tiles = tiles_of(f.batch);
     const u32 of_policy = 2 * tiles * (f.policy.h2_width / TILE), of_critics = 2 * tiles * (f.critics.h2_width / TILE);
     if (blockIdx.x >= of_policy + of_critics) {
         const u32 block = (blockIdx.x - of_policy - of_critics) * THREADS + threadIdx.x;
-        draw_noise(f.noise, f.seed, block, f.draws->update, 2 * f.batch * a);
+        draw_noise(f.noise, f.draws->seed, block, f.draws->update, 2 * f.batch * a);
         return;
     }
     const bool is_policy = blockIdx.x < of_policy;
@@ -552,6 +558,7 @@ __device__ static void sample_tile(const Fused& f, ForwardShared& shared, bool n
 KERNEL(fused_target, Fused) {
     __shared__ ForwardShared shared;
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const FusedNetwork& n = f.critics;
     const u32 o = f.observations, a = f.actions, tiles = tiles_of(f.batch), columns = n.h2_width / TILE;
     const u32 of_targets = 2 * tiles * columns;
@@ -582,6 +589,7 @@ KERNEL(fused_target, Fused) {
 KERNEL(fused_evaluate, Fused) {
     __shared__ ForwardShared shared;
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const FusedNetwork& n = f.critics;
     const u32 inputs = n.inputs, columns = n.h2_width / TILE;
     const Job job = job_of(blockIdx.x, tiles_of(f.batch), columns);
@@ -854,6 +862,7 @@ struct CriticHead {
 KERNEL(fused_critic_loss, Fused) {
     __shared__ BackwardShared shared;
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const FusedNetwork& n = f.critics;
     const u32 critic = blockIdx.y, inputs = n.inputs;
     const u64 rows = (u64)critic * f.batch;
@@ -894,6 +903,7 @@ struct ActionHead {
 KERNEL(fused_action_gradient, Fused) {
     __shared__ BackwardShared shared;
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const FusedNetwork& n = f.critics;
     const u32 critic = blockIdx.y, a = f.actions, columns = n.h1_width / TILE;
     const u32 row = blockIdx.x / columns * TILE, column = blockIdx.x % columns * TILE;
@@ -948,6 +958,7 @@ struct PolicyHead {
 KERNEL(fused_policy_loss, Fused) {
     __shared__ BackwardShared shared;
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const FusedNetwork& n = f.policy;
     if (blockIdx.x == 0 && threadIdx.x == 0) f.status->is_halted = f.status->failure != NO_FAILURE;
     const u64 rows = f.batch;
@@ -985,6 +996,7 @@ __device__ static float gradient_of(const FusedNetwork& n, u32 network, u32 i, u
 KERNEL(fused_critic_step, Fused) {
     __shared__ float shared[THREADS];
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const FusedNetwork& n = f.critics;
     const float loss = (sum_of(f, ERROR_SUMS, shared) + sum_of(f, ERROR_SUMS + 1, shared)) / (float)f.batch;
     Status* status = f.status;
@@ -1038,6 +1050,7 @@ __device__ static void finish(const Fused& f, float policy_loss, float mean_log_
 KERNEL(fused_policy_step, Fused) {
     __shared__ float shared[THREADS];
     const Fused f = of_agent(args);
+    if (rests(f)) return;
     const FusedNetwork& n = f.policy;
     const float loss = sum_of(f, POLICY_SUMS, shared) / (float)f.batch;
     if (blockIdx.x == gridDim.x - 1) {

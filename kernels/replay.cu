@@ -45,26 +45,27 @@ __device__ static void draw_noise(float* noise, u64 seed, u32 block, u64 update,
 struct Draws {
     u64 update;
     u64 stored;  // transitions in the memory
+    u64 seed;
 };
 
 struct Draw {
     const Draws* draws;
     u32* rows;     // [batch]
     float* noise;  // ε, [count]
-    u64 seed;
     u32 batch, count;
 };
 
 // Rows of the memory, uniform with replacement, and standard normal noise. A thread takes four of each.
 KERNEL(draw, Draw) {
+    const Draws draws = *args.draws;
     const u32 block = global_index();
     if (block * 4 < args.batch) {
-        const Words random = philox(args.seed, block, args.draws->update, REPLAY_STREAM);
+        const Words random = philox(draws.seed, block, draws.update, REPLAY_STREAM);
         for (u32 i = 0; i < 4 && block * 4 + i < args.batch; i++) {
-            args.rows[block * 4 + i] = drawn_row(random.word[i], args.draws->stored);
+            args.rows[block * 4 + i] = drawn_row(random.word[i], draws.stored);
         }
     }
-    draw_noise(args.noise, args.seed, block, args.draws->update, args.count);
+    draw_noise(args.noise, draws.seed, block, draws.update, args.count);
 }
 
 struct Gather {
@@ -88,4 +89,17 @@ KERNEL(gather, Gather) {
     if (column == o + a) args.reward[i] = value;
     if (column == o + a + 1) args.discount[i] = args.gamma * value;
     if (column >= o + a + 2) args.inputs[plane + at + (column - o - a - 2)] = value;
+}
+
+struct Store {
+    float* memory;        // the first one of several
+    const u64* places;    // where in it each row goes, counted in elements, [rows]
+    const float* values;  // [rows, width]
+    u32 rows, width;
+};
+
+// Puts new transitions of several agents into the memory of each. A thread takes an element of a row.
+KERNEL(store, Store) {
+    const u32 i = global_index() / args.width, column = global_index() % args.width;
+    if (i < args.rows) args.memory[args.places[i] + column] = args.values[(u64)i * args.width + column];
 }

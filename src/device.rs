@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::gpu::cuda::Cuda;
 use crate::replay::{Replay, Transition};
-use crate::sac::{CpuLearner, CudaLearner, Learner};
+use crate::sac::{CpuLearner, CudaLearner, Learner, SharedLearner, fused};
 use ndarray::Array2;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -59,6 +59,17 @@ pub struct Placed {
     pub note: Option<String>,
 }
 
+/// The learners of runs that share a GPU.
+pub struct Shared {
+    /// One for each seed, in their order.
+    pub learners: Vec<SharedLearner>,
+    /// What to tell the user about it.
+    pub note: String,
+}
+
+/// The most runs that share a GPU: each has a thread of its own.
+const MOST_RUNS: usize = 1024;
+
 /// How long [`Device::Auto`] tries each device, once it is warm; one step is made in any case.
 const TRIAL: Duration = Duration::from_millis(200);
 
@@ -73,6 +84,34 @@ impl Device {
             Self::Cuda(ordinal) => Cuda::open(ordinal, Precision::F32).map(drop),
             Self::Auto | Self::Cpu => Ok(()),
         }
+    }
+
+    /// Learners for runs that differ in their seeds alone, which act and learn together on one GPU, all at once; none if
+    /// each is to have [one of its own](Self::learner), because there is no GPU named, because [`fused::covers`] says that their
+    /// updates cannot be fused, or because there is but one.
+    ///
+    /// # Errors
+    /// As from [`Self::learner`], and if there are more than can be at once.
+    pub fn shared(
+        self,
+        config: &Config,
+        seeds: &[u64],
+        observation_size: usize,
+        half_range: &[f32],
+    ) -> Result<Option<Shared>, Error> {
+        let Self::Cuda(ordinal) = self else { return Ok(None) };
+        if seeds.len() < 2 || !fused::covers(config, half_range.len()) {
+            return Ok(None);
+        }
+        if seeds.len() > MOST_RUNS {
+            let problem = format!("at most {MOST_RUNS} runs share it, not {}; give fewer --seeds", seeds.len());
+            return Err(Error::Device(problem));
+        }
+        CudaLearner::check(config, half_range.len())?;
+        let gpu = Cuda::open(ordinal, config.precision)?;
+        let note = format!("device: {}; fused updates, of all {} runs at once", gpu.name(), seeds.len());
+        let learner = CudaLearner::of_seeds(config, seeds, observation_size, half_range, Box::new(gpu))?;
+        Ok(Some(Shared { learners: SharedLearner::of(learner), note }))
     }
 
     /// The learner that trains there.

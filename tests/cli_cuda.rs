@@ -200,7 +200,7 @@ fn a_gpu_that_cannot_be_used_is_told_before_anything_is_written() {
         ("old-device", "cuda", "Fake GPU 0 is of compute capability 6.0, below 7.5; say --device cpu"),
         ("refuse", "cuda", "the driver refuses the kernels (CUDA_ERROR_INVALID_IMAGE); install NVRTC"),
         ("memory 1000", "cuda", "MiB of memory left; free it, or say --device cpu"),
-        ("memory 20000", "cuda", "a replay memory of 420 transitions does not fit"),
+        ("memory 20000", "cuda", "a replay memory of 420 transitions do not fit there"),
         ("", "cuda:2", "there is no device 2 among its 2; say --device cuda:0, cuda:1, cpu or auto"),
         ("", "cuda:x", "it is none of auto, cpu, cuda and cuda:N"),
         ("", "gpu", "it is none of auto, cpu, cuda and cuda:N"),

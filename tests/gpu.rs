@@ -77,6 +77,11 @@ fn learning_is_an_update_with_what_is_drawn() {
     comparison::learning(gpu);
 }
 
+#[test]
+fn agents_that_learn_together_learn_as_each_does_alone() {
+    comparison::together(gpu);
+}
+
 /// Twice the same updates, twice the same bits; the last ones drawn on the device and replayed from a recording.
 #[test]
 fn updates_repeat_themselves() {

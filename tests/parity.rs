@@ -6,20 +6,20 @@ mod comparison;
 mod host;
 
 use comparison::{Case, F32, TF32, batch_and_noise, cases, fused_cases, tf32_cases};
-use host::{Host, Shared};
+use host::Host;
+use ndarray::Array2;
 use rand::Rng;
 use rand_distr::StandardNormal;
-use soft_actor_critic::config::{Config, Precision};
-use soft_actor_critic::env::Pendulum;
+use soft_actor_critic::config::{Config, FirstUpdateAlpha, Precision};
+use soft_actor_critic::env::{Bounds, Env, EnvError, Pendulum, Step};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
-use soft_actor_critic::gpu::kernels::{self, KERNELS, TILE};
+use soft_actor_critic::gpu::kernels::{KERNELS, TILE};
+use soft_actor_critic::replay::Replay;
 use soft_actor_critic::rng::{Philox, Stream};
-use soft_actor_critic::sac::cuda::Status;
-use soft_actor_critic::sac::fused;
-use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
-use soft_actor_critic::train::Trainer;
-use std::sync::{Arc, Mutex};
+use soft_actor_critic::sac::cuda::{Form, Status};
+use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, SharedLearner};
+use soft_actor_critic::train::{Trainer, TrainerState};
 
 fn host() -> Option<Box<dyn Gpu>> {
     Host::new().map(|host| Box::new(host) as Box<dyn Gpu>)
@@ -166,7 +166,7 @@ fn an_update_by_the_defaults_is_31_launches_or_8_fused_ones() {
     let Some(gpu) = host() else { return };
     let cuda = CudaLearner::new(&Config::default(), 3, &[2.0], gpu).expect("it fits");
     assert_eq!(cuda.update_launches(true, false).len(), 31);
-    assert_eq!(cuda.launches(true, true, false).len(), 8);
+    assert_eq!(cuda.launches(true, Form::USUAL).len(), 8);
 }
 
 /// Order of blocks and threads, which the host shuffles by the number of the launch, changes no bit.
@@ -188,40 +188,9 @@ fn the_order_of_threads_changes_nothing() {
     }
 }
 
-/// Agents whose memory lies one behind the other take a fused update together, each with the bits that it has alone.
 #[test]
 fn agents_that_learn_together_learn_as_each_does_alone() {
-    const AGENTS: usize = 3;
-    for Case { name, config, observation_size: o, half_range } in fused_cases(39).drain(..3) {
-        let Some(one) = Host::new() else { return };
-        let replay = comparison::replay(&config, 50, o, half_range.len());
-        let shared = Shared(Arc::new(Mutex::new(one.in_one_piece(1 << 21))));
-        let make = |agent: usize, gpu: Box<dyn Gpu>| {
-            let config = Config { seed: config.seed + agent as u64, ..config.clone() };
-            let mut cuda = CudaLearner::new(&config, o, &half_range, gpu).expect("it fits");
-            cuda.learn(&replay, 0).expect("it works");
-            cuda
-        };
-        let mut together: Vec<_> = (0..AGENTS).map(|agent| make(agent, Box::new(shared.clone()))).collect();
-        let arguments: Vec<_> =
-            together.iter().map(|cuda| cuda.fused_arguments(true, false).expect("it is fused")).collect();
-        let agent_bytes = arguments[1].status.0 - arguments[0].status.0;
-        assert_eq!(arguments[2].memory.0 - arguments[1].memory.0, agent_bytes, "they lie at equal distances");
-        let launches = fused::launches(kernels::Fused { agent_bytes, ..arguments[0] }, AGENTS);
-        // SAFETY: the memory of all of them is that of one host.
-        unsafe { together[0].run(&launches) }.expect("it works");
-        let mut all = Vec::new();
-        for (agent, cuda) in together.iter_mut().enumerate() {
-            let mut alone = make(agent, host().expect("there is a compiler"));
-            let launches = alone.launches(true, true, false);
-            // SAFETY: they are its own.
-            unsafe { alone.run(&launches) }.expect("it works");
-            let found = cuda.snapshot().expect("it works");
-            assert!(found == alone.snapshot().expect("it works"), "{name}: agent {agent}");
-            assert!(!all.contains(&found), "{name}: agent {agent} has the seed of another");
-            all.push(found);
-        }
-    }
+    comparison::together(host);
 }
 
 #[test]
@@ -231,6 +200,12 @@ fn too_little_memory_names_the_replay() {
     let result = CudaLearner::new(&config, 3, &[1.0], Box::new(host.with_memory(10_000)));
     let error = result.err().expect("it does not fit").to_string();
     assert!(error.contains("a replay memory of 10000 transitions") && error.contains("--replay"), "{error}");
+    let Some(host) = Host::new() else { return };
+    let config = Config { policy_hidden: vec![32; 2], critic_hidden: vec![32; 2], ..config };
+    let result = CudaLearner::of_seeds(&config, &[0, 1], 3, &[1.0], Box::new(host.with_memory(200_000)));
+    let error = result.err().expect("it does not fit").to_string();
+    let fewer = "2 agents with replay memories of 10000 transitions do not fit there";
+    assert!(error.contains(fewer) && error.contains("--seeds"), "{error}");
 }
 
 /// A device that fails while training is an error of the step, and of every step that follows.
@@ -264,4 +239,203 @@ fn a_device_that_fails_ends_training() {
     assert!(matches!(error, Error::Device(_)), "{error}");
     assert!((5..20).contains(&steps) && trainer.steps() >= steps, "{steps}");
     assert!(trainer.step().is_err());
+}
+
+/// Pendulum whose reward is beyond all measure from one step on.
+struct Spoilt {
+    pendulum: Pendulum,
+    steps: u64,
+    spoilt_from: u64,
+}
+
+impl Env for Spoilt {
+    fn observation_size(&self) -> usize {
+        self.pendulum.observation_size()
+    }
+
+    fn action_bounds(&self) -> Bounds {
+        self.pendulum.action_bounds()
+    }
+
+    fn reset(&mut self, seed: u64) -> Result<Vec<f32>, EnvError> {
+        self.pendulum.reset(seed)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        self.steps += 1;
+        let step = self.pendulum.step(action)?;
+        Ok(if self.steps < self.spoilt_from { step } else { Step { reward: 1e30, ..step } })
+    }
+
+    fn save(&self) -> Option<Vec<u8>> {
+        self.pendulum.save()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), EnvError> {
+        self.pendulum.restore(state)
+    }
+}
+
+/// What a run of a few steps on a GPU is to be.
+#[derive(Clone, Copy)]
+struct Plan {
+    seed: u64,
+    /// The step at which it leaves, as if interrupted.
+    until: u64,
+    /// The step from which it is resumed.
+    from: u64,
+    spoilt_from: u64,
+}
+
+impl Plan {
+    fn config(self, steps: u64, envs: usize) -> Config {
+        Config {
+            seed: self.seed,
+            policy_hidden: vec![32; 2],
+            critic_hidden: vec![32; 2],
+            batch_size: 8,
+            random_steps: 12,
+            replay_capacity: 30,
+            first_update_alpha: FirstUpdateAlpha::Fixed(0.4),
+            eval_every: 9,
+            eval_episodes: 1,
+            steps,
+            envs,
+            ..Config::default()
+        }
+    }
+
+    fn trainer(self, envs: usize, learner: impl FnOnce(&Config, usize, &[f32]) -> Box<dyn Learner>) -> Trainer {
+        let spoilt = move || Spoilt { pendulum: Pendulum::new(), steps: 0, spoilt_from: self.spoilt_from };
+        let make = |config: &Config, o, half_range: &[f32]| Ok(learner(config, o, half_range));
+        Trainer::with_learner(move || Ok(Box::new(spoilt())), self.config(36, envs), make).expect("it begins")
+    }
+
+    /// Trains as planned, and tells how it ended, where it then stood, and what was seen.
+    fn go(
+        self,
+        mut trainer: Trainer,
+        from: Option<&(TrainerState, Replay)>,
+    ) -> (Result<(), Error>, TrainerState, String) {
+        if let Some((state, replay)) = from {
+            trainer.restore(state.clone(), replay.clone()).expect("it fits");
+        }
+        let mut seen = String::new();
+        let mut step = |trainer: &mut Trainer| {
+            trainer.step()?;
+            let evaluation = trainer.evaluate_if_due()?;
+            seen += &format!("{:?} {evaluation:?}\n", trainer.metrics()?);
+            Ok(())
+        };
+        let mut ended = Ok(());
+        while ended.is_ok() && trainer.steps() < self.until {
+            ended = step(&mut trainer);
+        }
+        (ended, trainer.save().expect("it works"), seen)
+    }
+}
+
+/// Runs that share a GPU, each on its own thread, have the bits that each has alone: with seeds in no order, where one leaves
+/// early, where one goes on from another step, where one fails.
+#[test]
+fn runs_that_share_a_gpu_are_what_each_is_alone() {
+    const PLANS: [Plan; 4] = [
+        Plan { seed: 8, until: 36, from: 0, spoilt_from: u64::MAX },
+        Plan { seed: 3, until: 20, from: 0, spoilt_from: u64::MAX },
+        Plan { seed: 50, until: 36, from: 17, spoilt_from: u64::MAX },
+        Plan { seed: 4, until: 36, from: 0, spoilt_from: 14 },
+    ];
+    for envs in [1, 2] {
+        let alone = |plan: Plan| {
+            plan.trainer(envs, |config, o, half_range| {
+                let gpu = host().expect("there is a compiler");
+                Box::new(CudaLearner::new(config, o, half_range, gpu).expect("it fits"))
+            })
+        };
+        let Some(gpu) = host() else { return };
+        let starts = PLANS.map(|plan| {
+            let mut trainer = alone(plan);
+            while trainer.steps() < plan.from {
+                trainer.step().expect("it works");
+            }
+            (plan.from > 0).then(|| (trainer.save().expect("it works"), trainer.replay().clone()))
+        });
+        let expected: Vec<_> =
+            PLANS.iter().zip(&starts).map(|(plan, start)| plan.go(alone(*plan), start.as_ref())).collect();
+        let (config, seeds) = (PLANS[0].config(36, envs), PLANS.map(|plan| plan.seed));
+        let learner = CudaLearner::of_seeds(&config, &seeds, 3, &[2.0], gpu).expect("it fits");
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let begin = |((plan, start), learner): ((&Plan, _), SharedLearner)| {
+                let (plan, trainer) = (*plan, plan.trainer(envs, |_, _, _| Box::new(learner)));
+                let start: &Option<(TrainerState, Replay)> = start;
+                scope.spawn(move || plan.go(trainer, start.as_ref()))
+            };
+            let threads: Vec<_> = PLANS.iter().zip(&starts).zip(SharedLearner::of(learner)).map(begin).collect();
+            threads.into_iter().map(|thread| thread.join().expect("it works")).collect()
+        });
+        for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!(found.0, expected.0, "run {number}");
+            let finite =
+                |state: &TrainerState| state.learner.vectors.iter().all(|(_, v)| v.iter().all(|x| x.is_finite()));
+            assert!(finite(&expected.1), "run {number}");
+            assert!(found.1 == expected.1 && found.2 == expected.2, "run {number} of {envs} environments");
+            assert_eq!(found.0.is_err(), number == 3, "run {number}: {:?}", found.0);
+        }
+        let steps: Vec<_> = found.iter().map(|(_, state, _)| state.steps).collect();
+        assert_eq!((steps[0], steps[1], steps[2]), (36, 20, 36));
+    }
+}
+
+/// A device that fails is told to all that share it, and one of them that breaks down keeps nobody waiting.
+#[test]
+fn whatever_fails_nobody_waits_for_ever() {
+    let run = |seed| Plan { seed, until: 36, from: 0, spoilt_from: u64::MAX };
+    for breaks_down in [false, true] {
+        let Some(host) = Host::new() else { return };
+        let gpu = if breaks_down { host } else { host.that_fails_at(90) };
+        let learner =
+            CudaLearner::of_seeds(&run(0).config(36, 1), &[0, 1, 2], 3, &[2.0], Box::new(gpu)).expect("it fits");
+        let ended: Vec<_> = std::thread::scope(|scope| {
+            let begin = |(seed, learner): (u64, SharedLearner)| {
+                let mut trainer = run(seed).trainer(1, |_, _, _| Box::new(learner));
+                scope.spawn(move || {
+                    while !trainer.is_finished() {
+                        trainer.step()?;
+                        if breaks_down && seed == 1 && trainer.steps() == 25 {
+                            std::panic::resume_unwind(Box::new("expected"));
+                        }
+                    }
+                    Ok::<_, Error>(())
+                })
+            };
+            let threads: Vec<_> = (0..).zip(SharedLearner::of(learner)).map(begin).collect();
+            threads.into_iter().map(|thread| thread.join().ok()).collect()
+        });
+        if breaks_down {
+            assert_eq!(ended, [Some(Ok(())), None, Some(Ok(()))]);
+        } else {
+            assert!(ended.iter().all(|ended| matches!(ended, Some(Err(Error::Device(_))))), "{ended:?}");
+        }
+    }
+}
+
+/// One that makes a mistake while the others wait takes them with it, instead of leaving them to wait.
+#[test]
+fn a_mistake_where_runs_meet_is_told_to_all() {
+    let Some(gpu) = host() else { return };
+    let config = Plan { seed: 0, until: 0, from: 0, spoilt_from: 0 }.config(36, 1);
+    let learner = CudaLearner::of_seeds(&config, &[0, 1], 3, &[2.0], gpu).expect("it fits");
+    let [mut waits, mut errs] = <[_; 2]>::try_from(SharedLearner::of(learner)).ok().expect("there are two");
+    let other_replay = comparison::replay(&Config { replay_capacity: 20, ..config }, 9, 3, 1);
+    let (errs, waits) = std::thread::scope(|scope| {
+        let (observation, mut action) = (Array2::zeros((1, 3)), Array2::zeros((1, 1)));
+        let waits = scope.spawn(move || waits.act(observation.view(), None, action.view_mut()));
+        let errs = scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            errs.learn(&other_replay, 0)
+        });
+        (errs.join(), waits.join().expect("it does not break down"))
+    });
+    let told = waits.expect_err("nobody has acted").to_string();
+    assert!(errs.is_err() && told.contains("another run that shares it has broken down"), "{told}");
 }

@@ -169,7 +169,6 @@ pub struct Fused {
     pub log_alpha_m: Buffer,
     pub log_alpha_v: Buffer,
     pub status: Buffer,
-    pub seed: u64,
     pub agent_bytes: u64,
     pub distribution: Distribution,
     pub batch: u32,
@@ -181,7 +180,7 @@ pub struct Fused {
     pub target_entropy: f32,
     pub is_tuned: u32,
     pub over_alpha: u32,
-    pub unused: u32,
+    pub some_rest: u32,
 }
 
 kernels! {
@@ -251,12 +250,16 @@ kernels! {
     finish_update: FinishUpdate { status: Buffer, log_alpha: Buffer }
     /// The rows and the noise of a batch
     draw: Draw {
-        draws: Buffer, rows: Buffer, noise: Buffer, seed: u64, batch: u32, count: u32,
+        draws: Buffer, rows: Buffer, noise: Buffer, batch: u32, count: u32,
     }
     /// The transitions of a batch
     gather: Gather {
         memory: Buffer, rows: Buffer, inputs: Buffer, reward: Buffer, discount: Buffer,
         batch: u32, observations: u32, actions: u32, gamma: f32,
+    }
+    /// New transitions of several agents
+    store: Store {
+        memory: Buffer, places: Buffer, values: Buffer, rows: u32, width: u32,
     }
     /// π and Q(s, a) up to the shares of their outputs, and the batch
     fused_forward: FusedForward { fused: Fused }

@@ -1,8 +1,7 @@
 //! Networks on a GPU: [`Mlp::forward`] and [`Mlp::backward`] as launches of the kernels in `kernels/mlp.cu`.
 
+use super::Buffer;
 use super::kernels::{Arguments, BackwardInput, BackwardParameters, ForwardLayer, Launch, narrow};
-use super::{Buffer, Gpu};
-use crate::error::Error;
 use crate::nn::{Activation, Mlp};
 
 /// A matrix on the device, one for each network: its first element, the distance from one row to the next, and that from
@@ -45,25 +44,37 @@ pub struct DeviceWorkspace {
     /// ∂L/∂(hₗ before φ), `[networks, backward_rows, Hₗ]` for each hidden layer.
     pub d_hidden: Vec<Buffer>,
     backward_rows: usize,
+    /// From the parameters of one network to those of the next.
+    step: usize,
 }
 
 impl DeviceWorkspace {
-    /// Room for forward passes of so many networks over so many rows, and for backward passes likewise.
-    ///
-    /// # Errors
-    /// If the device has not so much memory.
-    pub fn new(gpu: &mut dyn Gpu, mlp: &Mlp, forward: [usize; 2], backward: [usize; 2]) -> Result<Self, Error> {
+    /// Room for forward passes of so many networks over so many rows, and for backward passes likewise, in buffers of the
+    /// lengths that `allocate` is asked for. The parameters of the networks follow each other by [`parameters_step`].
+    pub fn new(
+        allocate: &mut dyn FnMut(usize) -> Buffer,
+        mlp: &Mlp,
+        forward: [usize; 2],
+        backward: [usize; 2],
+    ) -> Self {
         let layers = mlp.layers();
-        let mut buffers = |[networks, rows]: [usize; 2]| -> Result<Vec<Buffer>, Error> {
-            layers[..layers.len() - 1].iter().map(|layer| gpu.allocate(networks * rows * layer.outputs)).collect()
+        let mut buffers = |[networks, rows]: [usize; 2]| -> Vec<Buffer> {
+            layers[..layers.len() - 1].iter().map(|layer| allocate(networks * rows * layer.outputs)).collect()
         };
-        Ok(Self {
-            hidden: buffers(forward)?,
+        Self {
+            hidden: buffers(forward),
             rows: forward[1],
-            d_hidden: buffers(backward)?,
+            d_hidden: buffers(backward),
             backward_rows: backward[1],
+            step: parameters_step(mlp.parameters()),
             mlp: mlp.clone(),
-        })
+        }
+    }
+
+    /// The same for networks whose parameters follow each other by `step`.
+    #[must_use]
+    pub fn apart(self, step: usize) -> Self {
+        Self { step, ..self }
     }
 
     /// hₗ from `first_row` on.
@@ -76,8 +87,7 @@ impl DeviceWorkspace {
         Matrix::of_each(self.d_hidden[l], self.mlp.layers()[l].outputs, self.backward_rows)
     }
 
-    /// [`Mlp::forward`] for `networks` networks, whose parameters follow each other by [`parameters_step`], over `rows` rows; what it leaves lies in
-    /// the rows from `first_row` on.
+    /// [`Mlp::forward`] for `networks` networks over `rows` rows; what it leaves lies in the rows from `first_row` on.
     pub fn forward(
         &self,
         theta: Buffer,
@@ -96,7 +106,7 @@ impl DeviceWorkspace {
                 theta: theta.at(layer.weight.start),
                 y: y.at,
                 x_network: x.network as u64,
-                theta_network: parameters_step(self.mlp.parameters()) as u64,
+                theta_network: self.step as u64,
                 y_network: y.network as u64,
                 x_sharing: narrow(x.sharing),
                 rows: narrow(rows),
@@ -138,7 +148,7 @@ impl DeviceWorkspace {
                     d_theta: d_theta.at(layer.weight.start),
                     h_network: below.network as u64,
                     delta_network: delta.network as u64,
-                    d_theta_network: parameters_step(self.mlp.parameters()) as u64,
+                    d_theta_network: self.step as u64,
                     rows: narrow(rows),
                     inputs: narrow(layer.inputs),
                     outputs: narrow(layer.outputs),
@@ -160,7 +170,7 @@ impl DeviceWorkspace {
                 h: h.map_or(Buffer::NONE, |h| h.at),
                 d_x: d_below.at,
                 delta_network: delta.network as u64,
-                weight_network: parameters_step(self.mlp.parameters()) as u64,
+                weight_network: self.step as u64,
                 h_network: h.map_or(0, |h| h.network) as u64,
                 d_x_network: d_below.network as u64,
                 rows: narrow(rows),

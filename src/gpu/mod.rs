@@ -50,6 +50,17 @@ pub trait Gpu: Send {
     /// If there is not so much.
     fn allocate(&mut self, words: usize) -> Result<Buffer, Error>;
 
+    /// Memory for so many copies of buffers of these lengths in words, all zero and in one piece: the buffers of the first
+    /// copy, and how many words behind each of them lies that of the next copy.
+    ///
+    /// # Errors
+    /// If there is not so much.
+    fn allocate_copies(&mut self, lengths: &[usize], copies: usize) -> Result<(Vec<Buffer>, usize), Error> {
+        let (offsets, step) = lay_out(lengths, 0);
+        let first = self.allocate(step.saturating_mul(copies))?;
+        Ok((offsets.into_iter().map(|offset| first.at(offset)).collect(), step))
+    }
+
     /// Copies `words` to the device.
     ///
     /// # Safety
@@ -91,6 +102,40 @@ pub trait Gpu: Send {
     /// # Errors
     /// If they cannot be made.
     fn replay(&mut self, recording: Recording) -> Result<(), Error>;
+}
+
+/// Where buffers begin of which one follows the other with at least `gap` words between, and where the next copy of all of them
+/// does. Each begins where memory is read at its fastest.
+pub fn lay_out(lengths: &[usize], gap: usize) -> (Vec<usize>, usize) {
+    const LINE: usize = 32;
+    let mut next = 0_usize;
+    let place = |&length: &usize| {
+        let offset = next;
+        // What is too long for its length to be told is too long for every memory as well.
+        next = next.saturating_add(length).saturating_add(gap).checked_next_multiple_of(LINE).unwrap_or(usize::MAX);
+        offset
+    };
+    (lengths.iter().map(place).collect(), next)
+}
+
+/// What `make` makes of buffers that it asks for by their lengths in words, so many copies of all of them in one piece; and from
+/// each buffer to that of the next copy. `make` is called twice, first to be asked how much it needs.
+///
+/// # Errors
+/// If there is not so much memory.
+pub fn with_buffers<T>(
+    gpu: &mut dyn Gpu,
+    copies: usize,
+    make: impl Fn(&mut dyn FnMut(usize) -> Buffer) -> T,
+) -> Result<(T, usize), Error> {
+    let mut lengths = Vec::new();
+    make(&mut |words| {
+        lengths.push(words);
+        Buffer::NONE
+    });
+    let (buffers, step) = gpu.allocate_copies(&lengths, copies)?;
+    let mut buffers = buffers.into_iter();
+    Ok((make(&mut |_| buffers.next().expect("it asks for the same both times")), step))
 }
 
 /// The words of floats.

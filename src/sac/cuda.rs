@@ -14,7 +14,7 @@ use crate::config::{
 use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, TILE, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix, parameters_step};
-use crate::gpu::{Buffer, Gpu, Recording, words, words_mut};
+use crate::gpu::{Buffer, Gpu, Recording, with_buffers, words, words_mut};
 use crate::nn::{LogStd, Mean, Mlp};
 use crate::replay::{Batch, Replay};
 use ndarray::{ArrayView2, ArrayViewMut2, s};
@@ -90,24 +90,18 @@ struct Parameters {
 }
 
 impl Parameters {
-    fn new(
-        gpu: &mut dyn Gpu,
-        parameters: usize,
-        networks: usize,
-        first: usize,
-        has_target: bool,
-    ) -> Result<Self, Error> {
+    fn new(allocate: Allocate, parameters: usize, networks: usize, first: usize, has_target: bool) -> Self {
         let all = networks * parameters_step(parameters);
-        Ok(Self {
+        Self {
             mlp_parameters: parameters,
             networks,
             first,
-            values: gpu.allocate(all * if has_target { 2 } else { 1 })?,
-            gradient: gpu.allocate(all)?,
-            first_moment: gpu.allocate(all)?,
-            second_moment: gpu.allocate(all)?,
+            values: allocate(all * if has_target { 2 } else { 1 }),
+            gradient: allocate(all),
+            first_moment: allocate(all),
+            second_moment: allocate(all),
             has_target,
-        })
+        }
     }
 
     /// From one network to the next.
@@ -136,46 +130,27 @@ struct FusedBuffers {
 }
 
 impl FusedBuffers {
-    fn new(gpu: &mut dyn Gpu, batch: usize, policy: &Mlp, critic: &Mlp, actions: usize) -> Result<Self, Error> {
+    fn new(allocate: Allocate, batch: usize, policy: &Mlp, critic: &Mlp, actions: usize) -> Self {
         let (tiles, columns) = (batch.div_ceil(TILE), |mlp: &Mlp, l: usize| mlp.layers()[l].outputs.div_ceil(TILE));
         let first = |mlp: &Mlp| mlp.layers()[0].bias.end;
-        Ok(Self {
-            policy_shares: gpu.allocate(columns(policy, 1) * policy.outputs() * 2 * batch)?,
-            critic_shares: gpu.allocate(4 * columns(critic, 1) * batch)?,
-            d_action_shares: gpu.allocate(2 * columns(critic, 0) * actions * batch)?,
-            d_policy_first: gpu.allocate(tiles * first(policy))?,
-            d_critics_first: gpu.allocate(2 * tiles * first(critic))?,
-            sums: gpu.allocate(fused::SUMS * tiles)?,
-        })
+        Self {
+            policy_shares: allocate(columns(policy, 1) * policy.outputs() * 2 * batch),
+            critic_shares: allocate(4 * columns(critic, 1) * batch),
+            d_action_shares: allocate(2 * columns(critic, 0) * actions * batch),
+            d_policy_first: allocate(tiles * first(policy)),
+            d_critics_first: allocate(2 * tiles * first(critic)),
+            sums: allocate(fused::SUMS * tiles),
+        }
     }
 }
 
-/// The buffers that acting on some number of observations needs.
-#[derive(Clone, Copy)]
-struct Acting {
-    observation: Buffer,
-    noise: Buffer,
-    action: Buffer,
-    sampled: Recording,
-    deterministic: Recording,
-}
-
-/// The learner that trains on a GPU, in `f32`.
-pub struct CudaLearner {
-    gpu: Box<dyn Gpu>,
-    config: Config,
-    policy: Policy,
-    critic: Mlp,
-    value: Option<Mlp>,
-    target_entropy: f32,
-    /// Updates asked for; those made, unless one has failed.
-    updates: u64,
-
+/// What one agent has on the device besides its [`Status`]: all agents have the same, each so much behind that of the one before
+/// it. These are the first one's.
+struct Buffers {
     theta: Parameters,
     critics: Parameters,
     value_parameters: Option<Parameters>,
     log_alpha: Parameters,
-    status: Buffer,
 
     policy_passes: Vec<DeviceWorkspace>,
     critic_pass: DeviceWorkspace,
@@ -200,18 +175,115 @@ pub struct CudaLearner {
     /// Where updates are fused.
     fused: Option<FusedBuffers>,
 
-    /// The replay memory, `[capacity, 2O + A + 2]`, the transitions of it that are mirrored, and what is drawn from it.
+    /// The replay memory, `[capacity, 2O + A + 2]`, and what is drawn from it.
     memory: Buffer,
-    capacity: usize,
-    mirrored: usize,
-    draws: Buffer,
     rows: Buffer,
+}
+
+/// What is known of an agent without asking the device.
+struct Agent {
+    seed: u64,
+    /// Updates asked for; those made, unless one has failed.
+    updates: u64,
+    /// Transitions of its replay memory that are on the device, or wait to be.
+    mirrored: usize,
+    /// Whether some of them wait.
+    waits: bool,
+}
+
+/// What an update draws with; `Draws` of `kernels/replay.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Draws {
+    update: u64,
+    /// Transitions in the memory; none for an agent that takes no part.
+    stored: u64,
+    seed: u64,
+}
+
+const DRAWS_WORDS: usize = size_of::<Draws>() / 4;
+
+/// The next update of an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson {
+    /// Whose it is.
+    pub agent: usize,
+    /// Its number, from 0.
+    pub update: u64,
+    /// Transitions that the agent's replay memory holds.
+    pub stored: u64,
+}
+
+/// What tells the launches of one update from those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// Whether the policy takes a step.
+    pub policy_is_due: bool,
+    /// Whether it is the first update of all.
+    pub first: bool,
+    /// Whether there are agents that take no part.
+    pub some_rest: bool,
+}
+
+impl Form {
+    /// An update of all agents that is not their first, with a step of the policy.
+    pub const USUAL: Self = Self { policy_is_due: true, first: false, some_rest: false };
+}
+
+/// Where a buffer of so many words is.
+type Allocate<'a> = &'a mut dyn FnMut(usize) -> Buffer;
+
+/// What acting of all agents on some number of observations each needs.
+struct Acting {
+    /// Observations `[agents, rows, O]`, and noise `[agents, rows, A]` right behind them, here and on the device.
+    staged: Vec<f32>,
+    input: Buffer,
+    action: Buffer,
+    sampled: Recording,
+    deterministic: Recording,
+}
+
+/// New transitions that wait until all agents have theirs.
+#[derive(Default)]
+struct Waiting {
+    /// Where each row goes, counted in elements from the beginning of the first agent's memory.
+    places: Vec<u64>,
+    values: Vec<f32>,
+    /// Where both go on their way.
+    device: Option<Buffer>,
+}
+
+/// The rounds of steps whose transitions an agent may leave waiting; what is more goes to the device by itself.
+const WAITING_ROUNDS: usize = 4;
+
+/// The learner that trains on a GPU, in `f32`: one agent, or several that differ in their seeds alone and take their updates in
+/// the same launches. As a [`Learner`] it is the first of them.
+pub struct CudaLearner {
+    gpu: Box<dyn Gpu>,
+    /// But for the seed.
+    config: Config,
+    policy: Policy,
+    critic: Mlp,
+    value: Option<Mlp>,
+    target_entropy: f32,
+    agents: Vec<Agent>,
+
+    buffers: Buffers,
+    /// Words from a buffer of one agent to that of the next.
+    agent_step: usize,
+    /// Of all agents.
+    status: Buffer,
+    draws: Buffer,
+
+    /// Transitions that each replay memory has room for.
+    capacity: usize,
     staging: Vec<f32>,
+    waiting: Waiting,
 
     /// By the number of observations.
     acting: HashMap<usize, Acting>,
-    /// Whole updates, by whether the policy is due and whether it is the first.
-    recordings: HashMap<(bool, bool), Recording>,
+    /// Whole updates.
+    recordings: HashMap<Form, Recording>,
 }
 
 impl CudaLearner {
@@ -245,7 +317,7 @@ impl CudaLearner {
     /// # Panics
     /// If `gpu` has kernels of another precision than the configuration's.
     pub fn new(config: &Config, observation_size: usize, half_range: &[f32], gpu: Box<dyn Gpu>) -> Result<Self, Error> {
-        Self::with(config, observation_size, half_range, gpu, fused::covers(config, half_range.len()))
+        Self::of_seeds(config, &[config.seed], observation_size, half_range, gpu)
     }
 
     /// [`Self::new`] that makes updates layer by layer, whatever the configuration.
@@ -258,11 +330,29 @@ impl CudaLearner {
         half_range: &[f32],
         gpu: Box<dyn Gpu>,
     ) -> Result<Self, Error> {
-        Self::with(config, observation_size, half_range, gpu, false)
+        Self::with(config, &[config.seed], observation_size, half_range, gpu, false)
+    }
+
+    /// A learner of several agents, each the one that [`Self::new`] makes of `config` with its seed.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// If [`fused::covers`] does not say that their updates can be fused, unless it is one agent.
+    pub fn of_seeds(
+        config: &Config,
+        seeds: &[u64],
+        observation_size: usize,
+        half_range: &[f32],
+        gpu: Box<dyn Gpu>,
+    ) -> Result<Self, Error> {
+        Self::with(config, seeds, observation_size, half_range, gpu, fused::covers(config, half_range.len()))
     }
 
     fn with(
         config: &Config,
+        seeds: &[u64],
         observation_size: usize,
         half_range: &[f32],
         mut gpu: Box<dyn Gpu>,
@@ -270,61 +360,65 @@ impl CudaLearner {
     ) -> Result<Self, Error> {
         Self::check(config, half_range.len())?;
         assert_eq!(gpu.precision(), config.precision, "the kernels are of another precision");
-        let mut cpu = CpuLearner::<f32>::new(config, observation_size, half_range);
+        assert!(is_fused || seeds.len() == 1, "agents learn together by fused updates alone");
+        let new = |seed| CpuLearner::<f32>::new(&Config { seed, ..config.clone() }, observation_size, half_range);
+        let cpu = new(seeds[0]);
         let (policy, critic, value) = (cpu.policy().clone(), cpu.critic().clone(), cpu.value().cloned());
         let (b, o, a) = (config.batch_size, observation_size, half_range.len());
-        let gpu_mut = &mut *gpu;
-        let theta = Parameters::new(gpu_mut, policy.parameters(), 1, POLICY, false)?;
-        let critics = Parameters::new(gpu_mut, critic.parameters(), 2, Q1, value.is_none())?;
-        let value_parameters =
-            value.as_ref().map(|value| Parameters::new(gpu_mut, value.parameters(), 1, VALUE, true)).transpose()?;
-        let log_alpha = Parameters::new(gpu_mut, 1, 1, LOG_ALPHA, false)?;
-        let policy_passes = policy.networks.iter().map(|mlp| DeviceWorkspace::new(gpu_mut, mlp, [1, 2 * b], [1, b]));
-        let policy_passes = policy_passes.collect::<Result<_, _>>()?;
-        let critic_pass = DeviceWorkspace::new(gpu_mut, &critic, [4, b], [2, b])?;
-        let value_pass =
-            value.as_ref().map(|value| DeviceWorkspace::new(gpu_mut, value, [1, b], [1, b])).transpose()?;
-        let fused = is_fused.then(|| FusedBuffers::new(gpu_mut, b, &policy.networks[0], &critic, a)).transpose()?;
-        let capacity = config.replay_rows();
-        let memory = gpu_mut.allocate(capacity.saturating_mul(2 * o + a + 2)).map_err(|error| match error {
+        let (capacity, width) = (config.replay_rows(), 2 * o + a + 2);
+        let make = |allocate: Allocate| Buffers {
+            theta: Parameters::new(allocate, policy.parameters(), 1, POLICY, false),
+            critics: Parameters::new(allocate, critic.parameters(), 2, Q1, value.is_none()),
+            value_parameters: value.as_ref().map(|value| Parameters::new(allocate, value.parameters(), 1, VALUE, true)),
+            log_alpha: Parameters::new(allocate, 1, 1, LOG_ALPHA, false),
+            policy_passes: passes(allocate, &policy, [1, 2 * b], [1, b]),
+            critic_pass: DeviceWorkspace::new(allocate, &critic, [4, b], [2, b]),
+            value_pass: value.as_ref().map(|value| DeviceWorkspace::new(allocate, value, [1, b], [1, b])),
+            inputs: allocate(3 * b * (o + a)),
+            reward: allocate(b),
+            discount: allocate(b),
+            noise: allocate(2 * b * a),
+            raw: allocate(2 * b * 2 * a),
+            log_prob: allocate(2 * b),
+            q: allocate(4 * b),
+            v: allocate(b),
+            target: allocate(b),
+            d_q: allocate(2 * b),
+            d_v: allocate(b),
+            d_action: allocate(2 * b * a),
+            d_raw: allocate(b * 2 * a),
+            fused: is_fused.then(|| FusedBuffers::new(allocate, b, &policy.networks[0], &critic, a)),
+            memory: allocate(capacity.saturating_mul(width)),
+            rows: allocate(b),
+        };
+        let agents = seeds.len();
+        let (buffers, agent_step) = with_buffers(&mut *gpu, agents, make).map_err(|error| match error {
+            Error::Device(problem) if agents == 1 => Error::Device(format!(
+                "the networks and a replay memory of {capacity} transitions do not fit there ({problem}); lower \
+                 replay_capacity (--replay)"
+            )),
             Error::Device(problem) => Error::Device(format!(
-                "a replay memory of {capacity} transitions does not fit there ({problem}); lower replay_capacity (--replay)"
+                "{agents} agents with replay memories of {capacity} transitions do not fit there ({problem}); give fewer \
+                 --seeds, or lower replay_capacity (--replay)"
             )),
             error => error,
         })?;
-        let mut allocate = |words| gpu_mut.allocate(words);
+        let mut waiting = Waiting::default();
+        if agents > 1 {
+            let rows = agents * WAITING_ROUNDS * config.envs * config.n_step;
+            waiting.device = Some(gpu.allocate(rows * (2 + width))?);
+        }
         let mut learner = Self {
             config: config.clone(),
             target_entropy: config.target_entropy(half_range.iter().map(|&half| f64::from(half))) as f32,
-            updates: 0,
-            theta,
-            critics,
-            value_parameters,
-            log_alpha,
-            status: allocate(STATUS_WORDS)?,
-            policy_passes,
-            critic_pass,
-            value_pass,
-            inputs: allocate(3 * b * (o + a))?,
-            reward: allocate(b)?,
-            discount: allocate(b)?,
-            noise: allocate(2 * b * a)?,
-            raw: allocate(2 * b * 2 * a)?,
-            log_prob: allocate(2 * b)?,
-            q: allocate(4 * b)?,
-            v: allocate(b)?,
-            target: allocate(b)?,
-            d_q: allocate(2 * b)?,
-            d_v: allocate(b)?,
-            d_action: allocate(2 * b * a)?,
-            d_raw: allocate(b * 2 * a)?,
-            fused,
-            memory,
+            agents: seeds.iter().map(|&seed| Agent { seed, updates: 0, mirrored: 0, waits: false }).collect(),
+            buffers,
+            agent_step,
+            status: gpu.allocate(agents * STATUS_WORDS)?,
+            draws: gpu.allocate(agents * DRAWS_WORDS)?,
             capacity,
-            mirrored: 0,
-            draws: allocate(4)?,
-            rows: allocate(b)?,
             staging: Vec::new(),
+            waiting,
             acting: HashMap::new(),
             recordings: HashMap::new(),
             policy,
@@ -332,30 +426,35 @@ impl CudaLearner {
             value,
             gpu,
         };
-        learner.restore(&cpu.snapshot())?;
+        for (agent, &seed) in seeds.iter().enumerate() {
+            learner.restore_of(agent, &new(seed).snapshot())?;
+        }
         Ok(learner)
+    }
+
+    /// Its agents.
+    pub fn agents(&self) -> usize {
+        self.agents.len()
     }
 
     /// Whether updates are fused, and not made layer by layer.
     pub fn is_fused(&self) -> bool {
-        self.fused.is_some()
+        self.buffers.fused.is_some()
     }
 
-    /// The launches of one update, and those that draw its batch if it `draws`. `policy_is_due` and `first` are as for
-    /// [`Self::update_launches`].
-    pub fn launches(&self, draws: bool, policy_is_due: bool, first: bool) -> Vec<Launch> {
-        if let Some(arguments) = self.fused_arguments(draws, first) {
-            return fused::launches(arguments, 1);
+    /// The launches of one update of all agents, and those that draw its batches if it `draws`.
+    pub fn launches(&self, draws: bool, form: Form) -> Vec<Launch> {
+        if let Some(arguments) = self.fused_arguments(draws, form) {
+            return fused::launches(arguments, self.agents());
         }
         let mut launches = if draws { self.draw() } else { Vec::new() };
-        launches.extend(self.update_launches(policy_is_due, first));
+        launches.extend(self.update_launches(form.policy_is_due, form.first));
         launches
     }
 
-    /// What the fused kernels take, if updates are fused. `draws` tells whether they draw the batch, `first` whether it is the
-    /// first update of all.
-    pub fn fused_arguments(&self, draws: bool, first: bool) -> Option<kernels::Fused> {
-        let buffers = self.fused.as_ref()?;
+    /// What the fused kernels take, if updates are fused.
+    fn fused_arguments(&self, draws: bool, form: Form) -> Option<kernels::Fused> {
+        let buffers = self.buffers.fused.as_ref()?;
         let (b, o, a) = self.sizes();
         let network = |mlp: &Mlp, parameters: &Parameters, pass: &DeviceWorkspace, shares, d_first| {
             let layers = mlp.layers();
@@ -377,35 +476,45 @@ impl CudaLearner {
             }
         };
         let FusedBuffers { policy_shares, critic_shares, d_policy_first, d_critics_first, .. } = *buffers;
-        let policy =
-            network(&self.policy.networks[0], &self.theta, &self.policy_passes[0], policy_shares, d_policy_first);
+        let policy = network(
+            &self.policy.networks[0],
+            &self.buffers.theta,
+            &self.buffers.policy_passes[0],
+            policy_shares,
+            d_policy_first,
+        );
         Some(kernels::Fused {
             policy,
-            critics: network(&self.critic, &self.critics, &self.critic_pass, critic_shares, d_critics_first),
-            memory: self.memory,
+            critics: network(
+                &self.critic,
+                &self.buffers.critics,
+                &self.buffers.critic_pass,
+                critic_shares,
+                d_critics_first,
+            ),
+            memory: self.buffers.memory,
             draws: self.draws,
-            rows: self.rows,
-            noise: self.noise,
-            inputs: self.inputs,
-            reward: self.reward,
-            discount: self.discount,
-            raw: self.raw,
-            log_prob: self.log_prob,
-            q: self.q,
-            target: self.target,
-            d_q: self.d_q,
-            d_action: self.d_action,
-            d_raw: self.d_raw,
+            rows: self.buffers.rows,
+            noise: self.buffers.noise,
+            inputs: self.buffers.inputs,
+            reward: self.buffers.reward,
+            discount: self.buffers.discount,
+            raw: self.buffers.raw,
+            log_prob: self.buffers.log_prob,
+            q: self.buffers.q,
+            target: self.buffers.target,
+            d_q: self.buffers.d_q,
+            d_action: self.buffers.d_action,
+            d_raw: self.buffers.d_raw,
             d_action_shares: buffers.d_action_shares,
             sums: buffers.sums,
-            alpha: self.alpha(first),
-            log_alpha: self.log_alpha.values,
-            log_alpha_gradient: self.log_alpha.gradient,
-            log_alpha_m: self.log_alpha.first_moment,
-            log_alpha_v: self.log_alpha.second_moment,
+            alpha: self.alpha(form.first),
+            log_alpha: self.buffers.log_alpha.values,
+            log_alpha_gradient: self.buffers.log_alpha.gradient,
+            log_alpha_m: self.buffers.log_alpha.first_moment,
+            log_alpha_v: self.buffers.log_alpha.second_moment,
             status: self.status,
-            seed: self.config.seed,
-            agent_bytes: 0,
+            agent_bytes: 4 * self.agent_step as u64,
             distribution: self.distribution(),
             batch: narrow(b),
             observations: narrow(o),
@@ -416,7 +525,7 @@ impl CudaLearner {
             target_entropy: self.target_entropy,
             is_tuned: (self.config.alpha == Alpha::Auto).into(),
             over_alpha: (self.config.temperature_loss == TemperatureLoss::Alpha).into(),
-            unused: 0,
+            some_rest: form.some_rest.into(),
         })
     }
 
@@ -452,7 +561,7 @@ impl CudaLearner {
         // J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã))
         if policy_is_due {
             launches.extend(self.policy_loss(alpha));
-            launches.push(self.step(&self.theta));
+            launches.push(self.step(&self.buffers.theta));
         }
 
         if order != LossOrder::Sequential {
@@ -472,7 +581,7 @@ impl CudaLearner {
             (Alpha::Auto, FirstUpdateAlpha::Fixed(alpha)) if first => Some(alpha),
             (Alpha::Auto, _) => None,
         };
-        let log_alpha = self.log_alpha.values;
+        let log_alpha = self.buffers.log_alpha.values;
         kernels::Alpha { log_alpha, fixed: fixed.unwrap_or(0.0) as f32, is_fixed: fixed.is_some().into() }
     }
 
@@ -482,13 +591,14 @@ impl CudaLearner {
         // The rows of s′ come first.
         let first_row = if self.value.is_some() { b } else { 0 };
         let rows = [first_row, 2 * b - first_row];
-        let x = Matrix::shared(self.inputs.at((b + first_row) * (o + a)), o + a);
-        let mut launches = self.policy_forward(&self.policy_passes, rows, x, self.raw.at(first_row * 2 * a));
+        let x = Matrix::shared(self.buffers.inputs.at((b + first_row) * (o + a)), o + a);
+        let raw = Matrix::shared(self.buffers.raw.at(first_row * 2 * a), 2 * a);
+        let mut launches = self.policy_forward(&self.buffers.policy_passes, 1, rows, x, raw);
         let sample = kernels::Sample {
-            raw: self.raw.at(first_row * 2 * a),
-            noise: self.noise.at(first_row * a),
+            raw: raw.at,
+            noise: self.buffers.noise.at(first_row * a),
             action: x.at.at(o),
-            log_prob: self.log_prob.at(first_row),
+            log_prob: self.buffers.log_prob.at(first_row),
             distribution: self.distribution(),
             rows: narrow(rows[1]),
             actions: narrow(a),
@@ -504,101 +614,130 @@ impl CudaLearner {
         let (b, o, a) = self.sizes();
         // The online critics take [s, a], and the targets, if there are any, [s′, ã′].
         let networks = if self.value.is_some() { 2 } else { 4 };
-        let x = Matrix { at: self.inputs, step: o + a, network: b * (o + a), sharing: 2 };
-        let q = Matrix::of_each(self.q, 1, b);
-        let mut launches = self.critic_pass.forward(self.critics.values, networks, [0, b], x, q);
-        if let (Some(pass), Some(parameters)) = (&self.value_pass, &self.value_parameters) {
-            let x = Matrix::shared(self.inputs.at(b * (o + a)), o + a);
-            launches.extend(pass.forward(parameters.targets(), 1, [0, b], x, Matrix::shared(self.v, 1)));
+        let x = Matrix { at: self.buffers.inputs, step: o + a, network: b * (o + a), sharing: 2 };
+        let q = Matrix::of_each(self.buffers.q, 1, b);
+        let mut launches = self.buffers.critic_pass.forward(self.buffers.critics.values, networks, [0, b], x, q);
+        if let (Some(pass), Some(parameters)) = (&self.buffers.value_pass, &self.buffers.value_parameters) {
+            let x = Matrix::shared(self.buffers.inputs.at(b * (o + a)), o + a);
+            launches.extend(pass.forward(parameters.targets(), 1, [0, b], x, Matrix::shared(self.buffers.v, 1)));
         }
         let loss = kernels::CriticLoss {
-            q: self.q,
-            target_q: self.q.at(2 * b),
-            value: self.v,
-            next_log_prob: self.log_prob,
-            log_prob: self.log_prob.at(b),
-            reward: self.reward,
-            discount: self.discount,
+            q: self.buffers.q,
+            target_q: self.buffers.q.at(2 * b),
+            value: self.buffers.v,
+            next_log_prob: self.buffers.log_prob,
+            log_prob: self.buffers.log_prob.at(b),
+            reward: self.buffers.reward,
+            discount: self.buffers.discount,
             alpha,
-            target: self.target,
-            d_q: self.d_q,
+            target: self.buffers.target,
+            d_q: self.buffers.d_q,
             status: self.status,
             rows: narrow(b),
             has_value: self.value.is_some().into(),
         };
         launches.push(loss.launch([1; 3]));
-        let (x, d_q) = (Matrix::shared(self.inputs, o + a), Matrix::of_each(self.d_q, 1, b));
-        let gradient = Some(self.critics.gradient);
-        launches.extend(self.critic_pass.backward(self.critics.values, 2, [0, b], x, d_q, gradient, None));
+        let (x, d_q) = (Matrix::shared(self.buffers.inputs, o + a), Matrix::of_each(self.buffers.d_q, 1, b));
+        let gradient = Some(self.buffers.critics.gradient);
+        launches.extend(self.buffers.critic_pass.backward(
+            self.buffers.critics.values,
+            2,
+            [0, b],
+            x,
+            d_q,
+            gradient,
+            None,
+        ));
         launches
     }
 
     /// The critics' step, and Q̄ᵢ ← Q̄ᵢ + τ(Qᵢ − Q̄ᵢ) if the targets are to follow.
     fn critic_step(&self, follow: bool) -> Vec<Launch> {
-        self.step_and_follow(&self.critics, follow)
+        self.step_and_follow(&self.buffers.critics, follow)
     }
 
     /// Qᵢ(s, ã), for the losses of V and of the policy; ã is that of the last [`Self::sample_actions`].
     pub fn evaluate_actions(&self) -> Vec<Launch> {
         let (b, ..) = self.sizes();
-        let q = Matrix::of_each(self.q, 1, b);
-        self.critic_pass.forward(self.critics.values, 2, [0, b], self.chosen_actions(), q)
+        let q = Matrix::of_each(self.buffers.q, 1, b);
+        self.buffers.critic_pass.forward(self.buffers.critics.values, 2, [0, b], self.chosen_actions(), q)
     }
 
     /// J_V and its gradient over the parameters of V, if there is one; Qᵢ(s, ã) is that of the last
     /// [`Self::evaluate_actions`].
     pub fn value_loss(&self, alpha: kernels::Alpha) -> Vec<Launch> {
         let (b, ..) = self.sizes();
-        let (Some(pass), Some(parameters)) = (&self.value_pass, &self.value_parameters) else { return Vec::new() };
+        let (Some(pass), Some(parameters)) = (&self.buffers.value_pass, &self.buffers.value_parameters) else {
+            return Vec::new();
+        };
         let x = self.chosen_actions();
-        let mut launches = pass.forward(parameters.values, 1, [0, b], x, Matrix::shared(self.v, 1));
-        let log_prob = self.log_prob.at(b);
+        let mut launches = pass.forward(parameters.values, 1, [0, b], x, Matrix::shared(self.buffers.v, 1));
+        let log_prob = self.buffers.log_prob.at(b);
         let loss = kernels::ValueLoss {
-            v: self.v,
-            q: self.q,
+            v: self.buffers.v,
+            q: self.buffers.q,
             log_prob,
             alpha,
-            d_v: self.d_v,
+            d_v: self.buffers.d_v,
             status: self.status,
             rows: narrow(b),
             unused: 0,
         };
         launches.push(loss.launch([1; 3]));
-        let d_v = Matrix::shared(self.d_v, 1);
+        let d_v = Matrix::shared(self.buffers.d_v, 1);
         launches.extend(pass.backward(parameters.values, 1, [0, b], x, d_v, Some(parameters.gradient), None));
         launches
     }
 
     /// The step of V, if there is one, and V̄ ← V̄ + τ(V − V̄) if the target is to follow.
     fn value_step(&self, follow: bool) -> Vec<Launch> {
-        self.value_parameters.as_ref().map_or_else(Vec::new, |parameters| self.step_and_follow(parameters, follow))
+        self.buffers
+            .value_parameters
+            .as_ref()
+            .map_or_else(Vec::new, |parameters| self.step_and_follow(parameters, follow))
     }
 
     /// J_π and its gradient over the policy's parameters; Qᵢ(s, ã) is that of the last [`Self::evaluate_actions`].
     pub fn policy_loss(&self, alpha: kernels::Alpha) -> Vec<Launch> {
         let (b, _, a) = self.sizes();
-        let (log_prob, rows) = (self.log_prob.at(b), narrow(b));
-        let loss =
-            kernels::PolicyLoss { q: self.q, log_prob, alpha, d_q: self.d_q, status: self.status, rows, unused: 0 };
-        let mut launches = vec![loss.launch([1; 3])];
-        let (x, d_q) = (self.chosen_actions(), Matrix::of_each(self.d_q, 1, b));
-        let d_action = Some((self.d_action, a));
-        launches.extend(self.critic_pass.backward(self.critics.values, 2, [0, b], x, d_q, None, d_action));
-        let backward = kernels::SampleBackward {
-            raw: self.raw.at(b * 2 * a),
-            noise: self.noise.at(b * a),
-            d_action: self.d_action,
+        let (log_prob, rows) = (self.buffers.log_prob.at(b), narrow(b));
+        let loss = kernels::PolicyLoss {
+            q: self.buffers.q,
+            log_prob,
             alpha,
-            d_raw: self.d_raw,
+            d_q: self.buffers.d_q,
+            status: self.status,
+            rows,
+            unused: 0,
+        };
+        let mut launches = vec![loss.launch([1; 3])];
+        let (x, d_q) = (self.chosen_actions(), Matrix::of_each(self.buffers.d_q, 1, b));
+        let d_action = Some((self.buffers.d_action, a));
+        launches.extend(self.buffers.critic_pass.backward(
+            self.buffers.critics.values,
+            2,
+            [0, b],
+            x,
+            d_q,
+            None,
+            d_action,
+        ));
+        let backward = kernels::SampleBackward {
+            raw: self.buffers.raw.at(b * 2 * a),
+            noise: self.buffers.noise.at(b * a),
+            d_action: self.buffers.d_action,
+            alpha,
+            d_raw: self.buffers.d_raw,
             distribution: self.distribution(),
             rows,
             actions: narrow(a),
         };
         launches.push(backward.launch_over(b));
         let (mut parameter, mut column) = (0, 0);
-        for (mlp, pass) in self.policy.networks.iter().zip(&self.policy_passes) {
-            let (theta, gradient) = (self.theta.values.at(parameter), self.theta.gradient.at(parameter));
-            let d_raw = Matrix::shared(self.d_raw.at(column), 2 * a);
+        for (mlp, pass) in self.policy.networks.iter().zip(&self.buffers.policy_passes) {
+            let (theta, gradient) =
+                (self.buffers.theta.values.at(parameter), self.buffers.theta.gradient.at(parameter));
+            let d_raw = Matrix::shared(self.buffers.d_raw.at(column), 2 * a);
             launches.extend(pass.backward(theta, 1, [b, b], x, d_raw, Some(gradient), None));
             parameter += mlp.parameters();
             column += mlp.outputs();
@@ -610,11 +749,11 @@ impl CudaLearner {
     pub fn temperature_step(&self) -> Option<Launch> {
         let (b, ..) = self.sizes();
         let step = kernels::TemperatureStep {
-            log_prob: self.log_prob.at(b),
-            log_alpha: self.log_alpha.values,
-            gradient: self.log_alpha.gradient,
-            m: self.log_alpha.first_moment,
-            v: self.log_alpha.second_moment,
+            log_prob: self.buffers.log_prob.at(b),
+            log_alpha: self.buffers.log_alpha.values,
+            gradient: self.buffers.log_alpha.gradient,
+            m: self.buffers.log_alpha.first_moment,
+            v: self.buffers.log_alpha.second_moment,
             status: self.status,
             rows: narrow(b),
             target_entropy: self.target_entropy,
@@ -625,7 +764,7 @@ impl CudaLearner {
     }
 
     fn finish_update(&self) -> Launch {
-        kernels::FinishUpdate { status: self.status, log_alpha: self.log_alpha.values }.launch([1; 3])
+        kernels::FinishUpdate { status: self.status, log_alpha: self.buffers.log_alpha.values }.launch([1; 3])
     }
 
     /// θ's step by Adam.
@@ -668,13 +807,20 @@ impl CudaLearner {
         order.into_iter().flatten().collect()
     }
 
-    /// The policy's networks over the rows of `x`, to the raw outputs `[rows, 2A]`.
-    fn policy_forward(&self, passes: &[DeviceWorkspace], rows: [usize; 2], x: Matrix, raw: Buffer) -> Vec<Launch> {
+    /// The networks of so many agents' policies over the rows of `x`, to the raw outputs `raw`, `[rows, 2A]`.
+    fn policy_forward(
+        &self,
+        passes: &[DeviceWorkspace],
+        agents: usize,
+        rows: [usize; 2],
+        x: Matrix,
+        raw: Matrix,
+    ) -> Vec<Launch> {
         let mut launches = Vec::new();
         let (mut parameter, mut column) = (0, 0);
         for (mlp, pass) in self.policy.networks.iter().zip(passes) {
-            let y = Matrix::shared(raw.at(column), 2 * self.policy.action_size());
-            launches.extend(pass.forward(self.theta.values.at(parameter), 1, rows, x, y));
+            let y = Matrix { at: raw.at.at(column), ..raw };
+            launches.extend(pass.forward(self.buffers.theta.values.at(parameter), agents, rows, x, y));
             parameter += mlp.parameters();
             column += mlp.outputs();
         }
@@ -684,7 +830,7 @@ impl CudaLearner {
     /// \[s, ã]
     fn chosen_actions(&self) -> Matrix {
         let (b, o, a) = self.sizes();
-        Matrix::shared(self.inputs.at(2 * b * (o + a)), o + a)
+        Matrix::shared(self.buffers.inputs.at(2 * b * (o + a)), o + a)
     }
 
     fn distribution(&self) -> kernels::Distribution {
@@ -731,10 +877,10 @@ impl CudaLearner {
         let noise: Vec<f32> = noise.next.iter().chain(&noise.current).copied().collect();
         // SAFETY: the buffers were made for these sizes, which have just been checked.
         unsafe {
-            self.gpu.upload(self.inputs, words(inputs.as_slice().expect("it is new")))?;
-            self.gpu.upload(self.reward, words(batch.reward.as_slice().expect("it is contiguous")))?;
-            self.gpu.upload(self.discount, words(batch.discount.as_slice().expect("it is contiguous")))?;
-            self.gpu.upload(self.noise, words(&noise))
+            self.gpu.upload(self.buffers.inputs, words(inputs.as_slice().expect("it is new")))?;
+            self.gpu.upload(self.buffers.reward, words(batch.reward.as_slice().expect("it is contiguous")))?;
+            self.gpu.upload(self.buffers.discount, words(batch.discount.as_slice().expect("it is contiguous")))?;
+            self.gpu.upload(self.buffers.noise, words(&noise))
         }
     }
 
@@ -755,23 +901,23 @@ impl CudaLearner {
     pub fn intermediates(&self) -> Vec<(String, Buffer, usize)> {
         let (b, o, a) = self.sizes();
         let mut list = vec![
-            ("inputs".to_string(), self.inputs, 3 * b * (o + a)),
-            ("raw".into(), self.raw, 2 * b * 2 * a),
-            ("log_prob".into(), self.log_prob, 2 * b),
-            ("q".into(), self.q, 2 * b),
-            ("target_q".into(), self.q.at(2 * b), 2 * b),
-            ("target".into(), self.target, b),
-            ("d_q".into(), self.d_q, 2 * b),
-            ("d_action".into(), self.d_action, 2 * b * a),
-            ("d_raw".into(), self.d_raw, b * 2 * a),
-            ("v".into(), self.v, b),
-            ("d_v".into(), self.d_v, b),
+            ("inputs".to_string(), self.buffers.inputs, 3 * b * (o + a)),
+            ("raw".into(), self.buffers.raw, 2 * b * 2 * a),
+            ("log_prob".into(), self.buffers.log_prob, 2 * b),
+            ("q".into(), self.buffers.q, 2 * b),
+            ("target_q".into(), self.buffers.q.at(2 * b), 2 * b),
+            ("target".into(), self.buffers.target, b),
+            ("d_q".into(), self.buffers.d_q, 2 * b),
+            ("d_action".into(), self.buffers.d_action, 2 * b * a),
+            ("d_raw".into(), self.buffers.d_raw, b * 2 * a),
+            ("v".into(), self.buffers.v, b),
+            ("d_v".into(), self.buffers.d_v, b),
         ];
-        for (i, (mlp, pass)) in self.policy.networks.iter().zip(&self.policy_passes).enumerate() {
+        for (i, (mlp, pass)) in self.policy.networks.iter().zip(&self.buffers.policy_passes).enumerate() {
             list.extend(hidden(&format!("policy{i}"), mlp, pass, 2 * b, b));
         }
-        list.extend(hidden("critic", &self.critic, &self.critic_pass, 2 * b, 2 * b));
-        for (mlp, pass) in self.value.iter().zip(&self.value_pass) {
+        list.extend(hidden("critic", &self.critic, &self.buffers.critic_pass, 2 * b, 2 * b));
+        for (mlp, pass) in self.value.iter().zip(&self.buffers.value_pass) {
             list.extend(hidden("value", mlp, pass, b, b));
         }
         for (name, parameters, i) in self.all_networks() {
@@ -836,16 +982,16 @@ impl CudaLearner {
         let mut rows = vec![0; b];
         // SAFETY: the buffers were made with these lengths.
         unsafe {
-            self.gpu.download(self.rows, &mut rows)?;
-            Ok((rows, self.read_buffer(self.noise, 2 * b * a)?))
+            self.gpu.download(self.buffers.rows, &mut rows)?;
+            Ok((rows, self.read_buffer(self.buffers.noise, 2 * b * a)?))
         }
     }
 
     /// Every network by name, with its place among those of its shape.
     fn all_networks(&self) -> Vec<(&'static str, &Parameters, usize)> {
-        let (theta, critics, log_alpha) = (&self.theta, &self.critics, &self.log_alpha);
+        let (theta, critics, log_alpha) = (&self.buffers.theta, &self.buffers.critics, &self.buffers.log_alpha);
         let mut list = vec![("policy", theta, 0), ("q1", critics, 0), ("q2", critics, 1), ("log_alpha", log_alpha, 0)];
-        list.extend(self.value_parameters.iter().map(|value| ("value", value, 0)));
+        list.extend(self.buffers.value_parameters.iter().map(|value| ("value", value, 0)));
         list
     }
 
@@ -866,26 +1012,40 @@ impl CudaLearner {
         (vectors, counts)
     }
 
-    fn download_status(&mut self) -> Result<Status, Error> {
-        let mut words = [0_u32; STATUS_WORDS];
-        // SAFETY: the buffer was made with this length.
-        unsafe { self.gpu.download(self.status, &mut words) }?;
+    /// The status of so many agents from one on.
+    fn download_status(&mut self, first: usize, agents: usize) -> Result<Vec<Status>, Error> {
+        let mut words = vec![[0_u32; STATUS_WORDS]; agents];
+        // SAFETY: the buffer was made with a status of this length for each agent.
+        unsafe { self.gpu.download(self.status.at(first * STATUS_WORDS), words.as_flattened_mut()) }?;
         // SAFETY: a `Status` is so many words of plain numbers, and every bit pattern is valid.
-        Ok(unsafe { std::mem::transmute::<[u32; STATUS_WORDS], Status>(words) })
+        let status = |words| unsafe { std::mem::transmute::<[u32; STATUS_WORDS], Status>(words) };
+        Ok(words.into_iter().map(status).collect())
     }
 
-    /// Copies to the device what the replay memory has got since the last time, and once more what was the newest then:
-    /// returns over several steps have grown.
-    fn mirror(&mut self, replay: &Replay) -> Result<(), Error> {
+    /// Copies to the device what an agent's replay memory has got since the last time, and once more what was the newest then:
+    /// returns over several steps have grown. A few transitions of one of several agents may wait for
+    /// [`Self::learn_together`].
+    ///
+    /// # Errors
+    /// If the GPU fails.
+    ///
+    /// # Panics
+    /// If it is not the agent's own memory, which has grown.
+    pub fn mirror(&mut self, agent: usize, replay: &Replay) -> Result<(), Error> {
         let (_, o, a) = self.sizes();
         let width = 2 * o + a + 2;
         assert_eq!(replay.capacity(), self.capacity, "the memory was made for another replay");
         assert!(replay.normalizer.is_none(), "observations are normalized on the CPU alone");
-        let pushed = replay.pushed();
-        assert!(!replay.is_empty() && pushed >= self.mirrored, "a learner learns from one memory that grows");
+        if self.agents[agent].waits {
+            // What comes now is not to be overtaken by what came before.
+            self.store()?;
+        }
+        let (pushed, mirrored) = (replay.pushed(), self.agents[agent].mirrored);
+        assert!(!replay.is_empty() && pushed >= mirrored, "a learner learns from one memory that grows");
         let (gamma, n_step) = (self.config.gamma as f32, self.config.n_step);
         let grown = (n_step - 1) * replay.environments();
-        let mut next = self.mirrored.saturating_sub(grown).max(pushed - replay.len());
+        let mut next = mirrored.saturating_sub(grown).max(pushed - replay.len());
+        let waits = self.waiting.device.is_some() && pushed - next <= WAITING_ROUNDS * replay.environments() * n_step;
         while next < pushed {
             // As many as lie in one piece, and not more than a few megabytes.
             let row = next % self.capacity;
@@ -895,12 +1055,218 @@ impl CudaLearner {
                 replay.write_n_step_transition(row + i, gamma, n_step, to);
                 to[o + a] *= self.config.reward_scale as f32;
             }
-            // SAFETY: `row + count` is at most the capacity that the memory was made for.
-            unsafe { self.gpu.upload(self.memory.at(row * width), words(&self.staging)) }?;
+            let place = agent * self.agent_step + row * width;
+            if waits {
+                self.waiting.places.extend((0..count).map(|i| (place + i * width) as u64));
+                self.waiting.values.extend(&self.staging);
+            } else {
+                // SAFETY: `row + count` is at most the capacity that the memory was made for.
+                unsafe { self.gpu.upload(self.buffers.memory.at(place), words(&self.staging)) }?;
+            }
             next += count;
         }
-        self.mirrored = pushed;
+        (self.agents[agent].mirrored, self.agents[agent].waits) = (pushed, waits);
         Ok(())
+    }
+
+    /// Puts what waits into the memories.
+    fn store(&mut self) -> Result<(), Error> {
+        let Waiting { places, values, device } = &mut self.waiting;
+        let (Some(device), false) = (*device, places.is_empty()) else { return Ok(()) };
+        let (rows, width) = (places.len(), values.len() / places.len());
+        let halves: Vec<_> = places.iter().map(|&place| halves(place)).collect();
+        let all = [halves.as_flattened(), words(values)].concat();
+        let (places_at, values_at) = (device, device.at(2 * rows));
+        (places.clear(), values.clear());
+        self.agents.iter_mut().for_each(|agent| agent.waits = false);
+        let memory = self.buffers.memory;
+        let store =
+            kernels::Store { memory, places: places_at, values: values_at, rows: narrow(rows), width: narrow(width) };
+        // SAFETY: the buffer has room for what each agent may leave waiting, and places are those of rows of their memories.
+        unsafe {
+            self.gpu.upload(device, &all)?;
+            self.gpu.run(&[store.launch_over(rows * width)])
+        }
+    }
+
+    /// Makes these updates, of one agent each, in the same launches; all agents that are not among them stay as they are. What
+    /// they learn from must have been [mirrored](Self::mirror).
+    ///
+    /// # Errors
+    /// If the GPU fails.
+    ///
+    /// # Panics
+    /// If nothing is stored for one of them.
+    pub fn learn_together(&mut self, lessons: &[Lesson]) -> Result<(), Error> {
+        self.store()?;
+        // The first update of all can have an α of its own.
+        let (first, others): (Vec<Lesson>, _) =
+            lessons.iter().partition(|lesson| self.agents[lesson.agent].updates == 0);
+        for lessons in [first, others] {
+            if lessons.is_empty() {
+                continue;
+            }
+            let mut draws: Vec<_> =
+                self.agents.iter().map(|&Agent { seed, .. }| Draws { seed, ..Draws::default() }).collect();
+            let mut form = Form::USUAL;
+            for Lesson { agent, update, stored } in &lessons {
+                assert!(
+                    *stored > 0 && draws[*agent].stored == 0,
+                    "each takes one update, and has something to learn from"
+                );
+                (draws[*agent].update, draws[*agent].stored) = (*update, *stored);
+                form = self.next_update(*agent);
+            }
+            form.some_rest = lessons.len() < self.agents();
+            let draws = draws.iter().flat_map(|draws| [draws.update, draws.stored, draws.seed].map(halves));
+            // SAFETY: the buffer was made for so many words of each agent.
+            unsafe { self.gpu.upload(self.draws, draws.collect::<Vec<_>>().as_flattened()) }?;
+            let recording = match self.recordings.get(&form) {
+                Some(&recording) => recording,
+                None => {
+                    // SAFETY: they are this learner's own.
+                    let recording = unsafe { self.gpu.record(self.launches(true, form)) }?;
+                    self.recordings.insert(form, recording);
+                    recording
+                }
+            };
+            self.gpu.replay(recording)?;
+        }
+        Ok(())
+    }
+
+    /// [`Learner::metrics`] of every agent.
+    ///
+    /// # Errors
+    /// If the GPU fails.
+    pub fn metrics_of_all(&mut self) -> Result<Vec<Metrics>, Error> {
+        let all = self.download_status(0, self.agents())?;
+        Ok(all.iter().zip(&self.agents).map(|(status, agent)| self.metrics_from(status, agent)).collect())
+    }
+
+    /// [`Learner::metrics`] of one of the agents.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn metrics_of(&mut self, agent: usize) -> Result<Metrics, Error> {
+        let status = self.download_status(agent, 1)?;
+        Ok(self.metrics_from(&status[0], &self.agents[agent]))
+    }
+
+    fn metrics_from(&self, status: &Status, agent: &Agent) -> Metrics {
+        let alpha = self.alpha(agent.updates == 0);
+        let alpha = if alpha.is_fixed > 0 { alpha.fixed } else { (status.log_alpha as f32).exp() };
+        Metrics { alpha: alpha.into(), ..status.metrics() }
+    }
+
+    /// A buffer of one of the agents, from that of the first.
+    fn of(&self, agent: usize, first: Buffer) -> Buffer {
+        first.at(agent * self.agent_step)
+    }
+
+    /// [`Learner::snapshot`] of one of the agents.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snapshot_of(&mut self, agent: usize) -> Result<Snapshot<f32>, Error> {
+        let (vectors, places) = self.state();
+        let status = self.download_status(agent, 1)?[0];
+        let sums = status.metrics().sums().map(|(name, sum)| (name.to_string(), sum)).into();
+        let mut counts =
+            vec![("updates".to_string(), status.updates), ("policy_updates".to_string(), status.policy_updates)];
+        counts.extend(places.into_iter().map(|(name, place)| (name, status.steps[place])));
+        let vectors = vectors.into_iter().map(|(name, buffer, length)| {
+            // SAFETY: the state is told by its own lengths, and every agent has it.
+            Ok((name, unsafe { self.read_buffer(self.of(agent, buffer), length) }?))
+        });
+        Ok(Snapshot { vectors: vectors.collect::<Result<_, Error>>()?, counts, sums })
+    }
+
+    /// [`Learner::restore`] of one of the agents.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn restore_of(&mut self, agent: usize, snapshot: &Snapshot<f32>) -> Result<(), Error> {
+        let (vectors, places) = self.state();
+        let names = places.iter().map(|(name, _)| name.as_str()).chain(["updates", "policy_updates"]);
+        snapshot.check(vectors.iter().map(|(name, _, length)| (name.as_str(), *length)), names)?;
+        for (name, buffer, _) in &vectors {
+            let values = words(snapshot.get(name).expect("it has been checked"));
+            // SAFETY: the vector has the length of the buffer, as has been checked, and every agent has it.
+            unsafe { self.gpu.upload(self.of(agent, *buffer), values) }?;
+        }
+        // A failure is behind it.
+        let metrics = Metrics::of(snapshot);
+        self.agents[agent].updates = metrics.updates;
+        let mut status = Status {
+            updates: metrics.updates,
+            policy_updates: metrics.policy_updates,
+            critic_loss: metrics.critic_loss,
+            value_loss: metrics.value_loss,
+            policy_loss: metrics.policy_loss,
+            temperature_loss: metrics.temperature_loss,
+            q: metrics.q,
+            entropy: metrics.entropy,
+            learning_rate: self.learning_rates(),
+            ..Status::default()
+        };
+        for (name, place) in places {
+            status.steps[place] = snapshot.count(&name).expect("it has been checked");
+        }
+        // SAFETY: a `Status` is so many words of plain numbers, without padding.
+        let words = unsafe { std::mem::transmute::<Status, [u32; STATUS_WORDS]>(status) };
+        let (status, log_alpha) = (self.status.at(agent * STATUS_WORDS), self.of(agent, self.buffers.log_alpha.values));
+        // The device works out what the next steps take, as it does while it trains.
+        let prepare = kernels::PrepareSteps { status, log_alpha }.launch([1; 3]);
+        // SAFETY: the buffer was made for a `Status` of each agent.
+        unsafe {
+            self.gpu.upload(status, &words)?;
+            self.gpu.run(&[prepare])
+        }
+    }
+
+    /// Puts the observations that an agent is to act upon, `[B, O]`, and noise, `[B, A]`, where [`Self::act_together`] finds
+    /// them.
+    ///
+    /// # Errors
+    /// If the GPU fails.
+    pub fn observe(
+        &mut self,
+        agent: usize,
+        observation: ArrayView2<f32>,
+        noise: Option<ArrayView2<f32>>,
+    ) -> Result<(), Error> {
+        let (_, o, a) = self.sizes();
+        let (rows, agents) = (observation.nrows(), self.agents());
+        assert_eq!(observation.ncols(), o);
+        let staged = &mut self.acting(rows)?.staged;
+        let put = |to: &mut [f32], from: ArrayView2<f32>| to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+        put(&mut staged[agent * rows * o..][..rows * o], observation);
+        if let Some(noise) = noise {
+            assert_eq!(noise.dim(), (rows, a));
+            put(&mut staged[agents * rows * o + agent * rows * a..][..rows * a], noise);
+        }
+        Ok(())
+    }
+
+    /// [`Learner::act`] of all agents upon what each has [observed](Self::observe) last, `rows` observations each, with noise
+    /// if the actions are to be `sampled`: `[agents, rows, A]`.
+    ///
+    /// # Errors
+    /// If the GPU fails.
+    pub fn act_together(&mut self, rows: usize, sampled: bool) -> Result<Vec<f32>, Error> {
+        let (_, o, a) = self.sizes();
+        let agents = self.agents();
+        self.acting(rows)?;
+        let acting = &self.acting[&rows];
+        let (recording, length) = if sampled { (acting.sampled, o + a) } else { (acting.deterministic, o) };
+        let action = acting.action;
+        // SAFETY: the buffers were made for so many rows of each agent.
+        unsafe {
+            self.gpu.upload(acting.input, words(&acting.staged[..agents * rows * length]))?;
+            self.gpu.replay(recording)?;
+            self.read_buffer(action, agents * rows * a)
+        }
     }
 
     /// The launches that draw a batch and its noise, and gather it.
@@ -909,18 +1275,17 @@ impl CudaLearner {
         let count = 2 * b * a;
         let draw = kernels::Draw {
             draws: self.draws,
-            rows: self.rows,
-            noise: self.noise,
-            seed: self.config.seed,
+            rows: self.buffers.rows,
+            noise: self.buffers.noise,
             batch: narrow(b),
             count: narrow(count),
         };
         let gather = kernels::Gather {
-            memory: self.memory,
-            rows: self.rows,
-            inputs: self.inputs,
-            reward: self.reward,
-            discount: self.discount,
+            memory: self.buffers.memory,
+            rows: self.buffers.rows,
+            inputs: self.buffers.inputs,
+            reward: self.buffers.reward,
+            discount: self.buffers.discount,
             batch: narrow(b),
             observations: narrow(o),
             actions: narrow(a),
@@ -929,41 +1294,66 @@ impl CudaLearner {
         vec![draw.launch_over(b.max(count).div_ceil(4)), gather.launch_over(b * (2 * o + a + 2))]
     }
 
-    fn next_update(&mut self) -> (bool, bool) {
-        self.updates += 1;
-        (self.updates.is_multiple_of(self.config.policy_delay), self.updates == 1)
+    /// Counts an update of an agent, and says what form it has if all agents take theirs.
+    fn next_update(&mut self, agent: usize) -> Form {
+        let updates = &mut self.agents[agent].updates;
+        *updates += 1;
+        Form { policy_is_due: updates.is_multiple_of(self.config.policy_delay), first: *updates == 1, some_rest: false }
     }
 
-    fn acting(&mut self, rows: usize) -> Result<Acting, Error> {
+    /// What acting on so many observations needs, which is made when it is first asked for.
+    fn acting(&mut self, rows: usize) -> Result<&mut Acting, Error> {
+        if !self.acting.contains_key(&rows) {
+            let acting = self.new_acting(rows)?;
+            self.acting.insert(rows, acting);
+        }
+        Ok(self.acting.get_mut(&rows).expect("it is there now"))
+    }
+
+    fn new_acting(&mut self, rows: usize) -> Result<Acting, Error> {
         let (_, o, a) = self.sizes();
-        let gpu = &mut *self.gpu;
-        let passes = self.policy.networks.iter().map(|mlp| DeviceWorkspace::new(gpu, mlp, [1, rows], [0, 0]));
-        let passes = passes.collect::<Result<Vec<_>, _>>()?;
-        let (observation, noise) = (gpu.allocate(rows * o)?, gpu.allocate(rows * a)?);
-        let (raw, action, log_prob) = (gpu.allocate(rows * 2 * a)?, gpu.allocate(rows * a)?, gpu.allocate(rows)?);
+        let agents = self.agents();
+        let all = agents * rows;
+        let make = |allocate: Allocate| {
+            let passes = passes(allocate, &self.policy, [agents, rows], [0, 0]);
+            let passes: Vec<_> = passes.into_iter().map(|pass| pass.apart(self.agent_step)).collect();
+            (passes, allocate(all * (o + a)), [allocate(all * 2 * a), allocate(all * a), allocate(all)])
+        };
+        let ((passes, input, [raw, action, log_prob]), _) = with_buffers(&mut *self.gpu, 1, make)?;
         let distribution = self.distribution();
         let sample = kernels::Sample {
             raw,
-            noise,
+            noise: input.at(all * o),
             action,
             log_prob,
             distribution,
-            rows: narrow(rows),
+            rows: narrow(all),
             actions: narrow(a),
             action_step: narrow(a),
             unused: 0,
         };
-        let mode = kernels::Mode { raw, action, distribution, rows: narrow(rows), actions: narrow(a) };
+        let mode = kernels::Mode { raw, action, distribution, rows: narrow(all), actions: narrow(a) };
         let with = |last: Launch| {
-            let mut launches = self.policy_forward(&passes, [0, rows], Matrix::shared(observation, o), raw);
+            let (x, y) = (Matrix::of_each(input, o, rows), Matrix::of_each(raw, 2 * a, rows));
+            let mut launches = self.policy_forward(&passes, agents, [0, rows], x, y);
             launches.push(last);
             launches
         };
-        let (sampled, deterministic) = (with(sample.launch_over(rows)), with(mode.launch_over(rows)));
+        let (sampled, deterministic) = (with(sample.launch_over(all)), with(mode.launch_over(all)));
         // SAFETY: they are of the buffers that have just been made, with these sizes.
         let (sampled, deterministic) = unsafe { (self.gpu.record(sampled)?, self.gpu.record(deterministic)?) };
-        Ok(Acting { observation, noise, action, sampled, deterministic })
+        Ok(Acting { staged: vec![0.0; all * (o + a)], input, action, sampled, deterministic })
     }
+}
+
+/// Room for passes of so many policies over so many rows.
+fn passes(allocate: Allocate, policy: &Policy, forward: [usize; 2], backward: [usize; 2]) -> Vec<DeviceWorkspace> {
+    policy.networks.iter().map(|mlp| DeviceWorkspace::new(allocate, mlp, forward, backward)).collect()
+}
+
+/// The lower and the upper word of a number.
+fn halves(x: u64) -> [u32; 2] {
+    [x as u32, (x >> 32) as u32]
 }
 
 /// The hidden layers of a pass and their gradients, by name; so many rows of all networks together count.
@@ -990,118 +1380,36 @@ impl Learner for CudaLearner {
         noise: Option<ArrayView2<f32>>,
         mut action: ArrayViewMut2<f32>,
     ) -> Result<(), Error> {
-        let (_, o, a) = self.sizes();
-        let rows = observation.nrows();
-        assert_eq!((observation.ncols(), action.dim()), (o, (rows, a)));
-        let acting = match self.acting.get(&rows) {
-            Some(&acting) => acting,
-            None => {
-                let acting = self.acting(rows)?;
-                self.acting.insert(rows, acting);
-                acting
-            }
-        };
-        let row_major = |view: ArrayView2<f32>| view.iter().copied().collect::<Vec<_>>();
-        // SAFETY: the buffers were made for so many rows, and the widths are checked.
-        let values = unsafe {
-            self.gpu.upload(acting.observation, words(&row_major(observation)))?;
-            let recording = match noise {
-                Some(noise) => {
-                    assert_eq!(noise.dim(), (rows, a));
-                    self.gpu.upload(acting.noise, words(&row_major(noise)))?;
-                    acting.sampled
-                }
-                None => acting.deterministic,
-            };
-            self.gpu.replay(recording)?;
-            self.read_buffer(acting.action, action.len())?
-        };
+        assert_eq!(action.dim(), (observation.nrows(), self.policy.action_size()));
+        self.observe(0, observation, noise)?;
+        let values = self.act_together(observation.nrows(), noise.is_some())?;
         action.iter_mut().zip(values).for_each(|(action, value)| *action = value);
         Ok(())
     }
 
     fn update(&mut self, batch: &Batch<f32>, noise: &Noise<f32>) -> Result<(), Error> {
+        assert_eq!(self.agents(), 1, "a batch is for one agent");
         self.load(batch, noise)?;
-        let (policy_is_due, first) = self.next_update();
-        let launches = self.launches(false, policy_is_due, first);
+        let form = self.next_update(0);
+        let launches = self.launches(false, form);
         // SAFETY: they are this learner's own.
         unsafe { self.run(&launches) }
     }
 
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {
-        self.mirror(replay)?;
-        let stored = replay.len() as u64;
-        let halves = |x: u64| [x as u32, (x >> 32) as u32];
-        // SAFETY: the buffer was made for four words.
-        unsafe { self.gpu.upload(self.draws, [halves(update), halves(stored)].as_flattened()) }?;
-        let (policy_is_due, first) = self.next_update();
-        let recording = match self.recordings.get(&(policy_is_due, first)) {
-            Some(&recording) => recording,
-            None => {
-                // SAFETY: they are this learner's own.
-                let recording = unsafe { self.gpu.record(self.launches(true, policy_is_due, first)) }?;
-                self.recordings.insert((policy_is_due, first), recording);
-                recording
-            }
-        };
-        self.gpu.replay(recording)
+        self.mirror(0, replay)?;
+        self.learn_together(&[Lesson { agent: 0, update, stored: replay.len() as u64 }])
     }
 
     fn metrics(&mut self) -> Result<Metrics, Error> {
-        let status = self.download_status()?;
-        let alpha = self.alpha(self.updates == 0);
-        let alpha = if alpha.is_fixed > 0 { alpha.fixed } else { (status.log_alpha as f32).exp() };
-        Ok(Metrics { alpha: alpha.into(), ..status.metrics() })
+        self.metrics_of(0)
     }
 
     fn snapshot(&mut self) -> Result<Snapshot<f32>, Error> {
-        let (vectors, places) = self.state();
-        let status = self.download_status()?;
-        let sums = status.metrics().sums().map(|(name, sum)| (name.to_string(), sum)).into();
-        let mut counts =
-            vec![("updates".to_string(), status.updates), ("policy_updates".to_string(), status.policy_updates)];
-        counts.extend(places.into_iter().map(|(name, place)| (name, status.steps[place])));
-        let vectors = vectors.into_iter().map(|(name, buffer, length)| {
-            // SAFETY: the state is told by its own lengths.
-            Ok((name, unsafe { self.read_buffer(buffer, length) }?))
-        });
-        Ok(Snapshot { vectors: vectors.collect::<Result<_, Error>>()?, counts, sums })
+        self.snapshot_of(0)
     }
 
     fn restore(&mut self, snapshot: &Snapshot<f32>) -> Result<(), Error> {
-        let (vectors, places) = self.state();
-        let names = places.iter().map(|(name, _)| name.as_str()).chain(["updates", "policy_updates"]);
-        snapshot.check(vectors.iter().map(|(name, _, length)| (name.as_str(), *length)), names)?;
-        for (name, buffer, _) in &vectors {
-            // SAFETY: the vector has the length of the buffer, as has been checked.
-            unsafe { self.gpu.upload(*buffer, words(snapshot.get(name).expect("it has been checked"))) }?;
-        }
-        // A failure is behind it.
-        let metrics = Metrics::of(snapshot);
-        self.updates = metrics.updates;
-        let mut status = Status {
-            updates: metrics.updates,
-            policy_updates: metrics.policy_updates,
-            critic_loss: metrics.critic_loss,
-            value_loss: metrics.value_loss,
-            policy_loss: metrics.policy_loss,
-            temperature_loss: metrics.temperature_loss,
-            q: metrics.q,
-            entropy: metrics.entropy,
-            learning_rate: self.learning_rates(),
-            ..Status::default()
-        };
-        for (name, place) in places {
-            status.steps[place] = snapshot.count(&name).expect("it has been checked");
-        }
-        // SAFETY: a `Status` is so many words of plain numbers, without padding.
-        let words = unsafe { std::mem::transmute::<Status, [u32; STATUS_WORDS]>(status) };
-        // The device works out what the next steps take, as it does while it trains.
-        let prepare = kernels::PrepareSteps { status: self.status, log_alpha: self.log_alpha.values }.launch([1; 3]);
-        // SAFETY: the buffer was made for a `Status`.
-        unsafe {
-            self.gpu.upload(self.status, &words)?;
-            self.gpu.run(&[prepare])
-        }
+        self.restore_of(0, snapshot)
     }
 }

@@ -32,7 +32,7 @@ pub fn covers(config: &Config, actions: usize) -> bool {
 }
 
 /// The launches of an update of so many agents, in the order of the head of `kernels/fused.cu`. `fused` is that of the first
-/// one; what each of the others has lies `agent_bytes` after that of the one before it, and its seed is the next.
+/// one; what each of the others has lies `agent_bytes` after that of the one before it.
 pub fn launches(fused: Fused, agents: usize) -> Vec<Launch> {
     let tiles = |size: u32| (size as usize).div_ceil(TILE);
     let Fused { policy, critics, .. } = fused;

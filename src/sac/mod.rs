@@ -10,12 +10,16 @@ pub mod cuda;
 #[cfg(feature = "cuda")]
 pub mod fused;
 mod policy;
+#[cfg(feature = "cuda")]
+pub mod shared;
 pub mod work;
 
 pub use cpu::CpuLearner;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaLearner;
 pub use policy::{Policy, PolicyPass};
+#[cfg(feature = "cuda")]
+pub use shared::SharedLearner;
 
 use crate::error::Error;
 use crate::nn::Real;

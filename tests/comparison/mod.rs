@@ -12,6 +12,7 @@ use soft_actor_critic::presets::PRESETS;
 use soft_actor_critic::replay::{Batch, Replay, Transition};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::run::config_file;
+use soft_actor_critic::sac::cuda::Lesson;
 use soft_actor_critic::sac::fused::covers;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Noise, Snapshot};
 
@@ -638,5 +639,89 @@ pub fn learning(gpu: fn() -> Option<Box<dyn Gpu>>) {
             let steps = replay.pushed()..replay.pushed() + [3, 40, 1, 0][update as usize];
             push(&mut replay, steps, o, a);
         }
+    }
+}
+
+/// Several agents of one learner, of which now these and now those take an update or act, each with the bits that it has alone:
+/// seeds in no order, memories of different lengths, transitions that come a few or many at a time, one agent that begins
+/// elsewhere and one that fails.
+pub fn together(gpu: fn() -> Option<Box<dyn Gpu>>) {
+    const SEEDS: [u64; 3] = [9, 4, 11];
+    // Who learns, and how many transitions each of them gets before.
+    const ROUNDS: [(&[usize], usize); 6] =
+        [(&[0, 1, 2], 1), (&[2], 2), (&[1, 0], 9), (&[0], 0), (&[2, 0], 1), (&[0, 1, 2], 3)];
+    let cases = [fused_cases(39), fused_cases(5)].into_iter().flatten().enumerate();
+    for (i, Case { name, config, observation_size: o, half_range }) in cases {
+        let a = half_range.len();
+        let (envs, n_step) = [(1, 1), (1, 3), (3, 1)][i % 3];
+        let config = Config { steps: 60, envs, n_step, reward_scale: 0.7, ..config };
+        let of_seed = |seed: u64| Config { seed, ..config.clone() };
+        let Some(one) = gpu() else { return };
+        let mut all = CudaLearner::of_seeds(&config, &SEEDS, o, &half_range, one).expect("it fits");
+        let mut alone = SEEDS.map(|seed| {
+            CudaLearner::new(&of_seed(seed), o, &half_range, gpu().expect("there is one")).expect("it fits")
+        });
+        // One goes on from elsewhere, and the memories are of different lengths.
+        let mut other = CpuLearner::<f32>::new(&of_seed(77), o, &half_range);
+        let (batch, noise) = batch_and_noise(&config, o, a, 0);
+        (0..3).for_each(|_| other.update(&batch, &noise));
+        let other_snapshot = other.snapshot();
+        all.restore_of(1, &other_snapshot).expect("it fits");
+        alone[1].restore(&other_snapshot).expect("it fits");
+        let mut replays: Vec<_> = (0..3).map(|agent| replay(&config, 12 + 7 * agent, o, a)).collect();
+        let mut updates = [0, 3, 0];
+        for (round, (agents, fresh)) in ROUNDS.into_iter().enumerate() {
+            let mut lessons = Vec::new();
+            for &agent in agents {
+                let pushed = replays[agent].pushed();
+                push(&mut replays[agent], pushed..pushed + fresh * envs, o, a);
+                alone[agent].learn(&replays[agent], updates[agent]).expect("it works");
+                all.mirror(agent, &replays[agent]).expect("it works");
+                lessons.push(Lesson { agent, update: updates[agent], stored: replays[agent].len() as u64 });
+                updates[agent] += 1;
+            }
+            all.learn_together(&lessons).expect("it works");
+            if round == 3 {
+                // From here on one of them fails, and stays as it is.
+                let mut broken = alone[2].snapshot().expect("it works");
+                broken.get_mut("target_q2").expect("every learner has it").fill(f32::NAN);
+                all.restore_of(2, &broken).expect("it fits");
+                alone[2].restore(&broken).expect("it fits");
+            }
+            // Those that act together see different things.
+            for rows in [1, 2] {
+                for sampled in [true, false] {
+                    let mut expected = Vec::new();
+                    for (agent, one) in alone.iter_mut().enumerate() {
+                        let rows = Config { batch_size: rows, ..config.clone() };
+                        let (batch, noise) = batch_and_noise(&rows, o, a, (3 * round + agent) as u64);
+                        let noise = sampled.then(|| noise.current.view());
+                        let mut action = Array2::zeros((batch.observation.nrows(), a));
+                        one.act(batch.observation.view(), noise, action.view_mut()).expect("it works");
+                        all.observe(agent, batch.observation.view(), noise).expect("it works");
+                        expected.extend(action);
+                    }
+                    let found = all.act_together(rows, sampled).expect("it works");
+                    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&found), bits(&expected), "{name}, round {round}");
+                }
+            }
+            let metrics = all.metrics_of_all().expect("it works");
+            for (agent, one) in alone.iter_mut().enumerate() {
+                let bits = |snapshot: Snapshot<f32>| {
+                    let bits = |(name, values): (String, Vec<f32>)| {
+                        (name, values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+                    };
+                    (snapshot.vectors.into_iter().map(bits).collect::<Vec<_>>(), snapshot.counts, snapshot.sums)
+                };
+                let found = bits(all.snapshot_of(agent).expect("it works"));
+                assert!(found == bits(one.snapshot().expect("it works")), "{name}: agent {agent}, round {round}");
+                assert_eq!(metrics[agent], one.metrics().expect("it works"), "{name}: agent {agent}, round {round}");
+                assert_eq!(metrics[agent], all.metrics_of(agent).expect("it works"), "{name}: agent {agent}");
+                assert_eq!(metrics[agent].failure.is_some(), agent == 2 && round > 3, "{name}: agent {agent}");
+            }
+        }
+        let policies: Vec<_> = (0..3).map(|agent| all.snapshot_of(agent).expect("it works").vectors).collect();
+        assert!(policies[0] != policies[1] && policies[0] != policies[2], "{name}: each has a seed of its own");
     }
 }

@@ -4,12 +4,12 @@ use soft_actor_critic::config::Precision;
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::compile::macros;
 use soft_actor_critic::gpu::kernels::{KERNELS, Launch, TILE};
-use soft_actor_critic::gpu::{Buffer, Gpu, Recording};
+use soft_actor_critic::gpu::{Buffer, Gpu, Recording, lay_out};
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, OnceLock};
 
 type Kernel = unsafe extern "C" fn(*const c_void);
 type RunKernel = unsafe extern "C" fn(Kernel, *const u64, *const u32, u64) -> bool;
@@ -54,8 +54,6 @@ pub struct Host {
     memory: Vec<Vec<u64>>,
     /// Each buffer with its length in words.
     buffers: Vec<(Buffer, usize)>,
-    /// Where the next buffer lies, if they all lie in one piece of memory.
-    next: Option<Buffer>,
     recordings: Vec<Vec<Launch>>,
     launches: u64,
     limit_words: usize,
@@ -78,7 +76,7 @@ impl Host {
 
     fn of(library: &'static Library) -> Self {
         let (memory, buffers, recordings) = (Vec::new(), Vec::new(), Vec::new());
-        Self { library, memory, buffers, next: None, recordings, launches: 0, limit_words: usize::MAX, fails_at: None }
+        Self { library, memory, buffers, recordings, launches: 0, limit_words: usize::MAX, fails_at: None }
     }
 
     /// With so little memory.
@@ -86,13 +84,6 @@ impl Host {
     pub fn with_memory(mut self, limit_words: usize) -> Self {
         self.limit_words = limit_words;
         self
-    }
-
-    /// With buffers that lie one behind the other, in so many words of memory.
-    #[allow(dead_code, reason = "not every test file asks for it")]
-    pub fn in_one_piece(mut self, words: usize) -> Self {
-        self.next = Some(self.reserve(words));
-        self.with_memory(words)
     }
 
     /// AᵀB by the functions that fused kernels use for it, for A and B of so many tiles each, one below the other.
@@ -222,20 +213,29 @@ impl Gpu for Host {
             return Err(Error::Device(format!("it has not {words} words of memory left")));
         }
         self.limit_words -= words;
-        let buffer = match self.next {
-            // Four words are loaded at once.
-            Some(at) => {
-                let length = words.next_multiple_of(4) + 2 * GUARD;
-                self.limit_words = self.limit_words.checked_sub(length - words).expect("the piece is large enough");
-                self.next = Some(at.at(length));
-                at
-            }
-            None => self.reserve(words),
-        };
+        let buffer = self.reserve(words);
         // SAFETY: there are at least so many words.
         unsafe { (buffer.0 as *mut u32).write_bytes(0, words) };
         self.buffers.push((buffer, words));
         Ok(buffer)
+    }
+
+    /// Each copy of each buffer has what lies behind it guarded.
+    fn allocate_copies(&mut self, lengths: &[usize], copies: usize) -> Result<(Vec<Buffer>, usize), Error> {
+        let (offsets, step) = lay_out(lengths, 2 * GUARD);
+        let first = self.allocate(step.saturating_mul(copies))?;
+        // SAFETY: it has just been made with so many words.
+        unsafe { std::slice::from_raw_parts_mut(first.0 as *mut u32, step * copies) }.fill(BEHIND);
+        let buffers: Vec<_> = offsets.into_iter().map(|offset| first.at(offset)).collect();
+        for (buffer, &words) in buffers.iter().zip(lengths) {
+            for copy in 0..copies {
+                let buffer = buffer.at(copy * step);
+                // SAFETY: it lies within what has just been made.
+                unsafe { (buffer.0 as *mut u32).write_bytes(0, words) };
+                self.buffers.push((buffer, words));
+            }
+        }
+        Ok((buffers, step))
     }
 
     unsafe fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
@@ -277,54 +277,5 @@ impl Gpu for Host {
         let outcome = unsafe { self.run(&launches) };
         self.recordings[number] = launches;
         outcome
-    }
-}
-
-/// A [`Host`] that several learners share.
-#[derive(Clone)]
-#[allow(dead_code, reason = "not every test file asks for it")]
-pub struct Shared(pub Arc<Mutex<Host>>);
-
-impl Shared {
-    fn host(&self) -> MutexGuard<'_, Host> {
-        self.0.lock().expect("no test goes on after a panic")
-    }
-}
-
-impl Gpu for Shared {
-    fn name(&self) -> String {
-        self.host().name()
-    }
-
-    fn precision(&self) -> Precision {
-        self.host().precision()
-    }
-
-    fn allocate(&mut self, words: usize) -> Result<Buffer, Error> {
-        self.host().allocate(words)
-    }
-
-    unsafe fn upload(&mut self, to: Buffer, words: &[u32]) -> Result<(), Error> {
-        // SAFETY: the caller promises the same.
-        unsafe { self.host().upload(to, words) }
-    }
-
-    unsafe fn download(&mut self, from: Buffer, words: &mut [u32]) -> Result<(), Error> {
-        // SAFETY: the caller promises the same.
-        unsafe { self.host().download(from, words) }
-    }
-
-    unsafe fn run(&mut self, launches: &[Launch]) -> Result<(), Error> {
-        // SAFETY: the caller promises the same.
-        unsafe { self.host().run(launches) }
-    }
-
-    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
-        // SAFETY: the caller promises the same.
-        unsafe { self.host().record(launches) }
-    }
-
-    fn replay(&mut self, recording: Recording) -> Result<(), Error> {
-        self.host().replay(recording)
     }
 }

@@ -1,0 +1,245 @@
+//! One [`CudaLearner`] of several agents, shared by as many runs, each on a thread of its own.
+//!
+//! Who asks for actions or for an update waits until every other run asks for something too, or has left. Whoever comes last
+//! then has it done for all of them: actions if any are asked for, and else updates, so that runs that are at different places
+//! come to learn together again. What a run does besides (its environment, evaluations, checkpoints) is its own, and the
+//! others wait for it no longer than until they meet again.
+//!
+//! What an agent computes does not depend on who else takes part, so that each run has the bits that it has by itself.
+
+use super::cuda::Lesson;
+use super::{CudaLearner, Learner, Metrics, Noise, Snapshot};
+use crate::error::Error;
+use crate::replay::{Batch, Replay};
+use ndarray::{ArrayView2, ArrayViewMut2};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A run's share of a [`CudaLearner`]: one of its agents. The others go on without it once it is dropped.
+pub struct SharedLearner {
+    agent: usize,
+    meeting: Arc<Mutex<Meeting>>,
+    /// Those after the last update, which came back with it.
+    metrics: Option<Metrics>,
+}
+
+/// Where all runs meet.
+struct Meeting {
+    learner: CudaLearner,
+    /// Of each agent.
+    runs: Vec<Run>,
+    /// What has failed on the device: it goes on failing.
+    failure: Option<Error>,
+}
+
+/// What a run is at.
+enum Run {
+    /// Something of its own.
+    Elsewhere,
+    Asking(Request),
+    Gone,
+}
+
+struct Request {
+    what: What,
+    /// If it is dropped without an answer, the run is told that there will be none.
+    answer: SyncSender<Result<Answer, Error>>,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    /// Actions upon so many observations, which the learner has already.
+    Act {
+        rows: usize,
+        sampled: bool,
+    },
+    Learn(Lesson),
+}
+
+enum Answer {
+    /// `[rows, A]`
+    Actions(Vec<f32>),
+    Metrics(Metrics),
+}
+
+impl SharedLearner {
+    /// A share for each agent of `learner`, in their order. All must be used on threads of their own, or be dropped, for the
+    /// others to go on.
+    pub fn of(learner: CudaLearner) -> Vec<Self> {
+        let agents = learner.agents();
+        let runs = (0..agents).map(|_| Run::Elsewhere).collect();
+        let meeting = Arc::new(Mutex::new(Meeting { learner, runs, failure: None }));
+        (0..agents).map(|agent| Self { agent, meeting: Arc::clone(&meeting), metrics: None }).collect()
+    }
+
+    /// The meeting, while nobody else is at it.
+    fn meeting(&self) -> Result<MutexGuard<'_, Meeting>, Error> {
+        self.meeting.lock().map_err(|_| abandoned())
+    }
+
+    /// Asks for what `prepare` says, and waits for it.
+    fn ask(&self, prepare: impl FnOnce(&mut CudaLearner) -> Result<What, Error>) -> Result<Answer, Error> {
+        let (answer, answered) = sync_channel(1);
+        let mut meeting = self.meeting()?;
+        let what = meeting.with_learner(prepare)?;
+        meeting.runs[self.agent] = Run::Asking(Request { what, answer });
+        meeting.go_on();
+        drop(meeting);
+        answered.recv().map_err(|_| abandoned())?
+    }
+}
+
+/// What is left to say where another run has gone down in the middle of what all have asked for.
+fn abandoned() -> Error {
+    Error::Device("another run that shares it has broken down; begin again".into())
+}
+
+impl Meeting {
+    /// Does something with the learner, unless its device has failed; a failure is remembered.
+    fn with_learner<R>(&mut self, work: impl FnOnce(&mut CudaLearner) -> Result<R, Error>) -> Result<R, Error> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let result = work(&mut self.learner);
+        if let Err(failure @ Error::Device(_)) = &result {
+            self.failure = Some(failure.clone());
+        }
+        result
+    }
+
+    /// Has done what is asked for, if no run is elsewhere.
+    fn go_on(&mut self) {
+        if self.runs.iter().any(|run| matches!(run, Run::Elsewhere)) {
+            return;
+        }
+        // If this thread breaks down, all of them are dropped with it, and nobody waits for ever.
+        let mut asking = Vec::new();
+        for (agent, run) in self.runs.iter_mut().enumerate() {
+            if matches!(run, Run::Asking(_))
+                && let Run::Asking(request) = std::mem::replace(run, Run::Elsewhere)
+            {
+                asking.push((agent, request));
+            }
+        }
+        let acting: Vec<_> = asking.extract_if(.., |(_, request)| matches!(request.what, What::Act { .. })).collect();
+        if acting.is_empty() {
+            self.learn(asking);
+            return;
+        }
+        self.act(acting);
+        // Those that want to learn wait for the others to come so far.
+        for (agent, request) in asking {
+            self.runs[agent] = Run::Asking(request);
+        }
+    }
+
+    fn act(&mut self, mut asking: Vec<(usize, Request)>) {
+        while let Some(&(_, Request { what: What::Act { rows, sampled }, .. })) = asking.first() {
+            let alike = |(_, request): &mut (usize, Request)| match request.what {
+                What::Act { rows: r, sampled: s } => (r, s) == (rows, sampled),
+                What::Learn(_) => false,
+            };
+            let alike: Vec<_> = asking.extract_if(.., alike).collect();
+            let actions = self.with_learner(|learner| learner.act_together(rows, sampled));
+            for (agent, Request { answer, .. }) in alike {
+                let own = actions.as_ref().map_err(Clone::clone).map(|actions| {
+                    let length = actions.len() / self.runs.len();
+                    Answer::Actions(actions[agent * length..][..length].to_vec())
+                });
+                tell(&answer, own);
+            }
+        }
+    }
+
+    fn learn(&mut self, asking: Vec<(usize, Request)>) {
+        let lesson = |(_, request): &(usize, Request)| match request.what {
+            What::Learn(lesson) => Some(lesson),
+            What::Act { .. } => None,
+        };
+        let lessons: Vec<_> = asking.iter().filter_map(lesson).collect();
+        if lessons.is_empty() {
+            return;
+        }
+        let metrics = self.with_learner(|learner| {
+            learner.learn_together(&lessons)?;
+            learner.metrics_of_all()
+        });
+        for (agent, Request { answer, .. }) in asking {
+            tell(&answer, metrics.as_ref().map_err(Clone::clone).map(|metrics| Answer::Metrics(metrics[agent])));
+        }
+    }
+}
+
+fn tell(answer: &SyncSender<Result<Answer, Error>>, result: Result<Answer, Error>) {
+    // There is room for it, and who has asked waits for it.
+    let _ = answer.send(result);
+}
+
+impl Learner for SharedLearner {
+    fn act(
+        &mut self,
+        observation: ArrayView2<f32>,
+        noise: Option<ArrayView2<f32>>,
+        mut action: ArrayViewMut2<f32>,
+    ) -> Result<(), Error> {
+        let (rows, sampled) = (observation.nrows(), noise.is_some());
+        let answer = self.ask(|learner| {
+            learner.observe(self.agent, observation, noise)?;
+            Ok(What::Act { rows, sampled })
+        })?;
+        if let Answer::Actions(actions) = answer {
+            assert_eq!(actions.len(), action.len());
+            action.iter_mut().zip(actions).for_each(|(action, value)| *action = value);
+        }
+        Ok(())
+    }
+
+    /// # Panics
+    /// Always: runs that share a GPU learn from their replay memories.
+    fn update(&mut self, _: &Batch<f32>, _: &Noise<f32>) -> Result<(), Error> {
+        panic!("runs that share a GPU learn from their replay memories")
+    }
+
+    fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {
+        let agent = self.agent;
+        let answer = self.ask(|learner| {
+            learner.mirror(agent, replay)?;
+            Ok(What::Learn(Lesson { agent, update, stored: replay.len() as u64 }))
+        })?;
+        if let Answer::Metrics(metrics) = answer {
+            self.metrics = Some(metrics);
+        }
+        Ok(())
+    }
+
+    fn metrics(&mut self) -> Result<Metrics, Error> {
+        if let Some(metrics) = self.metrics {
+            return Ok(metrics);
+        }
+        let metrics = self.meeting()?.with_learner(|learner| learner.metrics_of(self.agent))?;
+        self.metrics = Some(metrics);
+        Ok(metrics)
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot<f32>, Error> {
+        self.meeting()?.with_learner(|learner| learner.snapshot_of(self.agent))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot<f32>) -> Result<(), Error> {
+        self.metrics = None;
+        self.meeting()?.with_learner(|learner| learner.restore_of(self.agent, snapshot))
+    }
+}
+
+impl Drop for SharedLearner {
+    fn drop(&mut self) {
+        match self.meeting.lock() {
+            Ok(mut meeting) => {
+                meeting.runs[self.agent] = Run::Gone;
+                meeting.go_on();
+            }
+            // A run, this one perhaps, has broken down at the meeting: whoever waits there is to know.
+            Err(broken) => broken.into_inner().runs.clear(),
+        }
+    }
+}
