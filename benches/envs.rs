@@ -52,7 +52,7 @@ fn collector(envs: usize, hidden: usize, pause: Duration) -> Result<Trainer, Err
         critic_hidden: vec![hidden; 2],
         ..Config::default()
     };
-    Trainer::new(|| Box::new(Slow { pendulum: Pendulum::new(), pause }), config)
+    Trainer::new(move || Box::new(Slow { pendulum: Pendulum::new(), pause }), config)
 }
 
 fn measure(name: &str, hidden: usize, pause: Duration, steps: u64) -> Result<(), Error> {

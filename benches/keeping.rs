@@ -66,7 +66,7 @@ fn resident() -> Option<f64> {
 fn measure(name: &str, sizes: (usize, usize), length: u64, config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keeping-{}-{name}", std::process::id()));
     let run = RunDirectory::create(Some(&path), name, &config, None)?;
-    let mut trainer = Trainer::new(|| Box::new(Instantaneous { sizes, length, steps: 0 }), config.clone())?;
+    let mut trainer = Trainer::new(move || Box::new(Instantaneous { sizes, length, steps: 0 }), config.clone())?;
     let mut files = MetricsFiles::create(&run, &config)?;
     let mut checkpoints = Checkpoints::create(&run, "cpu", 0)?;
     let started = Instant::now();

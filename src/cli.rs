@@ -6,6 +6,7 @@ use soft_actor_critic::config::{
     Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, Precision, TargetEntropy, UntilReturn,
 };
 use soft_actor_critic::device::Device;
+use soft_actor_critic::env;
 use soft_actor_critic::run::group::parse_seeds;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -77,8 +78,8 @@ pub struct TrainArgs {
     /// it goes on with what is left
     #[arg(long, value_name = "A..B", value_parser = parse_seeds, allow_hyphen_values = true, conflicts_with = "seed", help_heading = "Run")]
     pub seeds: Option<Range<u64>>,
-    /// Upper bound on threads; 0 for one for each core. Small networks and batches use fewer, because more would be slower.
-    /// Results do not depend on it
+    /// Upper bound on threads, besides those that wait for the steps of --envs; 0 for one for each core. Small networks and
+    /// batches use fewer, because more would be slower. Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Run")]
     pub threads: usize,
     /// Where to train: cpu, cuda or cuda:N for an NVIDIA GPU, auto for the faster one, found by trying
@@ -195,9 +196,25 @@ pub struct PythonArgs {
     /// The interpreter that has Gymnasium and gym:ID [default: the active virtual environment's, else python3 on the path]
     #[arg(long, value_name = "PATH", help_heading = "Gymnasium")]
     pub python: Option<PathBuf>,
-    /// How long a step or a reset of gym:ID may take; to be made, it may take five times as long
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium")]
-    pub env_timeout: u64,
+    /// How long a step or a reset of gym:ID may take; to be made, it may take five times as long [default: 60]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium")]
+    pub env_timeout: Option<u64>,
+}
+
+impl PythonArgs {
+    /// Refuses options that mean nothing to any of these environments.
+    pub fn check<'a>(&self, environments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<()> {
+        let mut environments = environments.into_iter();
+        let given = self.python.is_some() || self.env_timeout.is_some();
+        match environments.next() {
+            Some(name)
+                if given && env::gym_id(name).is_none() && !environments.any(|name| env::gym_id(name).is_some()) =>
+            {
+                anyhow::bail!("{name} needs no Python; leave out --python and --env-timeout")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl TrainArgs {
@@ -257,8 +274,8 @@ pub struct ResumeArgs {
     /// Where to train [default: where the run was trained]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<Device>,
-    /// Upper bound on threads; 0 for one for each core. Small networks and batches use fewer, because more would be slower.
-    /// Results do not depend on it
+    /// Upper bound on threads, besides those that wait for the steps of several environments; 0 for one for each core. Small
+    /// networks and batches use fewer, because more would be slower. Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub threads: usize,
     /// Stop when the mean return of an evaluation reaches this: off, or a number. A run whose last evaluation has reached it

@@ -380,6 +380,19 @@ word_or_number! {
     UntilReturn, "off" = Off, "None; training goes on to its last step.", f64 as "WordOrNumber<f64>", "This one, or any higher."
 }
 
+/// The option of the program that sets a field, if it has one.
+fn option(name: &str) -> Option<String> {
+    Some(match name {
+        "policy_hidden" | "critic_hidden" => "--hidden".into(),
+        "batch_size" => "--batch".into(),
+        "replay_capacity" => "--replay".into(),
+        "log_std_min" | "log_std_max" | "initial_alpha" | "first_update_alpha" | "gradient_clamp" | "policy_delay"
+        | "final_episodes" => return None,
+        _ if name.ends_with("learning_rate") => "--lr".into(),
+        _ => format!("--{}", name.replace('_', "-")),
+    })
+}
+
 /// The ends of what is accepted, so that a number keeps its meaning as an `f32`.
 const TINY: f64 = 1e-30;
 const HUGE: f64 = 1e30;
@@ -450,12 +463,22 @@ impl Config {
     /// [`Error::Config`] names the first field at fault, its value and what it must be.
     pub fn validate(&self) -> Result<(), Error> {
         let demand = |fits: bool, name: &str, value: &dyn std::fmt::Display, must: &str| {
-            if fits { Ok(()) } else { Err(Error::Config(format!("{name} is {value}; it must be {must}"))) }
+            if fits {
+                return Ok(());
+            }
+            let value = value.to_string();
+            // A number may have 300 digits.
+            let number = value.parse::<f64>().ok().filter(|_| value.len() > 24);
+            let value = number.map_or(value, |number| format!("{number:e}"));
+            // Where there is more to mend it with than its own option, that is told as well.
+            let option = option(name).filter(|_| !must.contains("--"));
+            let option = option.map_or(String::new(), |option| format!(" ({option})"));
+            Err(Error::Config(format!("{name} is {value}; it must be {must}{option}")))
         };
         // TOML, which keeps the configuration of a run, has signed integers.
         let storable = |value: u64| i64::try_from(value).is_ok();
         demand(storable(self.seed), "seed", &self.seed, "below 2⁶³")?;
-        demand((1..=256).contains(&self.envs), "envs", &self.envs, "from 1 to 256 (--envs)")?;
+        demand((1..=256).contains(&self.envs), "envs", &self.envs, "from 1 to 256")?;
         // The last round may go beyond them.
         demand(
             self.steps > 0 && storable(self.steps.saturating_add(self.envs as u64 - 1)),
@@ -466,12 +489,7 @@ impl Config {
         demand(storable(self.eval_every), "eval_every", &self.eval_every, "below 2⁶³")?;
         demand(storable(self.checkpoint_every), "checkpoint_every", &self.checkpoint_every, "below 2⁶³")?;
         demand(storable(self.random_steps), "random_steps", &self.random_steps, "below 2⁶³")?;
-        demand(
-            (1..=1 << 32).contains(&self.random_hold),
-            "random_hold",
-            &self.random_hold,
-            "from 1 to 2³² (--random-hold)",
-        )?;
+        demand((1..=1 << 32).contains(&self.random_hold), "random_hold", &self.random_hold, "from 1 to 2³²")?;
         for (name, hidden) in [("policy_hidden", &self.policy_hidden), ("critic_hidden", &self.critic_hidden)] {
             let widths = format!("{hidden:?}");
             demand(hidden.iter().all(|width| (1..=65_536).contains(width)), name, &widths, "widths from 1 to 65536")?;
@@ -493,7 +511,7 @@ impl Config {
         let scale = self.reward_scale;
         demand((TINY..=HUGE).contains(&scale), "reward_scale", &scale, "a number above 0, from 1e-30 to 1e30")?;
         demand((0.0..=1.0).contains(&self.gamma), "gamma", &self.gamma, "from 0 to 1")?;
-        demand((1..=1000).contains(&self.n_step), "n_step", &self.n_step, "from 1 to 1000 (--n-step)")?;
+        demand((1..=1000).contains(&self.n_step), "n_step", &self.n_step, "from 1 to 1000")?;
         demand((TINY..=1.0).contains(&self.tau), "tau", &self.tau, "a number above 0, from 1e-30 on, and at most 1")?;
         let below = format!("from -80 to below log_std_max, {}", self.log_std_max);
         let fits = self.log_std_min >= -80.0 && self.log_std_min < self.log_std_max;
@@ -525,9 +543,9 @@ impl Config {
         demand(batch_size as u64 <= self.steps, "batch_size", &batch_size, &steps)?;
         let parts = f64::from(PARTS_OF_UPDATE);
         let fits = (1.0 / parts..=1000.0).contains(&self.utd) && (self.utd * parts).round() / parts == self.utd;
-        demand(fits, "utd", &self.utd, "from 0.000001 to 1000, with six decimals at most (--utd)")?;
+        demand(fits, "utd", &self.utd, "from 0.000001 to 1000, with six decimals at most")?;
         let (first, updates) = (self.first_update(), self.updates_after(self.steps));
-        demand(storable(updates), "utd", &self.utd, "small enough that fewer than 2⁶³ updates are made (--utd)")?;
+        demand(storable(updates), "utd", &self.utd, "small enough that fewer than 2⁶³ updates are made")?;
         let mend = match self.first_update {
             FirstUpdate::Auto => "lower --random-steps or --batch",
             FirstUpdate::Fixed(_) => "say --first-update auto or another number",
@@ -553,12 +571,7 @@ impl Config {
         let must = "false where there is no evaluation; raise eval_every (--eval-every) above 0";
         demand(!self.keep_best || self.eval_every > 0, "keep_best", &self.keep_best, must)?;
         if let UntilReturn::Fixed(target) = self.until_return {
-            demand(
-                target.abs() <= HUGE,
-                "until_return",
-                &target,
-                "off or a number from -1e30 to 1e30 (--until-return)",
-            )?;
+            demand(target.abs() <= HUGE, "until_return", &target, "off or a number from -1e30 to 1e30")?;
             let must = "off where there is no evaluation; raise eval_every (--eval-every) above 0";
             demand(self.eval_every > 0, "until_return", &target, must)?;
         }

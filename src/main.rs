@@ -377,6 +377,7 @@ fn environment_of(
     let is_run = env::gym_id(name).is_some() && path.is_dir();
     let mut arguments = if is_run { RunDirectory::open(path)?.1.env_args } else { BTreeMap::new() };
     arguments.extend(env_args.iter().cloned());
+    python.check([name])?;
     let env = make_environment(name, &arguments, python, draws)?()?;
     actor.fits(&*env)?;
     Ok(env)
@@ -413,7 +414,7 @@ fn make_environment(
 ) -> Result<MakeEnv> {
     if let Some(id) = env::gym_id(name) {
         let (id, arguments, python) = (id.to_string(), arguments.clone(), python.clone());
-        let gym = Gym { id, arguments, python, timeout: Duration::from_secs(*env_timeout), draws };
+        let gym = Gym { id, arguments, python, timeout: Duration::from_secs(env_timeout.unwrap_or(60)), draws };
         return Ok(Box::new(move || Ok(Box::new(gym.make()?))));
     }
     let known = || env::BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");

@@ -79,7 +79,9 @@ pub struct EnvState {
 pub struct Trainer {
     config: Config,
     envs: Lanes,
-    evaluation_env: Box<dyn Env>,
+    make_env: MakeEnv,
+    /// What evaluations take place in, from the first on, or from the beginning where the configuration asks for them.
+    evaluation_env: Option<Box<dyn Env>>,
     bounds: Bounds,
     learner: Box<dyn Learner>,
     replay: Replay,
@@ -96,15 +98,17 @@ pub struct Trainer {
     last_metrics: Metrics,
 }
 
+type MakeEnv = Box<dyn FnMut() -> Result<Box<dyn Env>, Error> + Send>;
+
 impl Trainer {
     /// A run on the CPU before its first step. `make_env` is called for each environment to train on, and once more for
-    /// evaluation.
+    /// evaluation: if [`Config::eval_every`] is 0, not before [`Self::evaluate`] is.
     ///
     /// # Errors
     /// If `config` is invalid, the replay memory does not fit, or the environment fails.
-    pub fn new(make_env: impl Fn() -> Box<dyn Env>, config: Config) -> Result<Self, Error> {
+    pub fn new(make_env: impl Fn() -> Box<dyn Env> + Send + 'static, config: Config) -> Result<Self, Error> {
         Self::with_learner(
-            || Ok(make_env()),
+            move || Ok(make_env()),
             config,
             |config, observation_size, half_range| {
                 CpuLearner::<f32>::check(config)?;
@@ -113,13 +117,13 @@ impl Trainer {
         )
     }
 
-    /// As [`Self::new`], with environments that it may not be possible to make, and with the learner that `make_learner` makes from the configuration, the number of observation
-    /// dimensions, and half the range of each action dimension.
+    /// As [`Self::new`], with environments that it may not be possible to make, and with the learner that `make_learner` makes
+    /// from the configuration, the number of observation dimensions, and half the range of each action dimension.
     ///
     /// # Errors
     /// As from [`Self::new`], `make_env` and `make_learner`.
     pub fn with_learner(
-        mut make_env: impl FnMut() -> Result<Box<dyn Env>, Error>,
+        mut make_env: impl FnMut() -> Result<Box<dyn Env>, Error> + Send + 'static,
         config: Config,
         make_learner: impl FnOnce(&Config, usize, &[f32]) -> Result<Box<dyn Learner>, Error>,
     ) -> Result<Self, Error> {
@@ -130,7 +134,8 @@ impl Trainer {
         let mut replay = Replay::new(config.replay_rows(), o, a)?.of_environments(n);
         replay.normalizer = config.normalize_observations.then(|| Normalizer::new(o));
         Ok(Self {
-            evaluation_env: make_env()?,
+            evaluation_env: (config.eval_every > 0).then(&mut make_env).transpose()?,
+            make_env: Box::new(make_env),
             learner: make_learner(&config, o, &bounds.half_range())?,
             replay,
             observation: Array2::zeros((n, o)),
@@ -346,10 +351,14 @@ impl Trainer {
     /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start states.
     ///
     /// # Errors
-    /// [`Error::Environment`], as from [`Self::step`].
+    /// [`Error::Environment`], as from [`Self::step`]; whatever keeps an environment from being made.
     pub fn evaluate(&mut self, episodes: u64) -> Result<Evaluation, Error> {
-        let seed = self.config.seed;
-        evaluate(&mut self.actor()?, &mut *self.evaluation_env, seed, episodes, false)
+        let (mut actor, seed) = (self.actor()?, self.config.seed);
+        let env = match &mut self.evaluation_env {
+            Some(env) => env,
+            none => none.insert((self.make_env)()?),
+        };
+        evaluate(&mut actor, &mut **env, seed, episodes, false)
     }
 
     /// Whether the configuration asks for an evaluation after this step: every `eval_every` steps, and at the end.

@@ -59,6 +59,7 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
             (None, Some(name)) => config_file::parse(find_preset(name)?, &args.environment)?,
             (None, None) => Config::default(),
         };
+        python.check([args.environment.as_str()])?;
         args.apply(&mut config);
         config.env_args.extend(env_args.iter().cloned());
         let seeds = args.seeds.clone();
@@ -245,8 +246,13 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
         // Held until the end, because they are locked.
         let groups = Group::inside(&args.path)?;
         let tasks = tasks(args, &groups)?;
+        // What is wrong for all of them is told once.
+        let paths = tasks.iter().flatten().map(|(path, _)| path.as_path()).chain([args.path.as_path()]);
+        let begun = paths.filter_map(|path| Some(RunDirectory::open(path).ok()?.0.environment().to_string()));
+        let planned = groups.iter().map(|group| group.environment().to_string());
+        let environments: BTreeSet<_> = begun.chain(planned).collect();
+        args.python.check(environments.iter().map(String::as_str))?;
         if tasks.is_some() {
-            // What is wrong for all of them is told once.
             args.device.map_or(Ok(()), Device::check)?;
         }
         let share = tasks.as_ref().map(|tasks| Share::new(args.threads, tasks.len() as u64)).transpose()?;

@@ -128,6 +128,7 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
     fs::copy(recording, scratch.path("foreign.safetensors")).expect("the recording is in the repository");
     fs::create_dir(scratch.path("empty")).expect("the directory can be written");
 
+    let help = scratch.succeed("--help").replace('\n', " ");
     let before = scratch.tree();
     for (arguments, expected) in [
         ("", "ENVIRONMENT"),
@@ -144,10 +145,19 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
             "normalize_observations is for the CPU alone; say --device cpu",
         ),
         ("pendulum --keep-best --eval-every 0", "keep_best is true; it must be false where there is no evaluation"),
-        ("pendulum --reward-scale 0", "reward_scale is 0; it must be a number above 0"),
+        (
+            "pendulum --reward-scale 0",
+            "reward_scale is 0; it must be a number above 0, from 1e-30 to 1e30 (--reward-scale)",
+        ),
+        ("pendulum --reward-scale 1e300", "reward_scale is 1e300; it must be"),
+        ("pendulum --tau 1e-300", "tau is 1e-300; it must be"),
+        (
+            "pendulum --replay 0",
+            "replay_capacity is 0; it must be at least the batch size, 256, and below 2⁶³ (--replay)",
+        ),
         ("pendulum --gamma 1.01", "gamma is 1.01; it must be from 0 to 1"),
         ("pendulum --gamma -0.1", "gamma is -0.1; it must be from 0 to 1"),
-        ("pendulum --hidden 8,0", "policy_hidden is [8, 0]; it must be widths from 1"),
+        ("pendulum --hidden 8,0", "policy_hidden is [8, 0]; it must be widths from 1 to 65536 (--hidden)"),
         ("pendulum --alpha high", "--alpha"),
         ("pendulum --steps", "--steps"),
         ("pendulum --stepps 300", "unexpected argument '--stepps'"),
@@ -195,6 +205,11 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("export used --format c --best", "used has no best.safetensors; train with --keep-best, or leave out --best"),
         ("eval used/policy.safetensors --best", "is no run directory; name one, or leave out --best"),
         ("eval used --epochs 1", "unexpected argument '--epochs'"),
+        ("pendulum --python python3", "pendulum needs no Python; leave out --python and --env-timeout"),
+        ("pendulum --env-timeout 3", "pendulum needs no Python"),
+        ("eval used --python python3", "pendulum needs no Python"),
+        ("resume used --python python3", "pendulum needs no Python"),
+        ("resume group --env-timeout 3 --steps 400", "pendulum needs no Python"),
         ("eval group", "group is no run, but holds some; name one of them, as in group/seed-3"),
         ("render group --best", "group is no run, but holds some; name one of them, as in group/seed-3"),
         ("export group --format c", "group is no run, but holds some; name one of them, as in group/seed-3"),
@@ -204,6 +219,10 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         assert_eq!(output.status.code(), Some(2), "sac {arguments}: {error}");
         assert!(error.starts_with("error: ") && error.ends_with('\n') && error.lines().count() == 1, "{error}");
         assert!(error.contains(expected) && !error.contains("Usage:"), "sac {arguments}: {expected:?}? {error}");
+        let options = error.split("(--").skip(1).filter_map(|rest| rest.split(')').next());
+        for option in options {
+            assert!(help.contains(&format!(" --{option} ")), "sac {arguments}: there is no --{option}: {error}");
+        }
         assert!(output.stdout.is_empty(), "sac {arguments}");
         assert!(scratch.tree() == before, "sac {arguments} has changed what is on disk");
     }
@@ -953,6 +972,13 @@ fn runs_are_drawn() {
     assert_eq!(one, text(&scratch.read("runs/a-1/curve.svg")), "the picture of a run is the one it leaves behind");
     assert!(one.contains("pendulum, seed 1") && one.contains("entropy (nats)") && !one.contains("value loss"), "{one}");
     assert!(!one.contains("NaN") && !one.contains("inf"), "{one}");
+
+    for (group, gamma) in [("low", 0.5), ("high", 0.999)] {
+        scratch.succeed(&format!("{TINY} --quiet --seeds 0..2 --gamma {gamma} --out groups/{group}"));
+    }
+    scratch.succeed("plot groups --out groups.svg");
+    let groups = text(&scratch.read("groups.svg"));
+    assert!(groups.contains("low/seed (2 runs)") && groups.contains("high/seed (2 runs)"), "{groups}");
 
     scratch.succeed("plot runs --out all.svg");
     let all = text(&scratch.read("all.svg"));

@@ -89,7 +89,8 @@ fn train_on(env: &Scripted) -> Result<Trainer, Error> {
         batch_size: 16,
         ..Config::default()
     };
-    Trainer::new(|| Box::new(env.clone()), config)
+    let env = env.clone();
+    Trainer::new(move || Box::new(env.clone()), config)
 }
 
 /// Steps until training fails, and returns how. What was learned must have stayed finite.
@@ -178,7 +179,8 @@ fn random_actions_are_held_and_updates_begin_where_they_are_told_to() {
         batch_size: 16,
         ..Config::default()
     };
-    let mut trainer = Trainer::new(|| Box::new(env.clone()), config).expect("it begins well");
+    let made = env.clone();
+    let mut trainer = Trainer::new(move || Box::new(made.clone()), config).expect("it begins well");
     while !trainer.is_finished() {
         trainer.step().expect("it is harmless");
         // One update after step 20, and one after each that follows, while actions are still random.
@@ -369,17 +371,38 @@ impl Env for Told {
     }
 }
 
+/// An environment for evaluations is made with the others if there will be some, and else for the first that is asked for.
+#[test]
+fn an_environment_for_evaluations_is_made_when_it_is_needed() {
+    for (eval_every, at_first) in [(10, 2), (0, 1)] {
+        let made = Arc::<Mutex<usize>>::default();
+        let count = Arc::clone(&made);
+        let make = move || -> Box<dyn Env> {
+            *count.lock().expect("nobody panics with it") += 1;
+            Box::new(Pendulum::new())
+        };
+        let made = || *made.lock().expect("nobody panics with it");
+        let config = Config { eval_every, policy_hidden: vec![4], critic_hidden: vec![4], ..Config::default() };
+        let mut trainer = Trainer::new(make, config).expect("it begins well");
+        assert_eq!(made(), at_first);
+        let first = trainer.evaluate(1).expect("it goes well");
+        assert_eq!(trainer.evaluate(1).expect("it goes well"), first);
+        assert_eq!(made(), 2);
+    }
+}
+
 /// Several environments whose episodes have different lengths, trained to the end, their diaries, and the threads they ran on.
 fn train_several(config: &Config, pause: Duration) -> (Trainer, Vec<Diary>, usize) {
-    let (diaries, threads) = (Mutex::new(Vec::new()), Arc::<Mutex<HashSet<_>>>::default());
-    let make = || -> Box<dyn Env> {
-        let mut diaries = diaries.lock().expect("nobody panics with it");
+    let (diaries, threads) = (Arc::new(Mutex::new(Vec::new())), Arc::<Mutex<HashSet<_>>>::default());
+    let (kept, seen) = (Arc::clone(&diaries), Arc::clone(&threads));
+    let make = move || -> Box<dyn Env> {
+        let mut diaries = kept.lock().expect("nobody panics with it");
         let diary = Arc::<Mutex<Diary>>::default();
         diaries.push(Arc::clone(&diary));
         let length = [7, 11, 20, 13][(diaries.len() - 1) % 4];
         // One of them is the slowest.
         let pause = if diaries.len() == 1 { pause } else { pause / 4 };
-        let (pendulum, threads) = (Pendulum::new(), Arc::clone(&threads));
+        let (pendulum, threads) = (Pendulum::new(), Arc::clone(&seen));
         Box::new(Told { pendulum, observation: Vec::new(), diary, threads, length, pause })
     };
     let mut trainer = Trainer::new(make, config.clone()).expect("it begins well");
@@ -390,7 +413,7 @@ fn train_several(config: &Config, pause: Duration) -> (Trainer, Vec<Diary>, usiz
         ended.extend(episodes);
         assert_eq!(trainer.metrics().expect("it runs on the CPU").updates, config.updates_after(trainer.steps()));
     }
-    let diaries = diaries.into_inner().expect("nobody panics with it");
+    let diaries = diaries.lock().expect("nobody panics with it");
     let diaries: Vec<_> = diaries.iter().map(|diary| diary.lock().expect("nobody panics with it").clone()).collect();
     // Each environment counts its episodes in steps of as many as there are.
     for (i, diary) in diaries[..config.envs].iter().enumerate() {

@@ -22,7 +22,7 @@ fn small() -> Config {
 }
 
 /// Trains to the end; returns the means over the last quarter of the updates, and the run.
-fn train(make_env: impl Fn() -> Box<dyn Env> + Send, config: Config) -> (Metrics, Trainer) {
+fn train(make_env: impl Fn() -> Box<dyn Env> + Send + 'static, config: Config) -> (Metrics, Trainer) {
     with_threads(1, || {
         let mut trainer = Trainer::new(make_env, config).expect("the configuration is valid");
         let mut earlier = Metrics::default();

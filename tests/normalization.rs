@@ -143,10 +143,11 @@ fn observations_are_seen_through_the_statistics_of_all_so_far() {
     };
     let (told, acts) = (Told::default(), Arc::<Mutex<usize>>::default());
     let mut made = 0;
-    let make_env = || {
+    let theirs = Arc::clone(&told);
+    let make_env = move || {
         made += 1;
         // What an evaluation meets does not count.
-        let told = if made == 1 { Arc::clone(&told) } else { Told::default() };
+        let told = if made == 1 { Arc::clone(&theirs) } else { Told::default() };
         Ok(Box::new(Walk { told, state: [0.0; 2], steps: 0 }) as Box<dyn Env>)
     };
     let mut trainer = Trainer::with_learner(make_env, config, |config, o, half_range| {

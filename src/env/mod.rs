@@ -149,7 +149,7 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         let step = self.env.step(action).map_err(|e| error(number, format!("step: {e}")))?;
         self.check_observation(number, &step.observation)?;
         if !(step.reward as f32).is_finite() {
-            return Err(error(number, format!("its reward is {}, not a finite f32", step.reward)));
+            return Err(error(number, format!("its reward is {:e}, not a finite f32", step.reward)));
         }
         self.steps = number;
         Ok(step)

@@ -111,11 +111,15 @@ pub fn groups(runs: &[MeasuredRun]) -> Result<String, Error> {
             return Err(Error::Files(problem.into()));
         }
     };
-    let lines = groups.iter().zip(COLORS.iter().cycle()).map(|((_, group), &color)| {
+    let names: Vec<_> = groups.iter().map(|(_, group)| common_name(group)).collect();
+    let lines = groups.iter().zip(&names).zip(COLORS.iter().cycle()).map(|(((_, group), name), &color)| {
+        // As for the seeds of several directories.
+        let taken = names.iter().filter(|other| *other == name).count() > 1;
+        let name = if taken { format!("{}/{name}", group[0].parent_name()) } else { name.clone() };
         let curves: Vec<_> = group.iter().map(|run| run.points(column)).collect();
         let (points, band) = mean_and_band(&curves);
         let runs = if group.len() == 1 { String::new() } else { format!(" ({} runs)", group.len()) };
-        Line { band, ..Line::new(&(common_name(group) + &runs), points, color) }
+        Line { band, ..Line::new(&(name + &runs), points, color) }
     });
     let lines: Vec<_> = lines.collect();
     if lines.iter().any(|line| line.points.is_empty()) {
@@ -283,8 +287,9 @@ fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_s
     let low = values().chain(ends()).fold(f64::INFINITY, f64::min);
     let high = values().chain(ends()).fold(f64::NEG_INFINITY, f64::max);
     let margin = margin_of(low, high);
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", if large { 18 } else { 14 }))
+    let below_title = area.margin(4, 0, 0, 0).titled(title, ("sans-serif", if large { 18 } else { 14 }))?;
+    let below_names = if large { legend(&below_title, lines)? } else { below_title };
+    let mut chart = ChartBuilder::on(&below_names)
         .margin(8)
         .margin_right(24)
         .x_label_area_size(if large { 40 } else { 22 })
@@ -302,7 +307,7 @@ fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_s
         mesh.x_desc("environment steps").y_desc(y_title);
     }
     mesh.draw()?;
-    for Line { name, points, band, color } in lines {
+    for Line { points, band, color, .. } in lines {
         let there = band.iter().map(|&(step, low, _)| (step, low));
         let back = band.iter().rev().map(|&(step, _, high)| (step, high));
         chart.draw_series([Polygon::new(there.chain(back).collect::<Vec<_>>(), color.mix(0.2))])?;
@@ -310,22 +315,30 @@ fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_s
         // A single point is no line.
         let dot = points.first().filter(|_| points.len() == 1).map(|&point| Circle::new(point, 3, color.filled()));
         chart.draw_series(dot)?;
-        let series = chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
-        if !name.is_empty() {
-            series.label(name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-        }
-    }
-    if large {
-        let labels = SeriesLabelPosition::LowerRight;
-        let style = WHITE.mix(0.8);
-        chart
-            .configure_series_labels()
-            .position(labels)
-            .background_style(style)
-            .label_font(("sans-serif", 13))
-            .draw()?;
+        chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
     }
     Ok(())
+}
+
+/// The names of lines, in rows, and the place below them: where they stand they cover no line.
+fn legend<'a>(area: &Area<'a>, lines: &[Line]) -> anyhow::Result<Area<'a>> {
+    const ROW: i32 = 20;
+    let style = TextStyle::from(("sans-serif", 13).into_font());
+    let (width, height) = area.dim_in_pixel();
+    let (left, right) = (72, width as i32 - 24);
+    let (mut x, mut top) = (left, 0);
+    for Line { name, color, .. } in lines {
+        let length = 24 + area.estimate_text_size(name, &style)?.0 as i32;
+        if x > left && x + length > right {
+            (x, top) = (left, top + ROW);
+        }
+        let middle = top + ROW / 2;
+        area.draw(&PathElement::new(vec![(x, middle), (x + 18, middle)], color.stroke_width(2)))?;
+        area.draw(&Text::new(name.clone(), (x + 24, middle - 6), style.clone()))?;
+        x += length + 24;
+    }
+    // Of very many, some stand in the way.
+    Ok(area.split_vertically((top + ROW).min(height as i32 / 2)).1)
 }
 
 /// What is left free beyond both ends; a flat line is drawn in the middle.
@@ -359,6 +372,31 @@ mod tests {
         assert_eq!(band, [(5.0, 2.0, 4.0), (10.0, 3.0, 5.0), (15.0, 3.0, 6.0), (20.0, 3.0, 7.0)]);
         assert_eq!(mean_and_band(std::slice::from_ref(&one)), (one.clone(), vec![]));
         assert_eq!(mean_and_band(&[one, vec![(40.0, 1.0)]]).0, []);
+    }
+
+    /// Wherever the curve ends.
+    #[test]
+    fn names_stand_above_the_curves() {
+        let mut svg = String::new();
+        let names =
+            ["first", "a second name that is so long that it takes a row", "another, of the third row of three"];
+        {
+            let area = SVGBackend::with_string(&mut svg, (500, 400)).into_drawing_area();
+            let lines =
+                names.map(|name| Line::new(name, vec![(0.0, 0.0), (5.0, 9.0), (9.0, 9.0), (10.0, 0.0)], COLORS[0]));
+            panel(&area, "title", Some("return"), &lines, 10.0).expect("it can be drawn");
+        }
+        let number = |text: &str, name: &str| -> f64 {
+            let (_, rest) = text.split_once(&format!(" {name}=\"")).expect("it has one");
+            rest.split('"').next().and_then(|number| number.parse().ok()).expect("it is a number")
+        };
+        let texts = svg.split("<text").filter(|text| names.iter().any(|name| text.contains(name)));
+        let lowest = texts.map(|text| number(text, "y")).fold(0.0, f64::max);
+        let curves = svg.split("<polyline").filter_map(|line| line.split(" points=\"").nth(1)?.split('"').next());
+        let points = curves.map(|points| points.split_whitespace().filter_map(|point| point.split_once(',')));
+        let points = points.map(|points| points.filter_map(|(_, y)| y.parse::<f64>().ok()).collect::<Vec<_>>());
+        let highest = points.filter(|points| points.len() == 4).flatten().fold(f64::INFINITY, f64::min);
+        assert!(lowest > 0.0 && highest.is_finite() && lowest + 13.0 < highest, "{lowest}, {highest}");
     }
 
     #[test]

@@ -149,6 +149,11 @@ impl Group {
         &self.path
     }
 
+    /// The name of the environment.
+    pub fn environment(&self) -> &str {
+        &self.plan.environment
+    }
+
     /// Each run: its directory, and what decides it.
     pub fn runs(&self) -> impl Iterator<Item = (PathBuf, Plan)> {
         self.seeds.clone().map(|seed| {

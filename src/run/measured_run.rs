@@ -73,6 +73,12 @@ impl MeasuredRun {
     pub fn name(&self) -> String {
         name_of(self.directory.path())
     }
+
+    /// The name of the directory around its own.
+    pub fn parent_name(&self) -> String {
+        let path = std::path::absolute(self.directory.path()).unwrap_or_default();
+        name_of(path.parent().unwrap_or(&path))
+    }
 }
 
 /// What a path ends with, without the characters that no SVG may hold.
