@@ -73,8 +73,8 @@ pub struct TrainArgs {
     /// Seed of every random stream
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub seed: Option<u64>,
-    /// Several runs in one process, a run for each seed from A to below B, as many at once as there are threads; each is the
-    /// same as by itself. --out is then the directory of their directories [default: runs/ENVIRONMENT-N], and `sac resume` of
+    /// Several runs in one process, a run for each seed from A to below B, as many at once as there are threads, or on one GPU
+    /// all at once, if their updates are fused; each is the same as by itself. --out is then the directory of their directories [default: runs/ENVIRONMENT-N], and `sac resume` of
     /// it goes on with what is left
     #[arg(long, value_name = "A..B", value_parser = parse_seeds, allow_hyphen_values = true, conflicts_with = "seed", help_heading = "Run")]
     pub seeds: Option<Range<u64>>,

@@ -109,7 +109,7 @@ impl Device {
         }
         CudaLearner::check(config, half_range.len())?;
         let gpu = Cuda::open(ordinal, config.precision)?;
-        let note = format!("device: {}; fused updates, of all {} runs at once", gpu.name(), seeds.len());
+        let note = format!("device: {}; {}, of all {} runs at once", gpu.name(), fused_updates(config), seeds.len());
         let learner = CudaLearner::of_seeds(config, seeds, observation_size, half_range, Box::new(gpu))?;
         Ok(Some(Shared { learners: SharedLearner::of(learner), note }))
     }
@@ -128,11 +128,7 @@ impl Device {
         };
         let on_gpu = |gpu: Cuda, ordinal, note: String| {
             let learner = Box::new(CudaLearner::new(config, observation_size, half_range, Box::new(gpu))?);
-            let updates = match (learner.is_fused(), config.precision) {
-                (true, Precision::F32) => "fused updates",
-                (true, Precision::Tf32) => "fused updates in tf32",
-                (false, _) => "updates layer by layer",
-            };
+            let updates = if learner.is_fused() { fused_updates(config) } else { "updates layer by layer" };
             Ok(Placed { learner, device: Self::Cuda(ordinal), note: Some(format!("{note}; {updates}")) })
         };
         let open = |ordinal| Cuda::open(ordinal, config.precision);
@@ -171,6 +167,14 @@ impl Device {
                 trial().or_else(|error: Error| on_cpu(Some(format!("device: the CPU; {error}"))))
             }
         }
+    }
+}
+
+/// What updates are called that are fused.
+fn fused_updates(config: &Config) -> &'static str {
+    match config.precision {
+        Precision::F32 => "fused updates",
+        Precision::Tf32 => "fused updates in tf32",
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod cli;
 mod progress;
+mod sharing;
 mod training;
 
 use anyhow::{Context, Result, anyhow};

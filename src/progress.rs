@@ -9,9 +9,11 @@ use soft_actor_critic::config::Config;
 use soft_actor_critic::run::Row;
 use soft_actor_critic::sac::Metrics;
 use soft_actor_critic::train::Episode;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// How progress is told.
@@ -31,18 +33,43 @@ pub struct Board {
     root: Option<PathBuf>,
     /// The bars of all of them.
     bars: MultiProgress,
+    /// Where there are too many for a bar each.
+    crowd: Option<Arc<Crowd>>,
 }
 
+/// The runs of a command that may have more than one.
+#[derive(Clone, Copy)]
+pub struct Many<'a> {
+    /// The directory that holds them.
+    pub root: &'a Path,
+    /// How many there are.
+    pub runs: usize,
+    /// And how many of them at once.
+    pub at_once: usize,
+}
+
+/// The most runs at once of which each is told by itself.
+const MOST_BARS: usize = 8;
+
 impl Board {
-    /// A board with nothing on it, for one run, or for those in the directory `root`.
-    pub fn new(quiet: bool, log: Log, root: Option<&Path>) -> Self {
-        Self { log, quiet, root: root.map(Path::to_path_buf), bars: MultiProgress::new() }
+    /// A board with nothing on it, for one run or for many.
+    pub fn new(quiet: bool, log: Log, many: Option<Many>) -> Self {
+        let bars = MultiProgress::new();
+        let crowd =
+            many.filter(|many| many.at_once > MOST_BARS && log == Log::Text && !quiet).map(|Many { runs, .. }| {
+                let template = "{bar:20} {pos}/{len} steps, {eta} left\n{wide_msg}";
+                let style = ProgressStyle::with_template(template).expect("the template is valid");
+                let bar = stderr().is_terminal().then(|| bars.add(ProgressBar::new(0)).with_style(style));
+                Arc::new(Crowd { runs: runs as u64, bar, steps: AtomicU64::new(0), told: Mutex::new(Told::new()) })
+            });
+        Self { log, quiet, root: many.map(|many| many.root.to_path_buf()), bars, crowd }
     }
 
-    /// Announces the run in the directory `run`, which stands at `step`, with a line for each of `notes`.
-    pub fn progress(&self, run: &Path, config: &Config, step: u64, notes: &[String]) -> Progress {
+    /// Announces the run in the directory `run`, which stands at `step`: how it begins, and a line for each of `notes`.
+    pub fn progress(&self, run: &Path, config: &Config, step: u64, beginning: &str, notes: &[String]) -> Progress {
         let name = self.root.as_ref().map(|root| name_within(root, run));
-        let bar = (!self.quiet && self.log == Log::Text && stderr().is_terminal()).then(|| {
+        let own_bar = !self.quiet && self.log == Log::Text && self.crowd.is_none() && stderr().is_terminal();
+        let bar = own_bar.then(|| {
             let template = match name {
                 None => "{bar:20} {pos}/{len} steps, {speed}, {eta} left  {prefix}\n{wide_msg}",
                 Some(_) => "{run} {bar:20} {pos}/{len} steps, {speed}, {eta} left  {prefix}",
@@ -62,9 +89,15 @@ impl Board {
         let line_every = if config.eval_every > 0 { u64::MAX } else { config.steps.div_ceil(10) };
         let (returns, last_line) = (VecDeque::new(), (Instant::now(), step));
         let (log, quiet) = (self.log, self.quiet);
+        let crowd = self.crowd.clone();
+        if let Some(crowd) = &crowd {
+            crowd.begin(config.steps, step);
+        }
+        let bars = self.bars.clone();
         let progress =
-            Progress { log, quiet, name, bar, bars: self.bars.clone(), returns, means: None, last_line, line_every };
-        notes.iter().for_each(|note| progress.say(note));
+            Progress { log, quiet, name, bar, bars, crowd, step, returns, means: None, last_line, line_every };
+        progress.say(beginning);
+        notes.iter().for_each(|note| progress.warn(note));
         progress
     }
 
@@ -74,6 +107,13 @@ impl Board {
             Log::Json => write_event(&json!({ "event": "note", "text": line })),
             Log::Text if self.quiet => {}
             Log::Text => self.suspend(|| write_line(line)),
+        }
+    }
+
+    /// Takes away what shows all runs together.
+    pub fn close(&self) {
+        if let Some(bar) = self.crowd.as_ref().and_then(|crowd| crowd.bar.as_ref()) {
+            bar.finish_and_clear();
         }
     }
 
@@ -97,6 +137,9 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     /// That and those of the others.
     bars: MultiProgress,
+    /// If it is one of too many.
+    crowd: Option<Arc<Crowd>>,
+    step: u64,
     /// The last returns of episodes, for the small curve.
     returns: VecDeque<f64>,
     /// The last means of the losses.
@@ -105,6 +148,14 @@ pub struct Progress {
     last_line: (Instant, u64),
     /// Steps from one plain line to the next where there are no evaluations.
     line_every: u64,
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(crowd) = &self.crowd {
+            crowd.end(&self.bars);
+        }
+    }
 }
 
 /// How many episodes the small curve shows.
@@ -121,6 +172,10 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(step);
         }
+        if let Some(crowd) = &self.crowd {
+            crowd.advance(step - self.step, &self.bars);
+        }
+        self.step = step;
     }
 
     /// After every row of the metrics.
@@ -134,6 +189,13 @@ impl Progress {
                 object.extend([("episode".into(), json!(number)), ("episode_length".into(), json!(length))]);
             }
             return self.event(&Value::Object(object));
+        }
+        if let (Some(crowd), Some(name)) = (&self.crowd, &self.name) {
+            let evaluation = row.evaluation.map(|(mean, _)| mean);
+            crowd.told().returns.extend(
+                evaluation.or(row.episode.map(|episode| episode.total_reward)).map(|value| (name.clone(), value)),
+            );
+            return;
         }
         if let Some(episode) = row.episode {
             self.returns.truncate(CURVE - 1);
@@ -182,8 +244,15 @@ impl Progress {
         }
     }
 
-    /// One line for the user, above the bars if there are some.
+    /// One line for the user about the usual course of a run, which is not told of each of too many.
     pub fn say(&self, line: &str) {
+        if self.crowd.is_none() {
+            self.warn(line);
+        }
+    }
+
+    /// One line for the user, above the bars if there are some.
+    pub fn warn(&self, line: &str) {
         if self.log == Log::Json {
             return self.event(&json!({ "event": "note", "text": line }));
         }
@@ -202,6 +271,114 @@ impl Progress {
             }
             write_event(&event);
         }
+    }
+}
+
+/// All of many runs together.
+struct Crowd {
+    /// Those that have not begun included.
+    runs: u64,
+    bar: Option<ProgressBar>,
+    /// Taken by all of them, those before they were resumed included.
+    steps: AtomicU64,
+    told: Mutex<Told>,
+}
+
+/// What is known of them.
+struct Told {
+    begun: u64,
+    ended: u64,
+    /// That those which have begun are to take, and what each of the others is thought to.
+    planned: u64,
+    each: u64,
+    /// The last return of each.
+    returns: BTreeMap<String, f64>,
+    /// When a line was last told, and at which step.
+    last: (Instant, u64),
+}
+
+impl Told {
+    fn new() -> Self {
+        Self { begun: 0, ended: 0, planned: 0, each: 0, returns: BTreeMap::new(), last: (Instant::now(), 0) }
+    }
+}
+
+impl Crowd {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, steps: u64, step: u64) {
+        let mut told = self.told();
+        (told.begun, told.planned, told.each) = (told.begun + 1, told.planned + steps, steps);
+        told.last.1 += step;
+        let taken = self.steps.fetch_add(step, Ordering::Relaxed) + step;
+        if let Some(bar) = &self.bar {
+            bar.set_length(self.all_steps(&told));
+            bar.set_position(taken);
+        }
+    }
+
+    fn all_steps(&self, told: &Told) -> u64 {
+        told.planned + self.runs.saturating_sub(told.begun) * told.each
+    }
+
+    /// Counts steps; on a terminal the bar shows them every now and then, elsewhere every tenth of all is a line.
+    fn advance(&self, steps: u64, bars: &MultiProgress) {
+        /// The bar is drawn anew after so many steps of a run, on average.
+        const OFTEN: u64 = 20;
+        let taken = self.steps.fetch_add(steps, Ordering::Relaxed) + steps;
+        let every = match &self.bar {
+            Some(_) => OFTEN * self.runs,
+            None => 1,
+        };
+        if taken / every == (taken - steps) / every {
+            return;
+        }
+        let mut told = self.told();
+        let all = self.all_steps(&told);
+        let at = told.last.1;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(taken);
+                bar.set_message(self.state(&told, bar.per_sec()));
+            }
+            None if taken >= at + all.div_ceil(10) && taken < all => {
+                self.tell(&mut told, bars);
+            }
+            None => {}
+        }
+    }
+
+    /// One of them has ended; the last line is told with the last of them.
+    fn end(&self, bars: &MultiProgress) {
+        let mut told = self.told();
+        told.ended += 1;
+        if told.ended == self.runs && self.bar.is_none() {
+            self.tell(&mut told, bars);
+        }
+    }
+
+    fn tell(&self, told: &mut Told, bars: &MultiProgress) {
+        let taken = self.steps.load(Ordering::Relaxed);
+        let (since, at) = std::mem::replace(&mut told.last, (Instant::now(), taken));
+        let speed = taken.saturating_sub(at) as f64 / since.elapsed().as_secs_f64().max(1e-9);
+        let line = format!("step {taken} of {}  {}", self.all_steps(told), self.state(told, speed));
+        bars.suspend(|| write_line(&line));
+    }
+
+    fn state(&self, told: &Told, speed: f64) -> String {
+        let returns = || told.returns.values().copied();
+        let returns = match told.returns.len() {
+            0 => String::new(),
+            many => format!(
+                "  last returns: mean {:.1}, {:.1} to {:.1}",
+                returns().sum::<f64>() / many as f64,
+                returns().fold(f64::INFINITY, f64::min),
+                returns().fold(f64::NEG_INFINITY, f64::max)
+            ),
+        };
+        format!("{} of {} runs ended  {speed:.0} steps/s{returns}", told.ended, self.runs)
     }
 }
 

@@ -1,7 +1,8 @@
 //! `sac ENVIRONMENT` and `sac resume`: one run, or several at once in one process.
 
 use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
-use crate::progress::{self, Board, Progress, print_error};
+use crate::progress::{self, Board, Many, Progress, print_error};
+use crate::sharing::{Kind, Sharing, learner_config, share};
 use crate::{Failure, MakeEnv, Outcome, find_preset, make_environment, to_json};
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
@@ -14,6 +15,7 @@ use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{
     Group, InitFrom, Listing, Measurements, MetricsFiles, Plan, RunDirectory, config_file, group, is_run, list,
 };
+use soft_actor_critic::sac::SharedLearner;
 use soft_actor_critic::statistics::{estimate, mean};
 use soft_actor_critic::train::{Best, MAX_THREADS, Trainer, threads_for, with_threads};
 use std::collections::BTreeSet;
@@ -38,16 +40,29 @@ struct NewRun {
     make_env: MakeEnv,
     threads: usize,
     init_from: Option<InitFrom>,
+    /// If it shares one with others.
+    learner: Option<SharedLearner>,
 }
 
 impl NewRun {
     /// Makes what the plan wants, but for the learner.
-    fn prepare(plan: Plan, python: &PythonArgs, most_threads: usize) -> Result<Self> {
+    fn prepare(plan: Plan, learner: Option<SharedLearner>, python: &PythonArgs, most_threads: usize) -> Result<Self> {
         plan.config.validate()?;
         let make_env = make_environment(&plan.environment, &plan.config.env_args, python, false)?;
         let init_from = plan.init_from.as_deref().map(|path| InitFrom::open(path, plan.with_replay)).transpose()?;
         let (make_env, threads) = number_of_threads(most_threads, make_env, &plan.config)?;
-        Ok(Self { plan, make_env, threads, init_from })
+        Ok(Self { plan, make_env, threads, init_from, learner })
+    }
+
+    /// Learners for it and the others of its group, where they can share a GPU.
+    fn share(mut self, seeds: Range<u64>) -> Result<(Self, Sharing)> {
+        let Plan { environment, config, device, .. } = &self.plan;
+        let preloaded = self.init_from.as_ref().map_or(0, |init_from| init_from.preloaded(config));
+        let (make_env, observation_size, half_range) = sizes(self.make_env)?;
+        self.make_env = make_env;
+        let kind = Kind::new(environment, config, *device, preloaded);
+        let sharing = Sharing::new(&kind, &seeds.collect::<Vec<_>>(), observation_size, &half_range)?;
+        Ok((self, sharing))
     }
 }
 
@@ -76,26 +91,33 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
             init_from: args.init_from.clone(),
             with_replay: args.with_replay,
         };
-        let first = NewRun::prepare(plan, python, share.map_or(args.threads, |share| share.threads))?;
-        Ok((seeds.zip(share), first, catch_interruptions()?))
+        let mut first = NewRun::prepare(plan, None, python, share.map_or(args.threads, |share| share.threads))?;
+        let mut sharing = Sharing::default();
+        if let Some(seeds) = &seeds {
+            (first, sharing) = first.share(seeds.clone())?;
+        }
+        Ok((seeds.zip(share), first, sharing, catch_interruptions()?))
     };
-    let (many, first, interrupted) = prepare().map_err(Failure::input)?;
-    let common = |group: Option<&Path>| {
-        let board = Board::new(args.quiet, args.log, group);
+    let (many, mut first, sharing, interrupted) = prepare().map_err(Failure::input)?;
+    let common = |many: Option<Many>| {
+        let board = Board::new(args.quiet, args.log, many);
         Common { board, interrupted }
     };
     let Some((seeds, share)) = many else {
         return begin(first, args.out.as_deref(), &common(None)).map(drop);
     };
+    let share = share.with(&sharing, seeds.end - seeds.start);
+    first.learner = sharing.take(0);
     let group = Group::create(args.out.as_deref(), seeds, first.plan.clone()).map_err(Failure::input)?;
     let runs: Vec<_> = group.runs().collect();
     let paths: Vec<_> = runs.iter().map(|(path, _)| path.as_path()).collect();
     let first = Mutex::new(Some(first));
-    let outcome = at_once(group.path(), &paths, true, share, &common(Some(group.path())), |number, common| {
+    let common = common(Some(Many { root: group.path(), runs: runs.len(), at_once: share.runs }));
+    let outcome = at_once(group.path(), &paths, true, share, &sharing, &common, |number, common| {
         // The first run has been prepared already, and the others are not all to be in memory before their time.
         let prepared = first.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| number == 0);
         let (path, plan) = &runs[number];
-        let prepare = || NewRun::prepare(plan.clone(), python, share.threads);
+        let prepare = || NewRun::prepare(plan.clone(), sharing.take(number), python, share.threads);
         begin(prepared.map_or_else(prepare, Ok).map_err(Failure::input)?, Some(path), common)
     });
     group.withdraw_if_empty();
@@ -122,6 +144,16 @@ impl Share {
         let runs = usize::try_from(runs).unwrap_or(usize::MAX).min(all);
         Ok(Self { runs, threads: all / runs })
     }
+
+    /// The same where some of `all` runs share a GPU: those are all at once.
+    fn with(self, sharing: &Sharing, all: u64) -> Self {
+        match sharing.runs() {
+            0 => self,
+            shared => {
+                Self { runs: shared + self.runs.min(usize::try_from(all).unwrap_or(usize::MAX) - shared), threads: 1 }
+            }
+        }
+    }
 }
 
 /// Does the work of the runs in a directory `root`, as many at once as there may be, and tells how they did together. One that
@@ -131,18 +163,27 @@ fn at_once(
     runs: &[&Path],
     alike: bool,
     share: Share,
+    sharing: &Sharing,
     common: &Common,
     work: impl Fn(usize, &Common) -> Trained + Sync,
 ) -> Outcome {
+    if let Some(note) = &sharing.note {
+        common.board.say(note);
+    }
     let next = AtomicUsize::new(0);
     let ended: Vec<Mutex<Option<Trained>>> = runs.iter().map(|_| Mutex::new(None)).collect();
+    let none_more = || {
+        // Those that share a GPU with them do not wait for what is not begun.
+        let first = next.swap(runs.len(), Ordering::Relaxed);
+        (first..runs.len()).for_each(|number| drop(sharing.take(number)));
+    };
     let worker = || {
         while !common.interrupted.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(run) = runs.get(number) else { break };
             let trained = work(number, common);
             match &trained {
-                Err(Failure::Input(_)) if alike => next.store(runs.len(), Ordering::Relaxed),
+                Err(Failure::Input(_)) if alike => none_more(),
                 Err(Failure::Input(error) | Failure::Work(error)) => {
                     let name = progress::name_within(root, run);
                     common.board.suspend(|| print_error(&format!("{name}: {error:#}")));
@@ -151,10 +192,14 @@ fn at_once(
             }
             *ended[number].lock().unwrap_or_else(PoisonError::into_inner) = Some(trained);
         }
+        if common.interrupted.load(Ordering::Relaxed) {
+            none_more();
+        }
     };
     std::thread::scope(|scope| {
         (0..share.runs).for_each(|_| drop(scope.spawn(worker)));
     });
+    common.board.close();
     let (all, shown) = (runs.len(), root.display());
     let (mut returns, mut finished, mut failed, mut begun, mut bad_input) = (Vec::new(), 0, 0, 0, None);
     for (run, trained) in runs.iter().zip(ended) {
@@ -208,10 +253,10 @@ fn at_once(
 
 /// Begins a run in a directory, or in one of its own choice, and trains it.
 fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
-    let NewRun { plan: Plan { environment, config, device, .. }, make_env, threads, init_from } = new;
+    let NewRun { plan: Plan { environment, config, device, .. }, make_env, threads, init_from, learner } = new;
     let begin = || -> Result<_> {
         let preloaded = init_from.as_ref().map_or(0, |init_from| init_from.preloaded(&config));
-        let (mut trainer, placed) = make_trainer(make_env, config, device, preloaded)?;
+        let (mut trainer, placed) = make_trainer(make_env, config, device, preloaded, learner)?;
         let begun = init_from.map(|init_from| init_from.begin(&mut trainer, &environment)).transpose()?;
         let origin = begun.as_ref().map(|begun| begun.origin.as_str());
         let run = RunDirectory::create(out, &environment, trainer.config(), origin)?;
@@ -230,11 +275,10 @@ fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
         let (files, checkpoints) = open(&mut trainer).map_err(Failure::work)?;
         let config = trainer.config();
         let place = run.path().display();
-        let mut notes =
-            vec![format!("training on {}: {} steps, seed {}, into {place}", environment, config.steps, config.seed)];
-        notes.extend(begun.map(|begun| begun.note));
-        notes.extend(note);
-        let progress = common.board.progress(run.path(), config, 0, &notes);
+        let beginning =
+            format!("training on {environment}: {} steps, seed {}, into {place}", config.steps, config.seed);
+        let notes: Vec<_> = begun.map(|begun| begun.note).into_iter().chain(note).collect();
+        let progress = common.board.progress(run.path(), config, 0, &beginning, &notes);
         Session { trainer, run, files, checkpoints, progress, common }.go_on()
     };
     with_threads(threads, work).map_err(Failure::input)?
@@ -245,31 +289,39 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
     let prepare = || -> Result<_> {
         // Held until the end, because they are locked.
         let groups = Group::inside(&args.path)?;
-        let tasks = tasks(args, &groups)?;
+        let mut tasks = tasks(args, &groups)?;
         // What is wrong for all of them is told once.
         let paths = tasks.iter().flatten().map(|(path, _)| path.as_path()).chain([args.path.as_path()]);
         let begun = paths.filter_map(|path| Some(RunDirectory::open(path).ok()?.0.environment().to_string()));
         let planned = groups.iter().map(|group| group.environment().to_string());
         let environments: BTreeSet<_> = begun.chain(planned).collect();
         args.python.check(environments.iter().map(String::as_str))?;
-        if tasks.is_some() {
+        let (mut sharing, mut shares, mut many) = (Sharing::default(), None, None);
+        if let Some(tasks) = &mut tasks {
             args.device.map_or(Ok(()), Device::check)?;
+            let all = tasks.len() as u64;
+            let threads = Share::new(args.threads, all)?;
+            sharing = share(args, tasks, |environment, config| {
+                sizes(make_environment(environment, &config.env_args, &args.python, false)?)
+            })?;
+            let share = threads.with(&sharing, all);
+            shares = Some(share);
+            many = Some(Many { root: &args.path, runs: tasks.len(), at_once: share.runs });
         }
-        let share = tasks.as_ref().map(|tasks| Share::new(args.threads, tasks.len() as u64)).transpose()?;
-        let board = Board::new(args.quiet, args.log, tasks.as_ref().map(|_| args.path.as_path()));
+        let board = Board::new(args.quiet, args.log, many);
         let common = Common { board, interrupted: catch_interruptions()? };
-        Ok((groups, tasks.zip(share), common))
+        Ok((groups, tasks.zip(shares), sharing, common))
     };
-    let (_groups, many, common) = prepare().map_err(Failure::input)?;
+    let (_groups, many, sharing, common) = prepare().map_err(Failure::input)?;
     let Some((tasks, share)) = many else {
-        return resume_one(args, &args.path, args.threads, &common).map(drop);
+        return resume_one(args, &args.path, None, args.threads, &common).map(drop);
     };
     let paths: Vec<_> = tasks.iter().map(|(path, _)| path.as_path()).collect();
-    at_once(&args.path, &paths, false, share, &common, |number, common| match &tasks[number] {
-        (path, None) => resume_one(args, path, share.threads, common),
+    at_once(&args.path, &paths, false, share, &sharing, &common, |number, common| match &tasks[number] {
+        (path, None) => resume_one(args, path, sharing.take(number), share.threads, common),
         (path, Some(plan)) => {
             let prepare = || {
-                let new = NewRun::prepare(plan.clone(), &args.python, share.threads)?;
+                let new = NewRun::prepare(plan.clone(), sharing.take(number), &args.python, share.threads)?;
                 group::clear_unbegun(path)?;
                 Ok(new)
             };
@@ -312,7 +364,7 @@ fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<(PathBuf, Opt
 
 impl ResumeArgs {
     /// The configuration with which a run goes on.
-    fn adapt(&self, config: &Config) -> Result<Config> {
+    pub fn adapt(&self, config: &Config) -> Result<Config> {
         let (steps, begun_with) = (self.steps.unwrap_or(config.steps), config.steps);
         anyhow::ensure!(
             steps >= begun_with,
@@ -326,7 +378,13 @@ impl ResumeArgs {
 }
 
 /// Goes on with one run.
-fn resume_one(args: &ResumeArgs, path: &Path, most_threads: usize, common: &Common) -> Trained {
+fn resume_one(
+    args: &ResumeArgs,
+    path: &Path,
+    learner: Option<SharedLearner>,
+    most_threads: usize,
+    common: &Common,
+) -> Trained {
     let prepare = || -> Result<_> {
         let (run, begun_with) = RunDirectory::open(path)?;
         let make_env = make_environment(run.environment(), &begun_with.env_args, &args.python, false)?;
@@ -354,11 +412,11 @@ fn resume_one(args: &ResumeArgs, path: &Path, most_threads: usize, common: &Comm
             let (step, steps) = (state.steps, config.steps);
             let trained_on: Device = device.parse().map_err(|_| anyhow!("its device {device:?} is unknown"))?;
             let device = args.device.unwrap_or(trained_on);
-            let (mut trainer, (device, note)) = make_trainer(make_env, config, device, state.preloaded)?;
+            let (mut trainer, (device, note)) = make_trainer(make_env, config, device, state.preloaded, learner)?;
             let episode_goes_on = trainer.restore(state, replay)?;
             let mut notes: Vec<_> = warning.into_iter().collect();
-            notes.push(format!("resuming {place} from step {step} of {steps}"));
             notes.extend(note);
+            let beginning = format!("resuming {place} from step {step} of {steps}");
             if device != trained_on {
                 notes.push(format!(
                     "the run was trained on {trained_on} until here; its results are no longer those of {trained_on}"
@@ -376,10 +434,10 @@ fn resume_one(args: &ResumeArgs, path: &Path, most_threads: usize, common: &Comm
             if begun_with != *trainer.config() {
                 run.replace_config(trainer.config())?;
             }
-            Ok((trainer, files, notes))
+            Ok((trainer, files, beginning, notes))
         };
-        let (trainer, files, notes) = begin().map_err(Failure::input)?;
-        let progress = common.board.progress(run.path(), trainer.config(), trainer.steps(), &notes);
+        let (trainer, files, beginning, notes) = begin().map_err(Failure::input)?;
+        let progress = common.board.progress(run.path(), trainer.config(), trainer.steps(), &beginning, &notes);
         if trainer.is_finished() || has_reached {
             // It may have been killed while it took away what the last checkpoint leaves behind.
             checkpoints.finish().map_err(Failure::work)?;
@@ -394,12 +452,19 @@ fn resume_one(args: &ResumeArgs, path: &Path, most_threads: usize, common: &Comm
     with_threads(threads, work).map_err(Failure::input)?
 }
 
-/// The number of threads for a run. That takes an environment, which is then the first to be made.
-fn number_of_threads(most: usize, mut make_env: MakeEnv, config: &Config) -> Result<(MakeEnv, usize)> {
+/// The number of threads for a run.
+fn number_of_threads(most: usize, make_env: MakeEnv, config: &Config) -> Result<(MakeEnv, usize)> {
+    let (make_env, observation_size, half_range) = sizes(make_env)?;
+    Ok((make_env, threads_for(config, observation_size, half_range.len(), most)?))
+}
+
+/// The number of observation dimensions, and half the range of each action dimension. That takes an environment, which is then
+/// the first to be made.
+fn sizes(mut make_env: MakeEnv) -> Result<(MakeEnv, usize, Vec<f32>)> {
     let env = make_env()?;
-    let threads = threads_for(config, env.observation_size(), env.action_bounds().dimensions(), most)?;
+    let (observation_size, half_range) = (env.observation_size(), env.action_bounds().half_range());
     let mut first = Some(env);
-    Ok((Box::new(move || first.take().map_or_else(&mut make_env, Ok)), threads))
+    Ok((Box::new(move || first.take().map_or_else(&mut make_env, Ok)), observation_size, half_range))
 }
 
 /// What becomes true when the user interrupts.
@@ -415,19 +480,22 @@ fn catch_interruptions() -> Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-/// A trainer before its first step, whose replay memory will begin with so many transitions; where it trains, and what
-/// there is to tell about that.
+/// A trainer before its first step, whose replay memory will begin with so many transitions, with its own learner unless it has
+/// one that is shared; where it trains, and what there is to tell about that.
 fn make_trainer(
     make_env: MakeEnv,
     config: Config,
     device: Device,
     preloaded: u64,
+    shared: Option<SharedLearner>,
 ) -> Result<(Trainer, (Device, Option<String>))> {
     let mut place = None;
     let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
-        // A learner's memory has room for a transition for each step, and for those besides.
-        let steps = config.steps.next_multiple_of(config.envs as u64).saturating_add(preloaded);
-        let config = &Config { steps, ..config.clone() };
+        if let Some(learner) = shared {
+            place = Some((device, None));
+            return Ok(Box::new(learner));
+        }
+        let config = &learner_config(config, preloaded);
         let Placed { learner, device, note } = device.learner(config, observation_size, half_range)?;
         place = Some((device, note));
         Ok(learner)
@@ -439,7 +507,7 @@ fn make_trainer(
 fn tell_of_picture(drawn: Result<(), Error>, run: &RunDirectory, progress: &Progress) {
     if let Err(error) = drawn {
         let path = run.path().display();
-        progress.say(&format!("{error}; the run itself is saved, draw it elsewhere with: sac plot {path}"));
+        progress.warn(&format!("{error}; the run itself is saved, draw it elsewhere with: sac plot {path}"));
     }
 }
 

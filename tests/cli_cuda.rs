@@ -11,19 +11,23 @@ use std::sync::OnceLock;
 
 /// Runs `sac` with the pretended driver, something wrong with it, and a cache of its own.
 fn sac(fault: &str, cache: &str, arguments: &[&str]) -> Option<Output> {
+    Some(command(fault, cache, arguments)?.output().expect("it can be run"))
+}
+
+fn command(fault: &str, cache: &str, arguments: &[&str]) -> Option<Command> {
     static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let driver = DRIVER.get_or_init(|| host::compile("driver.cpp", "libcuda.so", Precision::F32)).as_ref()?;
-    sac_on(driver, fault, cache, arguments)
+    Some(command_on(driver, fault, cache, arguments))
 }
 
 /// As [`sac`], with a driver whose kernels have products in tf32.
 fn sac_in_tf32(fault: &str, cache: &str, arguments: &[&str]) -> Option<Output> {
     static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let driver = DRIVER.get_or_init(|| host::compile("driver.cpp", "libcuda.so", Precision::Tf32)).as_ref()?;
-    sac_on(driver, fault, cache, arguments)
+    Some(command_on(driver, fault, cache, arguments).output().expect("it can be run"))
 }
 
-fn sac_on(driver: &Path, fault: &str, cache: &str, arguments: &[&str]) -> Option<Output> {
+fn command_on(driver: &Path, fault: &str, cache: &str, arguments: &[&str]) -> Command {
     let folder = driver.parent().expect("it is in a folder");
     // What the system knows besides stays known, NVRTC above all.
     let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
@@ -32,7 +36,8 @@ fn sac_on(driver: &Path, fault: &str, cache: &str, arguments: &[&str]) -> Option
     command.args(arguments).current_dir(new_folder("work"));
     command.env("LD_LIBRARY_PATH", libraries.expect("no path has a colon"));
     command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join(cache));
-    Some(command.env("FAKE_CUDA", fault).output().expect("it can be run"))
+    command.env("FAKE_CUDA", fault);
+    command
 }
 
 /// An empty folder that no other test has.
@@ -283,5 +288,103 @@ fn compiled_kernels_are_kept() {
         let run = small_in_tf32(out.to_str().expect("it is text"), "cuda");
         let told = text(&sac_in_tf32("", &cache, &run).expect("there is a driver").stderr);
         assert!(told.contains(origin), "{told}");
+    }
+}
+
+/// Runs that differ in their seeds alone share a GPU, which is told once, and each leaves what it leaves by itself; also where
+/// they are interrupted, each wherever it then is, and resumed together.
+#[test]
+fn seeds_at_once_on_a_gpu_are_each_as_alone() {
+    let folder = new_folder("seeds");
+    let at = |name: &str| folder.join(name).to_str().expect("it is text").to_string();
+    let same = |left: &str, right: &str| {
+        for name in ["metrics.csv", "policy.safetensors"] {
+            let read = |folder: &str| std::fs::read(Path::new(folder).join(name)).expect("every run has it");
+            assert!(read(left) == read(right), "{left} and {right} differ in {name}");
+        }
+    };
+    fn small<'a>(out: &'a str, hidden: &'a str) -> Vec<&'a str> {
+        let mut arguments = vec!["pendulum", "--device", "cuda:1", "--out", out, "--hidden", hidden, "--steps", "210"];
+        arguments.extend(["--random-steps", "120", "--batch", "8", "--eval-every", "50", "--eval-episodes", "1"]);
+        arguments
+    }
+    for seed in ["0", "1", "2"] {
+        let out = at(&format!("alone-{seed}"));
+        let arguments = [small(&out, "32,32"), vec!["--seed", seed]].concat();
+        let Some(output) = sac("", "cache-run", &arguments) else { return };
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let note = "fused updates, of all 3 runs at once";
+    let together = at("together");
+    let arguments = [small(&together, "32,32"), vec!["--seeds", "0..3"]].concat();
+    let output = sac("", "cache-run", &arguments).expect("there is a driver");
+    let told = text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert_eq!(told.matches("device: Fake GPU 1").count(), 1, "{told}");
+    assert!(told.contains(note) && told.contains("seed-2: training on pendulum"), "{told}");
+    // The device fails all of them, and where they then stand they go on.
+    let resumed = at("resumed");
+    let arguments = [small(&resumed, "32,32"), vec!["--seeds", "0..3", "--checkpoint-every", "30"]].concat();
+    let output = sac("launch 700", "cache-run", &arguments).expect("there is a driver");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("3 of 3 runs failed") && told.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{told}");
+    let output = sac("", "cache-run", &["resume", &resumed]).expect("there is a driver");
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains(note), "{told}");
+    assert_eq!(told.matches("device: Fake GPU 1").count(), 1, "{told}");
+    // Interrupted, they stand at different steps.
+    let interrupted = at("interrupted");
+    let arguments = [small(&interrupted, "32,32"), vec!["--seeds", "0..3", "--quiet"]].concat();
+    let mut child = command("", "cache-run", &arguments).expect("there is a driver").spawn().expect("it can be run");
+    let rows =
+        || std::fs::read_to_string(format!("{interrupted}/seed-1/metrics.csv")).map_or(0, |text| text.lines().count());
+    while rows() < 4 {
+        assert!(child.try_wait().expect("it is a child of this test").is_none(), "it was to be interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("every unix has kill").success());
+    assert_eq!(child.wait().expect("it is a child of this test").code(), Some(130));
+    let output = sac("", "cache-run", &["resume", &interrupted]).expect("there is a driver");
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains(note), "{told}");
+    for seed in 0..3 {
+        let alone = at(&format!("alone-{seed}"));
+        for group in [&together, &resumed, &interrupted] {
+            same(&alone, &format!("{group}/seed-{seed}"));
+        }
+    }
+    // One that is left alone goes on alone; layer by layer each has a learner of its own.
+    let out = at("layers");
+    let arguments = [small(&out, "8,8"), vec!["--seeds", "0..2"]].concat();
+    let output = sac("", "cache-run", &arguments).expect("there is a driver");
+    let told = text(&output.stderr);
+    assert!(output.status.success() && told.contains("updates layer by layer") && !told.contains("at once"), "{told}");
+}
+
+/// More runs than there is room for bars are told of together, in a tenth of their steps each; too many for the memory of the
+/// GPU are told before anything is written.
+#[test]
+fn a_crowd_on_a_gpu_is_told_of_as_one() {
+    let out = new_folder("crowd").join("runs");
+    let run = out.to_str().expect("it is text");
+    let mut arguments = vec!["pendulum", "--device", "cuda", "--out", run, "--steps", "40", "--hidden", "32,32"];
+    arguments.extend(["--batch", "8", "--random-steps", "20", "--eval-every", "20", "--eval-episodes", "1"]);
+    arguments.extend(["--seeds", "5..15"]);
+    let Some(output) = sac("memory 900000", "cache-run", &arguments) else { return };
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("10 agents with replay memories of 40 transitions do not fit there"), "{told}");
+    assert!(told.contains("fewer --seeds") && told.trim().lines().count() == 1 && !out.exists(), "{told}");
+    let output = sac("", "cache-run", &arguments).expect("there is a driver");
+    let told = text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("fused updates, of all 10 runs at once"), "{told}");
+    assert!(told.contains("step 400 of 400  10 of 10 runs ended"), "{told}");
+    assert!(told.contains("10 runs: mean return") && !told.contains("seed-5"), "{told}");
+    assert!(told.lines().count() < 16, "{told}");
+    for seed in 5..15 {
+        assert!(out.join(format!("seed-{seed}/policy.safetensors")).exists(), "{seed}");
     }
 }

@@ -309,6 +309,8 @@ pub struct Seen {
     pub state: TrainerState,
     /// O and A.
     pub sizes: [usize; 2],
+    /// What it was trained on.
+    pub device: String,
     /// Its memory, if that was asked for.
     pub replay: Option<Replay>,
     /// What is to be told: why it is not the last checkpoint.
@@ -329,12 +331,12 @@ pub fn look(run: &RunDirectory, config: &Config, with_replay: bool) -> Result<Se
             let replay = with_replay.then(|| load_replay(&folder, entry, &state, config)).transpose()?;
             Ok((state, replay))
         };
-        let (step, (State { state, sizes, .. }, replay), problem) =
+        let (step, (State { state, sizes, device, .. }, replay), problem) =
             last_good_in_training(|| read_manifest(&path), load).with_context(|| {
                 format!("{shown} has no checkpoint that can be used; name another run, or a .safetensors file")
             })?;
         let warning = problem.map(|problem| format!("{problem}; taking that of step {step}"));
-        Ok(Seen { state, sizes, replay, warning })
+        Ok(Seen { state, sizes, device, replay, warning })
     })
 }
 
