@@ -9,6 +9,7 @@ use serde_json::json;
 use soft_actor_critic::actor::Evaluation;
 use soft_actor_critic::config::{Config, UntilReturn};
 use soft_actor_critic::device::{Device, Placed};
+use soft_actor_critic::env::{self, Gym};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::picture::plot;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
@@ -299,6 +300,9 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
         let (mut sharing, mut shares, mut many) = (Sharing::default(), None, None);
         if let Some(tasks) = &mut tasks {
             args.device.map_or(Ok(()), Device::check)?;
+            if environments.iter().any(|name| env::gym_id(name).is_some()) {
+                Gym::check(args.python.python.as_deref())?;
+            }
             let all = tasks.len() as u64;
             let threads = Share::new(args.threads, all)?;
             sharing = share(args, tasks, |environment, config| {

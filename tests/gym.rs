@@ -153,6 +153,13 @@ fn what_cannot_be_learned_or_made_is_told_in_one_line_that_names_the_mend() {
         ("Spaces-v0", &[("observations", "scalar")], "give both at least one dimension"),
         ("Echo-v7", &[], "VersionNotFound: "),
         ("Nothing-v0", &[], "NameNotFound: Environment `Nothing` doesn't exist"),
+        (
+            "Nothing-v0",
+            &[],
+            "An ID is one that gymnasium.pprint_registry() prints, as in gym:Pendulum-v1; say gym:MODULE:ID",
+        ),
+        ("Eco-v0", &[], "Did you mean: `Echo`?"),
+        ("x/Echo-v0", &[], "NamespaceNotFound: Namespace x not found"),
         ("refuse-v0", &[("a", "[1, {\"b\": null}]")], "ValueError: made with {'a': [1, {'b': None}]}"),
     ] {
         let error = scratch.make(id, arguments, false).err().unwrap_or_else(|| panic!("{id} {arguments:?} was made"));
@@ -166,6 +173,17 @@ fn what_cannot_be_learned_or_made_is_told_in_one_line_that_names_the_mend() {
     scratch.script("bare", "export PYTHONPATH=/nowhere\nexec python3 -S \"$@\"");
     for (arguments, expected) in [
         ("gym:nowhere:Echo-v0 --python ./python", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("gym:nowhere:Echo-v0 --python ./python", "or put the folder that holds it into PYTHONPATH"),
+        (
+            "gym:sac_envs:Echo-v0 --env-arg mass=2 --python ./python",
+            "TypeError: Echo.__init__() got an unexpected keyword argument 'mass'; change what --env-arg says",
+        ),
+        (
+            "gym:sac_envs:Spaces-v0 --env-arg max_episode_steps=-3 --python ./python",
+            "`max_episode_steps` to be positive, actually: -3; change what --env-arg says",
+        ),
+        ("gym:", "gym: names no environment; say gym:ID, as in gym:Pendulum-v1, or gym:MODULE:ID"),
+        ("gym:sac_envs:", "gym:sac_envs: names no environment; say gym:ID"),
         ("gym:Echo-v0 --python missing/python", "there is no Python called missing/python; name one with --python"),
         ("gym:Echo-v0 --python ./sac_envs", "there is no Python called"),
         ("gym:Echo-v0 --python ./babbling", "what its process wrote is no answer"),
@@ -182,6 +200,32 @@ fn what_cannot_be_learned_or_made_is_told_in_one_line_that_names_the_mend() {
         assert!(error.contains(expected), "{arguments}: {expected:?}? {error}");
     }
     assert!(!scratch.path("runs").exists());
+
+    // What fails inside the environment's own code is told with the place.
+    let output = scratch.output("gym:sac_envs:refuse-v0 --env-arg a=1 --python ./python");
+    let error = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && error.contains("Traceback") && error.contains("sac_envs.py"), "{error}");
+
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 0 --quiet --python ./python";
+    scratch.succeed(&format!("gym:sac_envs:Echo-v0 --seeds 0..2 --out many {options}"));
+    for (python, expected) in [("missing", "there is no Python called missing"), ("./bare", "cannot import gymnasium")]
+    {
+        let output = scratch.output(&format!("resume many --steps 30 --python {python}"));
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{python}: {error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Where there are no evaluations, there is no process for them.
+#[test]
+fn an_environment_that_is_not_needed_is_not_made() {
+    let Some(scratch) = Scratch::new("needed") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --quiet --python ./python";
+    for (every, processes) in [("0", 1), ("20", 3)] {
+        scratch.succeed(&format!("gym:sac_envs:Failing-v0 --eval-every {every} --out every-{every} {options}"));
+        assert_eq!(scratch.read("processes").lines().count(), processes);
+    }
 }
 
 #[test]
@@ -340,7 +384,9 @@ fn a_run_outlives_every_failure_of_its_environment() {
         done = if way == "reset" { failed } else { failed - 1 };
         assert!(scratch.no_process_is_left(), "{way}");
     }
-    let output = scratch.output(&format!("resume run --steps {} --python ./python", done + 50));
+    let config = scratch.read("run/config.toml").replace("steps = 100000\n", &format!("steps = {}\n", done + 50));
+    fs::write(scratch.path("run/config.toml"), config).expect("it is there");
+    let output = scratch.output("resume run --python ./python");
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(scratch.no_process_is_left());
 }

@@ -116,6 +116,20 @@ class Unusable(Exception):
     """An environment, or a Python, that can be told in a line to be of no use here."""
 
 
+def complains(gymnasium, error, arguments):
+    """Whether it is about what the environment is to be made with, and does not come from the environment's own code."""
+    if any(f"unexpected keyword argument '{key}'" in str(error) for key in arguments):
+        return True
+    folder = os.path.dirname(gymnasium.__file__)
+
+    def is_gymnasium(file):
+        parts = os.path.relpath(file, folder).split(os.sep)
+        # Its own environments lie in folders inside envs.
+        return file.startswith("<") or parts[0] != os.pardir and (parts[0] != "envs" or len(parts) == 2)
+
+    return all(is_gymnasium(frame.filename) for frame in traceback.extract_tb(error.__traceback__))
+
+
 def make(identifier, draws, arguments):
     """The environment, and the shapes and bounds of what goes in and out."""
     try:
@@ -131,12 +145,25 @@ def make(identifier, draws, arguments):
         arguments["render_mode"] = "rgb_array"
     try:
         env = gymnasium.make(identifier, **arguments)
+    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
+        raise Unusable(
+            f"{in_one_line(error)} An ID is one that gymnasium.pprint_registry() prints, as in gym:Pendulum-v1; say "
+            "gym:MODULE:ID to import what registers it first"
+        ) from error
     except gymnasium.error.Error as error:
         raise Unusable(in_one_line(error)) from error
     except ModuleNotFoundError as error:
         if ":" not in identifier or error.name not in (None, identifier.split(":")[0].split(".")[0]):
             raise
-        raise Unusable(in_one_line(error)) from error
+        raise Unusable(
+            f"{in_one_line(error)} Install it for {sys.executable}, or put the folder that holds it into PYTHONPATH"
+        ) from error
+    except Exception as error:
+        # What the making of an environment has raised, Gymnasium raises anew.
+        cause = error.__context__ or error
+        if not complains(gymnasium, cause, arguments):
+            raise
+        raise Unusable(f"{in_one_line(cause)}; change what --env-arg says it is made with") from error
 
     def one_line(space):
         return " ".join(str(space).split())

@@ -131,38 +131,61 @@ impl Gym {
 
     /// The process, what leads to it, and its interpreter.
     fn start(&self) -> Result<(Child, Channel, PathBuf), Error> {
-        let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().find_map(environment);
-        let candidates = match (&self.python, active) {
-            (Some(python), _) => vec![python.clone()],
-            (None, Some(place)) if cfg!(windows) && place.join("Scripts").exists() => {
-                vec![place.join("Scripts/python")]
-            }
-            (None, Some(place)) if cfg!(windows) => vec![place.join("python")],
-            (None, Some(place)) => vec![place.join("bin/python")],
-            (None, None) => vec!["python3".into(), "python".into()],
-        };
         let command = |python: &Path| {
             let mut command = Command::new(python);
             command.args(["-c", SCRIPT, &self.id, if self.draws { "1" } else { "0" }]);
             command.args(self.arguments.iter().map(|(key, value)| format!("{key}={value}")));
             Channel::spawn(command)
         };
-        for python in &candidates {
-            match command(python) {
-                Ok((child, channel)) => return Ok((child, channel, python.clone())),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
-                    let shown = python.display();
-                    return Err(Error::NoEnvironment(format!(
-                        "the Python {shown} cannot be started ({error}); name another with --python"
-                    )));
-                }
+        let ((child, channel), python) = start_python(self.python.as_deref(), command)?;
+        Ok((child, channel, python))
+    }
+
+    /// Whether there is an interpreter, and Gymnasium in it.
+    ///
+    /// # Errors
+    /// [`Error::NoEnvironment`] if there is not.
+    pub fn check(python: Option<&Path>) -> Result<(), Error> {
+        let import = |python: &Path| Command::new(python).args(["-c", "import gymnasium"]).output();
+        let (output, python) = start_python(python, import)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let shown = python.display();
+        Err(Error::NoEnvironment(format!(
+            "the Python {shown} cannot import gymnasium; install it there (pip install gymnasium), or name another Python with \
+             --python"
+        )))
+    }
+}
+
+/// What `start` makes of the interpreter that is asked for, or of the first of those by default that is there; and its path.
+fn start_python<T>(python: Option<&Path>, start: impl Fn(&Path) -> std::io::Result<T>) -> Result<(T, PathBuf), Error> {
+    let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().find_map(environment);
+    let candidates = match (python, active) {
+        (Some(python), _) => vec![python.to_path_buf()],
+        (None, Some(place)) if cfg!(windows) && place.join("Scripts").exists() => {
+            vec![place.join("Scripts/python")]
+        }
+        (None, Some(place)) if cfg!(windows) => vec![place.join("python")],
+        (None, Some(place)) => vec![place.join("bin/python")],
+        (None, None) => vec!["python3".into(), "python".into()],
+    };
+    for python in &candidates {
+        match start(python) {
+            Ok(started) => return Ok((started, python.clone())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                let shown = python.display();
+                return Err(Error::NoEnvironment(format!(
+                    "the Python {shown} cannot be started ({error}); name another with --python"
+                )));
             }
         }
-        let names: Vec<_> = candidates.iter().map(|python| python.display().to_string()).collect();
-        Err(Error::NoEnvironment(format!("there is no Python called {}; name one with --python", names.join(" or "))))
     }
+    let names: Vec<_> = candidates.iter().map(|python| python.display().to_string()).collect();
+    Err(Error::NoEnvironment(format!("there is no Python called {}; name one with --python", names.join(" or "))))
 }
 
 /// An environment of Gymnasium.
