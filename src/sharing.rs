@@ -2,13 +2,14 @@
 
 use crate::MakeEnv;
 use crate::cli::ResumeArgs;
+use crate::training::Task;
 use anyhow::Result;
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Shared};
 use soft_actor_critic::run::checkpoint::look;
 use soft_actor_critic::run::{Plan, RunDirectory};
 use soft_actor_critic::sac::SharedLearner;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// The learners of the first runs of a command, which wait for each other; the runs behind them have their own, as have all if
@@ -70,10 +71,10 @@ pub fn learner_config(config: &Config, preloaded: u64) -> Config {
 /// be known stay where they are.
 pub fn share(
     args: &ResumeArgs,
-    tasks: &mut Vec<(PathBuf, Option<Plan>)>,
+    tasks: &mut Vec<Task>,
     sizes: impl FnOnce(&str, &Config) -> Result<(MakeEnv, usize, Vec<f32>)>,
 ) -> Result<Sharing> {
-    let kinds: Vec<_> = tasks.iter().map(|(path, plan)| kind_of(args, path, plan.as_ref())).collect();
+    let kinds: Vec<_> = tasks.iter().map(|Task { path, plan }| kind_of(args, path, plan.as_ref())).collect();
     let on_gpu = |kind: &&(Kind, u64)| matches!(kind.0.device, Device::Cuda(_));
     let Some((kind, _)) = kinds.iter().flatten().find(on_gpu).cloned() else { return Ok(Sharing::default()) };
     let shares = |known: &Option<(Kind, u64)>| known.as_ref().is_some_and(|(other, _)| *other == kind);

@@ -292,7 +292,7 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
         let groups = Group::inside(&args.path)?;
         let mut tasks = tasks(args, &groups)?;
         // What is wrong for all of them is told once.
-        let paths = tasks.iter().flatten().map(|(path, _)| path.as_path()).chain([args.path.as_path()]);
+        let paths = tasks.iter().flatten().map(|task| task.path.as_path()).chain([args.path.as_path()]);
         let begun = paths.filter_map(|path| Some(RunDirectory::open(path).ok()?.0.environment().to_string()));
         let planned = groups.iter().map(|group| group.environment().to_string());
         let environments: BTreeSet<_> = begun.chain(planned).collect();
@@ -320,10 +320,10 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
     let Some((tasks, share)) = many else {
         return resume_one(args, &args.path, None, args.threads, &common).map(drop);
     };
-    let paths: Vec<_> = tasks.iter().map(|(path, _)| path.as_path()).collect();
+    let paths: Vec<_> = tasks.iter().map(|task| task.path.as_path()).collect();
     at_once(&args.path, &paths, false, share, &sharing, &common, |number, common| match &tasks[number] {
-        (path, None) => resume_one(args, path, sharing.take(number), share.threads, common),
-        (path, Some(plan)) => {
+        Task { path, plan: None } => resume_one(args, path, sharing.take(number), share.threads, common),
+        Task { path, plan: Some(plan) } => {
             let prepare = || {
                 let new = NewRun::prepare(plan.clone(), sharing.take(number), &args.python, share.threads)?;
                 group::clear_unbegun(path)?;
@@ -334,9 +334,17 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
     })
 }
 
-/// What there is to do in a directory: the runs that are to go on, and with what decides them those of its groups that are
-/// yet to begin. None if it is a run itself, or holds nothing of this.
-fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<(PathBuf, Option<Plan>)>>> {
+/// A run of a directory that is to go on, or to begin.
+pub struct Task {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What decides it if it is to begin.
+    pub plan: Option<Plan>,
+}
+
+/// What there is to do in a directory: the runs that are to go on, and those of its groups that are yet to begin. None if it is
+/// a run itself, or holds nothing of this.
+fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<Task>>> {
     if is_run(&args.path) || !args.path.is_dir() {
         return Ok(None);
     }
@@ -344,22 +352,23 @@ fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<(PathBuf, Opt
     for (path, mut plan) in groups.iter().flat_map(Group::runs).filter(|(path, _)| group::is_unbegun(path)) {
         plan.config = args.adapt(&plan.config).with_context(|| path.display().to_string())?;
         plan.device = args.device.unwrap_or(plan.device);
-        unbegun.push((path, Some(plan)));
+        unbegun.push(Task { path, plan: Some(plan) });
     }
-    let begins: BTreeSet<_> = unbegun.iter().map(|(path, _)| path.clone()).collect();
+    let begins: BTreeSet<_> = unbegun.iter().map(|task| task.path.clone()).collect();
     let Listing { runs, damaged } = list(&args.path)?;
     if runs.is_empty() && damaged.is_empty() && unbegun.is_empty() {
         return Ok(None);
     }
     let mut tasks = Vec::new();
     for run in runs.into_iter().filter(|run| !begins.contains(&run.path)) {
-        let config = args.adapt(&run.config).with_context(|| run.path.display().to_string())?;
-        if run.problem.is_some() || !run.is_finished(&config) {
-            tasks.push((run.path, None));
+        // What is wrong with the damaged ones is told when they cannot go on.
+        let is_damaged = run.problem.is_some() || run.config.validate().is_err();
+        if is_damaged || !run.is_finished(&args.adapt(&run.config).with_context(|| run.path.display().to_string())?) {
+            tasks.push(Task { path: run.path, plan: None });
         }
     }
-    // What is wrong with the damaged ones is told when they cannot go on.
-    tasks.extend(damaged.into_iter().filter(|(path, _)| !begins.contains(path)).map(|(path, _)| (path, None)));
+    let damaged = damaged.into_iter().filter(|(path, _)| !begins.contains(path));
+    tasks.extend(damaged.map(|(path, _)| Task { path, plan: None }));
     tasks.extend(unbegun);
     let shown = args.path.display();
     anyhow::ensure!(!tasks.is_empty(), "all runs in {shown} are finished; give them more --steps or --until-return");

@@ -666,9 +666,12 @@ fn damaged_runs_among_others_are_told() {
     assert!(counted.into_iter().any(|row| row == ["many", "2"]), "{table}");
     let names = [config, metrics, lost, manifest].map(|line| line.replace("runs/many/", "many/"));
     let [config, metrics, lost, manifest] = names.each_ref().map(|line| line.split(": ").nth(1).expect("its name"));
-    told("resume runs --quiet", &[config, metrics, lost, manifest], "4 of 4 runs failed, see above");
-    let options = "--quiet --steps 400";
-    told(&format!("resume runs {options}"), &[config, metrics, lost, manifest, "many/seed-4"], "5 of 7 runs failed");
+    let of_five = text(&scratch.read("runs/many/seed-5/config.toml"));
+    scratch.write("runs/many/seed-5/config.toml", of_five.replace("gamma = 0.99\n", "gamma = 2\n"));
+    let invalid = "many/seed-5: gamma is 2; it must be";
+    told("resume runs --quiet", &[config, metrics, lost, manifest, invalid], "5 of 5 runs failed, see above");
+    let expected = [config, metrics, lost, manifest, "many/seed-4", invalid];
+    told("resume runs --quiet --steps 400", &expected, "6 of 7 runs failed");
     assert_eq!(scratch.column("runs/other/seed-1/metrics.csv", "step").pop().as_deref(), Some("400"));
 }
 
