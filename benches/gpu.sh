@@ -48,7 +48,7 @@ step parity "$bin/gpu" --nocapture --test-threads 1
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
         step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/gpu" --test-threads 1 actions metrics learning \
-            fused_intermediates
+            fused_intermediates a_run_on_the_device
     done
 else
     echo "== left out: memcheck, racecheck and synccheck, because there is no compute-sanitizer"
@@ -71,6 +71,12 @@ for seed in 0 1 2 3 4; do
     step "pendulum-$seed" "$bin/sac" pendulum --device cuda --seed "$seed" --out "$out/runs/$seed"
     step "return-$seed" "$bin/sac" eval "$out/runs/$seed" --episodes 1000
 done
+# A whole run on the device, with its evaluations and checkpoints and without.
+time_of() { bash -c 'time "$@"' time_of "$@"; }
+step time time_of "$bin/sac" pendulum --steps 20000 --device cuda --out "$out/runs/20000"
+step time-return "$bin/sac" eval "$out/runs/20000" --episodes 1000
+step time-alone time_of "$bin/sac" pendulum --steps 20000 --device cuda --eval-every 0 --checkpoint-every 0 \
+    --out "$out/runs/20000-alone"
 # In tf32: the same, and what the policies are worth.
 for seed in 0 1 2 3 4; do
     step "tf32-$seed" "$bin/sac" pendulum --device cuda --precision tf32 --seed "$seed" --out "$out/tf32/$seed"

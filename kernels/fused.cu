@@ -32,8 +32,8 @@ struct FusedNetwork {
 
 struct Fused {
     FusedNetwork policy, critics;
-    const float* memory;  // as for `gather`
-    const Draws* draws;                // [agents]
+    float* memory;                     // as for `gather`
+    Draws* draws;                      // [agents]
     u32* rows;                         // [batch]
     float *noise, *inputs, *reward, *discount;  // as `draw` and `gather` leave them
     float *raw, *log_prob;             // [2, batch, 2·actions], [2, batch]; s′ before s

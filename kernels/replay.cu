@@ -2,7 +2,7 @@
 // `Replay::sample`, `Replay::gather` and `Noise::fill`.
 
 // Streams of random numbers; mirrors `Stream` of `src/rng.rs`.
-enum { REPLAY_STREAM = 3, UPDATE_STREAM = 4 };
+enum { ENVIRONMENT_STREAM = 1, ACTION_STREAM, REPLAY_STREAM, UPDATE_STREAM };
 
 struct Words {
     u32 word[4];
@@ -27,17 +27,21 @@ __device__ static u32 drawn_row(u32 word, u64 stored) {
     return (u32)((u64)word * stored >> 32);
 }
 
-// Four of `count` standard normal numbers, by Box and Muller.
+// The standard normal number i of the four that four words make, by Box and Muller.
+__device__ static float normal(const Words& random, u32 i) {
+    // Two uniform numbers within (0, 1] make two normal ones.
+    const float u = ((float)(random.word[i / 2 * 2] >> 8) + 0.5f) * 0x1p-24f;
+    const float v = ((float)(random.word[i / 2 * 2 + 1] >> 8) + 0.5f) * 0x1p-24f;
+    return sqrtf(-2.0f * logf(u)) * (i % 2 ? sinpif(2.0f * v) : cospif(2.0f * v));
+}
+
+// Four of `count` standard normal numbers.
 __device__ static void draw_noise(float* noise, u64 seed, u32 block, u64 update, u32 count) {
     if (block * 4 >= count) return;
     const Words random = philox(seed, block, update, UPDATE_STREAM);
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
-        // Two uniform numbers within (0, 1] make two normal ones.
-        const float u = ((float)(random.word[i / 2 * 2] >> 8) + 0.5f) * 0x1p-24f;
-        const float v = ((float)(random.word[i / 2 * 2 + 1] >> 8) + 0.5f) * 0x1p-24f;
-        const float radius = sqrtf(-2.0f * logf(u));
-        if (block * 4 + i < count) noise[block * 4 + i] = radius * (i % 2 ? sinpif(2.0f * v) : cospif(2.0f * v));
+        if (block * 4 + i < count) noise[block * 4 + i] = normal(random, i);
     }
 }
 

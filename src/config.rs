@@ -440,8 +440,13 @@ impl Config {
     /// update on, rounded up.
     pub fn updates_after(&self, steps: u64) -> u64 {
         let counted = steps.saturating_add(1).saturating_sub(self.first_update());
-        let parts = (self.utd * f64::from(PARTS_OF_UPDATE)).round() as u128;
-        u64::try_from((u128::from(counted) * parts).div_ceil(PARTS_OF_UPDATE.into())).unwrap_or(u64::MAX)
+        u64::try_from((u128::from(counted) * u128::from(self.parts_of_update())).div_ceil(PARTS_OF_UPDATE.into()))
+            .unwrap_or(u64::MAX)
+    }
+
+    /// [`Self::utd`] in parts of one update, which are a millionth.
+    pub(crate) fn parts_of_update(&self) -> u64 {
+        (self.utd * f64::from(PARTS_OF_UPDATE)).round() as u64
     }
 
     /// Transitions that the replay memory has room for: `replay_capacity`, or fewer if the run has fewer steps; as many for

@@ -1,7 +1,7 @@
 //! The environments that are trained on, side by side.
 
 use crate::config::Config;
-use crate::env::{Bounds, CheckedEnv, Env, Step};
+use crate::env::{Bounds, CheckedEnv, DeviceEnv, Env, Step};
 use crate::error::Error;
 use crate::rng::{Philox, Stream};
 use crate::train::{EnvState, Episode};
@@ -86,6 +86,12 @@ impl Lanes {
     /// The range of each action dimension, the same for all.
     pub fn action_bounds(&self) -> Bounds {
         self.lanes[0].env.action_bounds()
+    }
+
+    /// Which environment of a device's own they are, if there is no more than one.
+    pub fn on_device(&self) -> Option<DeviceEnv> {
+        let [lane] = &self.lanes[..] else { return None };
+        lane.env.on_device()
     }
 
     /// How many there are.

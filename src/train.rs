@@ -267,6 +267,32 @@ impl Trainer {
         Ok(ended)
     }
 
+    /// Takes steps as [`Self::step`] does: one, or where the learner steps the environment on its own device, as many as until an
+    /// episode ends, an evaluation is due or the run is finished, but no more than `most`. Actions are then drawn from the same
+    /// counters by other formulas, so that the run is not that of [`Self::step`], but the same however it is divided into calls.
+    ///
+    /// # Errors
+    /// As from [`Self::step`]; what is no longer finite is found at the end, and the run stands at the step that met it.
+    pub fn advance(&mut self, most: u64) -> Result<Vec<Episode>, Error> {
+        let until = |every: u64| if every > 0 { every - self.steps % every } else { u64::MAX };
+        let most = most.min(until(self.config.eval_every)).min(self.config.steps.saturating_sub(self.steps));
+        let Some(runner) = self.envs.on_device().and_then(|env| self.learner.runner(env)) else { return self.step() };
+        self.envs.check()?;
+        let mut envs = self.envs.save();
+        let ended = runner.advance(most.max(1), &mut envs[0], &mut self.updates, &mut self.replay)?;
+        self.steps = envs[0].env_steps;
+        self.envs.restore(envs)?;
+        match self.metrics()?.failure {
+            Some((_, quantity)) => Err(Error::NonFinite { step: self.steps, quantity }),
+            None => Ok(ended.into_iter().collect()),
+        }
+    }
+
+    /// Whether [`Self::advance`] leaves the whole run to the learner's device.
+    pub fn is_on_device(&mut self) -> bool {
+        self.envs.on_device().is_some_and(|env| self.learner.runner(env).is_some())
+    }
+
     /// Chooses the actions of this round: uniformly at random at first, then from the policy.
     fn act(&mut self) -> Result<(), Error> {
         let n = self.envs.len() as u64;

@@ -503,7 +503,7 @@ fn make_trainer(
     shared: Option<SharedLearner>,
 ) -> Result<(Trainer, (Device, Option<String>))> {
     let mut place = None;
-    let trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
+    let mut trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {
         if let Some(learner) = shared {
             place = Some((device, None));
             return Ok(Box::new(learner));
@@ -513,7 +513,9 @@ fn make_trainer(
         place = Some((device, note));
         Ok(learner)
     })?;
-    Ok((trainer, place.expect("a trainer has a learner")))
+    let (device, note): (Device, Option<String>) = place.expect("a trainer has a learner");
+    let whole = if trainer.is_on_device() { "; the whole run is on the device" } else { "" };
+    Ok((trainer, (device, note.map(|note| note + whole))))
 }
 
 /// Without the picture in its directory nothing of a run is lost, so that a failure is told and no more.
@@ -641,7 +643,8 @@ impl Session<'_> {
             if self.checkpoints.is_due(&self.trainer) {
                 self.checkpoint()?;
             }
-            let episodes = match self.trainer.step() {
+            let most = self.checkpoints.steps_until_due(&self.trainer);
+            let episodes = match self.trainer.advance(most) {
                 Err(error @ Error::Environment { .. }) => return Ok(End::EnvironmentFailed(error)),
                 stepped => stepped?,
             };

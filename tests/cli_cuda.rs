@@ -95,12 +95,16 @@ fn a_run_on_a_gpu_learns_saves_and_repeats_itself() {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// A run that fails on a GPU goes on there, and ends as one that never failed; layer by layer and fused.
+/// A run that fails on a GPU goes on there, and ends as one that never failed; layer by layer, fused, and with the environment
+/// there as well, which is nothing that keeps it from going on elsewhere.
 #[test]
 fn a_run_on_a_gpu_is_resumed_exactly() {
-    for (hidden, fault, updates) in
-        [("8,8", "launch 9000", "; updates layer by layer"), ("32,32", "launch 3000", "; fused updates")]
-    {
+    for (hidden, envs, fault, updates) in [
+        ("8,8", "1", "launch 9000", "; updates layer by layer\n"),
+        ("32,32", "2", "launch 2500", "; fused updates\n"),
+        ("32,32", "1", "launch 2500", "; fused updates; the whole run is on the device\n"),
+    ] {
+        let small_of = |hidden, out, device| [small_of(hidden, out, device), vec!["--envs", envs]].concat();
         let outs = [new_folder("whole"), new_folder("resumed")];
         let [whole, resumed] = [&outs[0], &outs[1]].map(|out| out.to_str().expect("it is text"));
         let Some(output) = sac("", "cache-run", &small_of(hidden, whole, "cuda:1")) else { return };
@@ -115,6 +119,10 @@ fn a_run_on_a_gpu_is_resumed_exactly() {
             let read = |out: &Path| std::fs::read(out.join(name)).expect("every run has it");
             assert!(read(&outs[0]) == read(&outs[1]), "{name}");
         }
+        let elsewhere = ["resume", resumed, "--steps", "450", "--device", "cpu"];
+        let output = sac("", "cache-run", &elsewhere).expect("there is a driver");
+        let told = text(&output.stderr);
+        assert!(output.status.success() && told.contains("its results are no longer those of cuda:1"), "{told}");
     }
 }
 
@@ -130,7 +138,7 @@ fn a_run_in_tf32_is_one_on_a_gpu_that_has_it() {
     let refused = |fault: &str, hidden: &str, device: &str, mend: &str| {
         let out = new_folder("tf32").join("run");
         let run = small_of(hidden, out.to_str().expect("it is text"), device);
-        let output = sac_in_tf32(fault, "cache-faults", &[&run[..], &["--precision", "tf32"]].concat())?;
+        let output = sac_in_tf32(fault, "cache-run", &[&run[..], &["--precision", "tf32"]].concat())?;
         let told = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{fault} {device}: {told}");
         assert!(told.contains(mend) && told.trim().lines().count() == 1, "{fault} {device}: {told}");
@@ -159,7 +167,7 @@ fn a_run_in_tf32_is_one_on_a_gpu_that_has_it() {
     let told = text(&output.stdout) + &text(&output.stderr);
     assert!(output.status.success() && told.contains("; fused updates in tf32"), "{told}");
     let with_checkpoints = [small_in_tf32(resumed, "cuda"), vec!["--checkpoint-every", "90"]].concat();
-    let output = sac_in_tf32("launch 3000", "cache-run", &with_checkpoints).expect("there is a driver");
+    let output = sac_in_tf32("launch 2500", "cache-run", &with_checkpoints).expect("there is a driver");
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let driver = |arguments: &[&str]| sac_in_tf32("", "cache-run", arguments).expect("there is a driver");
     let output = driver(&["resume", resumed]);

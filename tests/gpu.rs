@@ -73,6 +73,11 @@ fn metrics_and_failures_agree_with_the_cpu() {
 }
 
 #[test]
+fn a_run_on_the_device_is_made_of_its_steps() {
+    comparison::pendulum(gpu);
+}
+
+#[test]
 fn learning_is_an_update_with_what_is_drawn() {
     comparison::learning(gpu);
 }

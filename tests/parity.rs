@@ -17,7 +17,7 @@ use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::kernels::{KERNELS, TILE};
 use soft_actor_critic::replay::Replay;
 use soft_actor_critic::rng::{Philox, Stream};
-use soft_actor_critic::sac::cuda::{Form, Status};
+use soft_actor_critic::sac::cuda::{Form, PendulumState, Status};
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, SharedLearner};
 use soft_actor_critic::train::{Trainer, TrainerState};
 
@@ -36,6 +36,7 @@ fn arguments_are_laid_out_as_the_kernels_have_them() {
         assert_eq!(host.sizes()[name], *size, "{name}");
     }
     assert_eq!(host.sizes()["status"], size_of::<Status>());
+    assert_eq!(host.sizes()["pendulum"], size_of::<PendulumState>());
 }
 
 #[test]
@@ -153,6 +154,11 @@ fn snapshots_go_from_one_learner_to_the_other() {
     let error = cuda.restore(&short).expect_err("it does not fit").to_string();
     assert!(error.contains("q2 must have length"), "{error}");
     assert_eq!(cuda.snapshot().expect("it works"), snapshot, "nothing is changed");
+}
+
+#[test]
+fn a_run_on_the_device_is_made_of_its_steps() {
+    comparison::pendulum(host);
 }
 
 #[test]
@@ -383,6 +389,79 @@ fn runs_that_share_a_gpu_are_what_each_is_alone() {
         }
         let steps: Vec<_> = found.iter().map(|(_, state, _)| state.steps).collect();
         assert_eq!((steps[0], steps[1], steps[2]), (36, 20, 36));
+    }
+}
+
+/// So do runs whose environment is on the GPU as well.
+#[test]
+fn whole_runs_that_share_a_gpu_are_what_each_is_alone() {
+    const STEPS: u64 = 260;
+    // The seed of each, the steps to begin after and those to leave after, and whether its numbers are lost at its beginning.
+    const PLANS: [(u64, u64, u64, bool); 4] =
+        [(8, 0, STEPS, false), (3, 0, 90, false), (50, 33, STEPS, false), (4, 21, STEPS, true)];
+    let config = |seed| Config {
+        seed,
+        steps: STEPS,
+        policy_hidden: vec![32; 2],
+        critic_hidden: vec![32; 2],
+        batch_size: 8,
+        random_steps: 12,
+        replay_capacity: 150,
+        utd: 0.7,
+        eval_every: 70,
+        eval_episodes: 1,
+        final_episodes: 1,
+        ..Config::default()
+    };
+    let trainer = |seed, learner: Box<dyn Learner>| {
+        let make = |_: &Config, _, _: &[f32]| Ok(learner);
+        Trainer::with_learner(|| Ok(Box::new(Pendulum::new())), config(seed), make).expect("it begins")
+    };
+    let alone = |seed| {
+        let gpu = host().expect("there is a compiler");
+        trainer(seed, Box::new(CudaLearner::new(&config(seed), 3, &[2.0], gpu).expect("it fits")))
+    };
+    let go = |mut trainer: Trainer, (state, replay): (TrainerState, Replay), until: u64| {
+        trainer.restore(state, replay).expect("it fits");
+        assert!(trainer.is_on_device());
+        let mut seen = String::new();
+        while trainer.steps() < until {
+            let episodes = trainer.advance(until - trainer.steps());
+            let evaluation = trainer.evaluate_if_due().expect("it works");
+            let metrics = trainer.metrics().expect("it works");
+            seen += &format!("{episodes:?} {evaluation:?} {metrics:?} {:?}\n", trainer.replay().cuts());
+            if episodes.is_err() {
+                break;
+            }
+        }
+        seen + &format!("{:?}", trainer.save().expect("it works"))
+    };
+    let Some(gpu) = host() else { return };
+    let starts = PLANS.map(|(seed, from, _, is_lost)| {
+        let mut trainer = alone(seed);
+        while trainer.steps() < from {
+            trainer.advance(from - trainer.steps()).expect("it works");
+        }
+        let mut state = trainer.save().expect("it works");
+        if is_lost {
+            state.learner.get_mut("q2").expect("every learner has it").fill(f32::NAN);
+        }
+        (state, trainer.replay().clone())
+    });
+    let plans = || PLANS.into_iter().zip(starts.clone());
+    let expected: Vec<_> = plans().map(|((seed, _, until, _), start)| go(alone(seed), start, until)).collect();
+    let learner = CudaLearner::of_seeds(&config(0), &PLANS.map(|plan| plan.0), 3, &[2.0], gpu).expect("it fits");
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let begin = |(((seed, _, until, _), start), learner)| {
+            let trainer = trainer(seed, Box::new(learner));
+            scope.spawn(move || go(trainer, start, until))
+        };
+        let threads: Vec<_> = plans().zip(SharedLearner::of(learner)).map(begin).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it works")).collect()
+    });
+    for ((found, expected), (seed, .., is_lost)) in found.iter().zip(&expected).zip(PLANS) {
+        assert!(found == expected, "the run of seed {seed}");
+        assert_eq!(found.contains("NonFinite"), is_lost, "the run of seed {seed}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod gym;
 mod mountain_car;
-mod pendulum;
+pub(crate) mod pendulum;
 
 pub use gym::{Gym, GymEnv};
 pub use mountain_car::MountainCar;
@@ -72,6 +72,11 @@ pub trait Env: Send {
         Ok(None)
     }
 
+    /// Which of the environments that [`crate::gpu`] has as well this is; none if it has none such.
+    fn on_device(&self) -> Option<DeviceEnv> {
+        None
+    }
+
     /// Everything that the steps to come depend on, for [`Self::restore`]; none if it cannot be told, and then a run that is
     /// resumed begins a new episode.
     fn save(&self) -> Option<Vec<u8>> {
@@ -86,6 +91,13 @@ pub trait Env: Send {
         let _ = state;
         Err("this environment cannot be restored".into())
     }
+}
+
+/// The environments that have a kernel of their own, in `kernels/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceEnv {
+    /// [`Pendulum`]
+    Pendulum,
 }
 
 /// What stands for the action in a picture: a red that those who do not see all colours can tell from the rest.
@@ -130,6 +142,10 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
 
     pub(crate) fn observation_size(&self) -> usize {
         self.observation_size
+    }
+
+    pub(crate) fn on_device(&self) -> Option<DeviceEnv> {
+        self.env.on_device()
     }
 
     /// Steps taken so far, in all episodes.

@@ -3,7 +3,7 @@
 //! The same dynamics, reward, start distribution and 200-step limit as Gymnasium's `Pendulum-v1`, compared with recorded
 //! trajectories in `tests/pendulum.rs`. It never terminates; the step limit truncates it.
 
-use super::{ACTION_COLOR, Bounds, Env, EnvError, Scene, Step, state_from_bytes, state_to_bytes};
+use super::{ACTION_COLOR, Bounds, DeviceEnv, Env, EnvError, Scene, Step, state_from_bytes, state_to_bytes};
 use crate::rng::{Philox, Stream};
 use rand::Rng;
 use std::f64::consts::PI;
@@ -14,7 +14,7 @@ const DT: f64 = 0.05;
 const GRAVITY: f64 = 10.0;
 const MASS: f64 = 1.0;
 const LENGTH: f64 = 1.0;
-const STEP_LIMIT: u32 = 200;
+pub(crate) const STEP_LIMIT: u32 = 200;
 
 /// The pendulum's state: angle from upright (rad), angular velocity (rad/s), steps taken in this episode.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,12 @@ impl Pendulum {
     /// Angle (rad, not wrapped) and angular velocity (rad/s).
     pub fn state(&self) -> [f64; 2] {
         [self.angle, self.velocity]
+    }
+
+    /// What [`Env::save`] tells of a pendulum that has taken so many steps of its episode.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn saved(angle: f64, velocity: f64, steps: u32) -> Vec<u8> {
+        state_to_bytes(&[angle, velocity], steps)
     }
 
     fn observation(&self) -> Vec<f32> {
@@ -96,6 +102,10 @@ impl Env for Pendulum {
             angle = -self.angle.to_degrees(),
             turn = -sweep.to_degrees(),
         ))))
+    }
+
+    fn on_device(&self) -> Option<DeviceEnv> {
+        Some(DeviceEnv::Pendulum)
     }
 
     fn save(&self) -> Option<Vec<u8>> {

@@ -11,7 +11,7 @@ pub const TILE: usize = 32;
 pub const NETWORKS: usize = 5;
 
 /// The kernels as one source, in their order.
-pub const FILES: [(&str, &str); 8] = [
+pub const FILES: [(&str, &str); 9] = [
     ("prelude.cu", include_str!("../../kernels/prelude.cu")),
     ("mlp.cu", include_str!("../../kernels/mlp.cu")),
     ("tanh_gaussian.cu", include_str!("../../kernels/tanh_gaussian.cu")),
@@ -20,6 +20,7 @@ pub const FILES: [(&str, &str); 8] = [
     ("replay.cu", include_str!("../../kernels/replay.cu")),
     ("tf32.cu", include_str!("../../kernels/tf32.cu")),
     ("fused.cu", include_str!("../../kernels/fused.cu")),
+    ("pendulum.cu", include_str!("../../kernels/pendulum.cu")),
 ];
 
 /// One launch of a kernel: so many blocks of [`THREADS`] threads, and the bytes of its arguments.
@@ -277,4 +278,9 @@ kernels! {
     fused_policy_loss: FusedPolicyLoss { fused: Fused }
     /// The steps of the policy and of the temperature, and the end of an update
     fused_policy_step: FusedPolicyStep { fused: Fused }
+    /// A step of runs on Pendulum-v1
+    pendulum_step: PendulumStep {
+        fused: Fused, pendulum: Buffer,
+        random_steps: u64, random_hold: u64, capacity: u64, first_update: u64, parts: u32, reward_scale: f32,
+    }
 }

@@ -163,6 +163,13 @@ impl Checkpoints {
         self.every > 0 && trainer.has_reached(self.every) || added == trainer.replay().capacity()
     }
 
+    /// How many steps there are until one [is due](Self::is_due).
+    pub fn steps_until_due(&self, trainer: &Trainer) -> u64 {
+        let added = trainer.replay().pushed() - self.logged;
+        let room = (trainer.replay().capacity() - added) as u64;
+        if self.every > 0 { room.min(self.every - trainer.steps() % self.every) } else { room }
+    }
+
     /// Makes one, between two steps of training.
     ///
     /// # Errors

@@ -7,10 +7,15 @@
 //! records once and repeats. Both critics, and their targets, go through every launch together; so do s and s′ through the
 //! policy. The kernels are in `kernels/`, and each names the function that it mirrors.
 
-use super::{CpuLearner, Learner, Metrics, Noise, Policy, Snapshot, fused};
+mod pendulum;
+
+pub use pendulum::{PendulumState, Stretch};
+
+use super::{CpuLearner, Learner, Metrics, Noise, Policy, Runner, Snapshot, fused};
 use crate::config::{
     Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, Precision, TemperatureLoss,
 };
+use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, TILE, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix, parameters_step};
@@ -21,7 +26,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 use std::collections::HashMap;
 
 /// What an update can fail by, in the order of `kernels/prelude.cu`.
-const QUANTITIES: [&str; 4] = ["critic loss", "value loss", "policy loss", "temperature loss"];
+const QUANTITIES: [&str; 5] = ["critic loss", "value loss", "policy loss", "temperature loss", "action"];
 
 /// The places in [`Status`] of the networks that take steps, as in `kernels/prelude.cu`.
 const POLICY: usize = 0;
@@ -284,6 +289,8 @@ pub struct CudaLearner {
     acting: HashMap<usize, Acting>,
     /// Whole updates.
     recordings: HashMap<Form, Recording>,
+    /// Where whole runs are on the device.
+    pendulum: Option<pendulum::OnDevice>,
 }
 
 impl CudaLearner {
@@ -421,6 +428,7 @@ impl CudaLearner {
             waiting,
             acting: HashMap::new(),
             recordings: HashMap::new(),
+            pendulum: None,
             policy,
             critic,
             value,
@@ -1411,5 +1419,10 @@ impl Learner for CudaLearner {
 
     fn restore(&mut self, snapshot: &Snapshot<f32>) -> Result<(), Error> {
         self.restore_of(0, snapshot)
+    }
+
+    fn runner(&mut self, env: DeviceEnv) -> Option<&mut dyn Runner> {
+        // As a learner this is the first of its agents, and the others would rest.
+        (self.agents() == 1 && self.runs(env)).then_some(self)
     }
 }

@@ -21,9 +21,11 @@ pub use policy::{Policy, PolicyPass};
 #[cfg(feature = "cuda")]
 pub use shared::SharedLearner;
 
+use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::nn::Real;
 use crate::replay::{Batch, Replay};
+use crate::train::{EnvState, Episode};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
 use rand_distr::StandardNormal;
@@ -77,6 +79,31 @@ pub trait Learner<T: Real = f32>: Send {
     /// # Errors
     /// [`Error::Snapshot`] if a vector is missing, unknown or of another length; nothing is changed then. [`Error::Device`]
     fn restore(&mut self, snapshot: &Snapshot<T>) -> Result<(), Error>;
+
+    /// What takes whole steps of training, those of a single environment included, if the learner's device can do so.
+    fn runner(&mut self, env: DeviceEnv) -> Option<&mut dyn Runner> {
+        let _ = env;
+        None
+    }
+}
+
+/// What takes steps of training by itself, environment and all: the loop of [`crate::train::Trainer`] on a device.
+pub trait Runner {
+    /// Takes `most` steps from where `env` stands, or fewer if its episode ends sooner or something fails, each with the update
+    /// that is then due, after `updates` of them. Transitions go into `replay`; `env` and `updates` are then those after the last
+    /// step. Returns the episode that has ended.
+    ///
+    /// Batches are drawn from the same counters as by [`Learner::learn`], and so are actions, by formulas of the device's own.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; a loss or an action that is not finite is none, but shows in [`Learner::metrics`].
+    fn advance(
+        &mut self,
+        most: u64,
+        env: &mut EnvState,
+        updates: &mut u64,
+        replay: &mut Replay,
+    ) -> Result<Option<Episode>, Error>;
 }
 
 /// The ε of one update, standard normal.

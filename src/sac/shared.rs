@@ -1,16 +1,18 @@
 //! One [`CudaLearner`] of several agents, shared by as many runs, each on a thread of its own.
 //!
-//! Who asks for actions or for an update waits until every other run asks for something too, or has left. Whoever comes last
-//! then has it done for all of them: actions if any are asked for, and else updates, so that runs that are at different places
-//! come to learn together again. What a run does besides (its environment, evaluations, checkpoints) is its own, and the
+//! Who asks for actions, for an update or for whole steps waits until every other run asks for something too, or has left. Whoever
+//! comes last then has it done for all of them: actions if any are asked for, and else updates and steps, so that runs that are at
+//! different places come to learn together again. What a run does besides (its environment, evaluations, checkpoints) is its own, and the
 //! others wait for it no longer than until they meet again.
 //!
 //! What an agent computes does not depend on who else takes part, so that each run has the bits that it has by itself.
 
-use super::cuda::Lesson;
-use super::{CudaLearner, Learner, Metrics, Noise, Snapshot};
+use super::cuda::{Lesson, Stretch};
+use super::{CudaLearner, Learner, Metrics, Noise, Runner, Snapshot};
+use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::replay::{Batch, Replay};
+use crate::train::{EnvState, Episode};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -54,12 +56,18 @@ enum What {
         sampled: bool,
     },
     Learn(Lesson),
+    /// Steps of the environment on the device, `most` of them from where it has taken `steps`.
+    Advance {
+        most: u64,
+        steps: u64,
+    },
 }
 
 enum Answer {
     /// `[rows, A]`
     Actions(Vec<f32>),
     Metrics(Metrics),
+    Stretch(Box<Stretch>),
 }
 
 impl SharedLearner {
@@ -123,7 +131,10 @@ impl Meeting {
         }
         let acting: Vec<_> = asking.extract_if(.., |(_, request)| matches!(request.what, What::Act { .. })).collect();
         if acting.is_empty() {
+            let advancing = |(_, request): &mut (usize, Request)| matches!(request.what, What::Advance { .. });
+            let advancing = asking.extract_if(.., advancing).collect();
             self.learn(asking);
+            self.advance(advancing);
             return;
         }
         self.act(acting);
@@ -137,7 +148,7 @@ impl Meeting {
         while let Some(&(_, Request { what: What::Act { rows, sampled }, .. })) = asking.first() {
             let alike = |(_, request): &mut (usize, Request)| match request.what {
                 What::Act { rows: r, sampled: s } => (r, s) == (rows, sampled),
-                What::Learn(_) => false,
+                What::Learn(_) | What::Advance { .. } => false,
             };
             let alike: Vec<_> = asking.extract_if(.., alike).collect();
             let actions = self.with_learner(|learner| learner.act_together(rows, sampled));
@@ -154,7 +165,7 @@ impl Meeting {
     fn learn(&mut self, asking: Vec<(usize, Request)>) {
         let lesson = |(_, request): &(usize, Request)| match request.what {
             What::Learn(lesson) => Some(lesson),
-            What::Act { .. } => None,
+            What::Act { .. } | What::Advance { .. } => None,
         };
         let lessons: Vec<_> = asking.iter().filter_map(lesson).collect();
         if lessons.is_empty() {
@@ -166,6 +177,24 @@ impl Meeting {
         });
         for (agent, Request { answer, .. }) in asking {
             tell(&answer, metrics.as_ref().map_err(Clone::clone).map(|metrics| Answer::Metrics(metrics[agent])));
+        }
+    }
+}
+
+impl Meeting {
+    fn advance(&mut self, asking: Vec<(usize, Request)>) {
+        let stretch = |(agent, request): &(usize, Request)| match request.what {
+            What::Advance { most, steps } => Some((most, (*agent, steps))),
+            What::Act { .. } | What::Learn(_) => None,
+        };
+        let (lengths, agents): (Vec<_>, Vec<_>) = asking.iter().filter_map(stretch).unzip();
+        let Some(&most) = lengths.iter().max() else { return };
+        let stretches = self.with_learner(|learner| learner.advance_together(most, &agents));
+        let mut stretches = stretches.map(Vec::into_iter);
+        for (_, Request { answer, .. }) in asking {
+            let own = stretches.as_mut().map_err(|failure| failure.clone());
+            let own = own.map(|stretches| stretches.next().expect("there is one for each that asks"));
+            tell(&answer, own.map(|stretch| Answer::Stretch(Box::new(stretch))));
         }
     }
 }
@@ -228,6 +257,30 @@ impl Learner for SharedLearner {
     fn restore(&mut self, snapshot: &Snapshot<f32>) -> Result<(), Error> {
         self.metrics = None;
         self.meeting()?.with_learner(|learner| learner.restore_of(self.agent, snapshot))
+    }
+
+    fn runner(&mut self, env: DeviceEnv) -> Option<&mut dyn Runner> {
+        let runs = self.meeting().is_ok_and(|meeting| meeting.learner.runs(env));
+        runs.then_some(self)
+    }
+}
+
+impl Runner for SharedLearner {
+    fn advance(
+        &mut self,
+        most: u64,
+        env: &mut EnvState,
+        updates: &mut u64,
+        replay: &mut Replay,
+    ) -> Result<Option<Episode>, Error> {
+        let (agent, steps) = (self.agent, env.env_steps);
+        self.metrics = None;
+        let answer = self.ask(|learner| {
+            let most = learner.board(agent, most, env, *updates, replay)?;
+            Ok(What::Advance { most, steps })
+        })?;
+        let Answer::Stretch(stretch) = answer else { return Ok(None) };
+        Ok(stretch.land(env, updates, replay))
     }
 }
 

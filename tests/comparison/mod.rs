@@ -1,9 +1,10 @@
 //! Comparisons of [`CudaLearner`] on any [`Gpu`] with [`CpuLearner`].
 
 use ndarray::{Array1, Array2, s};
-use rand::Rng;
+use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
 use soft_actor_critic::config::{Alpha, Config, FirstUpdateAlpha, Heads, LogStdForm, Precision, TemperatureLoss};
+use soft_actor_critic::env::{Env, Pendulum};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::kernels::Launch;
@@ -15,6 +16,7 @@ use soft_actor_critic::run::config_file;
 use soft_actor_critic::sac::cuda::Lesson;
 use soft_actor_critic::sac::fused::covers;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Noise, Snapshot};
+use soft_actor_critic::train::{Trainer, TrainerState};
 
 /// [`CudaLearner::new`], or [`CudaLearner::layer_by_layer`].
 pub type Make = fn(&Config, usize, &[f32], Box<dyn Gpu>) -> Result<CudaLearner, Error>;
@@ -723,5 +725,152 @@ pub fn together(gpu: fn() -> Option<Box<dyn Gpu>>) {
         }
         let policies: Vec<_> = (0..3).map(|agent| all.snapshot_of(agent).expect("it works").vectors).collect();
         assert!(policies[0] != policies[1] && policies[0] != policies[2], "{name}: each has a seed of its own");
+    }
+}
+
+/// Transitions of a memory, oldest first, and where it was cut.
+fn transitions(replay: &Replay) -> (Vec<Vec<f32>>, Vec<u64>) {
+    let rows = (replay.pushed() - replay.len()..replay.pushed()).map(|t| {
+        let mut transition = vec![f32::NAN; replay.transition_size()];
+        replay.write_transition(t % replay.capacity(), &mut transition);
+        transition
+    });
+    (rows.collect(), replay.cuts())
+}
+
+/// Runs on Pendulum that live on the device: each step is that of the environment from the state before, by the action that the
+/// random numbers or the policy give; the update after it is the one that is made from the same memory, to the last bit; and a
+/// run in long stretches is the same. What is no longer finite is told at the step where it happens.
+pub fn pendulum(gpu: fn() -> Option<Box<dyn Gpu>>) {
+    for (steps, utd, replay_capacity, preloaded, reward_scale) in [(411, 1.0, 300, 0, 1.0), (211, 0.6, 1000, 7, 0.3)] {
+        let config = Config {
+            seed: 3,
+            steps,
+            random_steps: 20,
+            random_hold: 3,
+            batch_size: 16,
+            policy_hidden: vec![64, 32],
+            critic_hidden: vec![32, 32],
+            replay_capacity,
+            reward_scale,
+            utd,
+            eval_every: 0,
+            ..Config::default()
+        };
+        let Some(other) = gpu() else { return };
+        // What the memory begins with wants room in that of the device.
+        let with_room = Config { steps: steps + preloaded, ..config.clone() };
+        let make = || {
+            let learner = |_: &Config, o: usize, half_range: &[f32]| -> Result<Box<dyn Learner>, Error> {
+                Ok(Box::new(CudaLearner::new(&with_room, o, half_range, gpu().expect("there is one"))?))
+            };
+            let mut trainer =
+                Trainer::with_learner(|| Ok(Box::new(Pendulum::new())), config.clone(), learner).expect("it begins");
+            let mut state = TrainerState { preloaded, ..trainer.save().expect("it works") };
+            // It begins so fast that its first step reaches the limit, one way or the other.
+            let way = if preloaded > 0 { 1.0_f64 } else { -1.0 };
+            let env = &mut state.envs[0];
+            env.env = Pendulum::at(way, 7.9 * way).save();
+            env.observation = [way.cos(), way.sin(), 7.9 * way].map(|x| x as f32).into();
+            trainer.restore(state, replay(&with_room, preloaded as usize, 3, 1)).expect("it fits");
+            trainer
+        };
+        let (mut trainer, mut other) = (make(), CudaLearner::new(&with_room, 3, &[2.0], other).expect("it fits"));
+        assert!(trainer.is_on_device());
+        let pendulum = |bytes: &Option<Vec<u8>>| {
+            let mut pendulum = Pendulum::new();
+            pendulum.restore(bytes.as_ref().expect("it is saved")).expect("it is a pendulum");
+            pendulum
+        };
+        let near = |x: f64, y: f64, bar: f64| assert!((x - y).abs() <= bar, "{x} must be {y}");
+        let mut before = trainer.save().expect("it works");
+        while !trainer.is_finished() {
+            let step = before.steps;
+            let ended = trainer.advance(1).expect("it works");
+            let after = trainer.save().expect("it works");
+            let env = &before.envs[0];
+            assert_eq!((after.steps, after.envs[0].env_steps), (step + 1, step + 1));
+            assert_eq!(after.updates, config.updates_after(step + 1));
+
+            let (replay, mut transition) = (trainer.replay(), [f32::NAN; 9]);
+            assert_eq!(replay.pushed() as u64, preloaded + step + 1);
+            replay.write_transition((preloaded + step) as usize % replay.capacity(), &mut transition);
+            let action = transition[3];
+            other.restore(&before.learner).expect("it fits");
+            if step < config.random_steps {
+                let mut rng = Philox::new(3, Stream::Action, step - step % 3);
+                near(action.into(), rng.random_range(-1.0_f32..=1.0).into(), 1e-6);
+            } else {
+                let mut rng = Philox::new(3, Stream::Action, step);
+                let [u, v] = [(); 2].map(|()| (f64::from(rng.next_u32() >> 8) + 0.5) / f64::from(1 << 24));
+                let noise = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+                let (seen, noise) = (Array2::from_shape_vec((1, 3), env.observation.clone()), [[noise as f32]]);
+                let mut expected = Array2::zeros((1, 1));
+                let seen = seen.expect("it is seen by three numbers");
+                other.act(seen.view(), Some(ndarray::arr2(&noise).view()), expected.view_mut()).expect("it works");
+                near(action.into(), expected[[0, 0]].into(), 1e-5);
+            }
+
+            let mut expected = pendulum(&env.env);
+            let mut torque = [0.0];
+            expected.action_bounds().scale(&[action], &mut torque);
+            let taken = expected.step(&torque).expect("it works");
+            assert_eq!(transition[..3], env.observation);
+            for (&x, &y) in transition[6..].iter().zip(&taken.observation) {
+                near(x.into(), y.into(), 1e-6);
+            }
+            near(transition[4].into(), taken.reward, 1e-6 * taken.reward.abs());
+            assert_eq!(transition[5], 1.0);
+            let total_reward = env.episode.total_reward + taken.reward;
+            let now = &after.envs[0];
+            if taken.truncated {
+                let number = env.episode.number;
+                assert_eq!((ended.len(), ended[0].number, ended[0].length), (1, number, 200));
+                near(ended[0].total_reward, total_reward, 1e-9);
+                assert_eq!((now.episode.number, now.episode.length, now.episode.total_reward), (number + 1, 0, 0.0));
+                let seed = Philox::new(3, Stream::Environment, number + 1).next_u64();
+                expected.reset(seed).expect("it works");
+            } else {
+                assert_eq!((ended.len(), now.episode.number), (0, env.episode.number));
+                assert_eq!(now.episode.length, env.episode.length + 1);
+                near(now.episode.total_reward, total_reward, 1e-9);
+                assert_eq!(now.observation, transition[6..]);
+            }
+            for (x, y) in pendulum(&now.env).state().into_iter().zip(expected.state()) {
+                near(x, y, 1e-12);
+            }
+
+            // The other one mirrors the memory even where there is nothing to learn yet.
+            if after.updates > before.updates {
+                other.learn(replay, before.updates).expect("it works");
+            }
+            assert!(other.snapshot().expect("it works") == after.learner, "the update of step {step}");
+            before = after;
+        }
+
+        let mut whole = make();
+        let mut episodes = 0;
+        while !whole.is_finished() {
+            episodes += whole.advance(u64::MAX).expect("it works").len();
+        }
+        assert_eq!(episodes as u64, steps / 200);
+        assert!(whole.save().expect("it works") == before, "in long stretches it is another run");
+        assert_eq!(transitions(whole.replay()), transitions(trainer.replay()));
+
+        // From step 200 on something is not finite.
+        let mut broken = make();
+        while broken.steps() < 200 {
+            broken.advance(200 - broken.steps()).expect("it works");
+        }
+        let (state, replay) = (broken.save().expect("it works"), broken.replay().clone());
+        for (vector, step, quantity) in [("policy", 200, "action"), ("q1", 201, "critic loss")] {
+            let mut state: TrainerState = state.clone();
+            state.learner.get_mut(vector).expect("every learner has it").fill(f32::NAN);
+            broken.restore(state, replay.clone()).expect("it fits");
+            let error = broken.advance(u64::MAX).expect_err("it cannot go on");
+            let step = if utd < 1.0 && quantity != "action" { broken.steps() } else { step };
+            assert_eq!(error, Error::NonFinite { step, quantity });
+            assert!(broken.steps() == step && broken.replay().pushed() as u64 == preloaded + step && step < 204);
+        }
     }
 }

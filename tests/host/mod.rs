@@ -38,7 +38,7 @@ struct Library {
     run: RunKernel,
     product_of_tiles: Kernel,
     kernels: HashMap<&'static str, Kernel>,
-    /// Bytes of each kernel's arguments, by its name, and of `Status`.
+    /// Bytes of each kernel's arguments, by its name, and of `Status` and `PendulumState`.
     sizes: HashMap<&'static str, usize>,
     _library: libloading::Library,
 }
@@ -114,7 +114,7 @@ impl Host {
         self
     }
 
-    /// Bytes of each kernel's arguments as C++ lays them out, and of `Status` by the name `status`.
+    /// Bytes of each kernel's arguments as C++ lays them out, and of `Status` and `PendulumState` by the names `status` and `pendulum`.
     #[allow(dead_code, reason = "not every test file asks for it")]
     pub fn sizes(&self) -> &HashMap<&'static str, usize> {
         &self.library.sizes
@@ -184,12 +184,13 @@ fn load(precision: Precision) -> Option<Library> {
         };
         let kernels: Vec<_> = KERNELS.iter().map(|&(name, _)| kernel(name)).collect();
         let status = library.get::<unsafe extern "C" fn() -> usize>("size_of_status").expect("the shim has it")();
+        let pendulum = library.get::<unsafe extern "C" fn() -> usize>("size_of_pendulum").expect("the shim has it")();
         let sizes = kernels.iter().map(|(name, registration)| (*name, registration.size));
         Some(Library {
             precision,
             product_of_tiles: kernel("product_of_tiles").1.run,
             run: *library.get::<RunKernel>("run_kernel").expect("the shim has it"),
-            sizes: sizes.chain([("status", status)]).collect(),
+            sizes: sizes.chain([("status", status), ("pendulum", pendulum)]).collect(),
             kernels: kernels.iter().map(|(name, registration)| (*name, registration.run)).collect(),
             _library: library,
         })

@@ -56,6 +56,8 @@ static void __syncthreads();
 // sin πx and cos πx, which C++ does not have.
 static float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
 static float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
+static double sinpi(double x) { return std::sin(M_PI * x); }
+static double cospi(double x) { return std::cos(M_PI * x); }
 
 #include "../../kernels/prelude.cu"
 
@@ -101,6 +103,7 @@ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #include "../../kernels/loss.cu"
 #include "../../kernels/replay.cu"
 #include "../../kernels/fused.cu"
+#include "../../kernels/pendulum.cu"
 
 // AᵀB for some tiles of each, one below the other, by the functions that all kernels use for it.
 struct ProductOfTiles {
@@ -134,6 +137,8 @@ extern "C" const Registration* find_kernel(const char* name) {
 }
 
 extern "C" size_t size_of_status() { return sizeof(Status); }
+
+extern "C" size_t size_of_pendulum() { return sizeof(PendulumState); }
 
 extern char __start_shared_memory[], __stop_shared_memory[];
 
