@@ -176,8 +176,8 @@ fn bad_input_is_told_in_one_line_that_names_the_mend_and_changes_nothing() {
         ("pendulum --out file/run", "choose another with --out"),
         ("pendulum --out file", "choose another with --out"),
         ("pendulum --out used", "used already holds files, which will not be overwritten; choose another directory"),
-        ("pendulum --preset moon", "there is no preset \"moon\"; known are default, twin-q-auto"),
-        ("presets moon", "there is no preset \"moon\"; known are default, twin-q-auto"),
+        ("pendulum --preset moon", "there is no preset \"moon\"; known are default, mujoco, twin-q-auto"),
+        ("presets moon", "there is no preset \"moon\"; known are default, mujoco, twin-q-auto"),
         ("pendulum --preset default --config unknown.toml", "cannot be used with"),
         (
             "pendulum --preset v-net-auto --steps 5000",
