@@ -1,7 +1,8 @@
 //! The program `sac`, visible in one [`run`].
 //!
-//! Exit codes: 0 done, 1 training or an evaluation failed, 2 bad input and nothing written, 130 interrupted and saved; a
-//! second interruption ends the program at once, with the policy of the last evaluation.
+//! Exit codes: 0 done, 1 training or an evaluation failed, or runs of a directory are damaged and the rest is done, 2 bad input
+//! and nothing written, 130 interrupted and saved; a second interruption ends the program at once, with the policy of the last
+//! evaluation.
 
 mod cli;
 mod progress;
