@@ -3,6 +3,7 @@
 //! in tf32, and made layer by layer. A table in Markdown; the ratio tells when a GPU pays.
 //!
 //! `cargo bench --bench devices`, or with `-- quick` for batch 256 alone, with `-- cpu` or `-- cuda` for one side.
+//! With `-- seeds` it is instead how many updates a second 1, 8, 64 and 256 agents make together, at batch 256 and 2 × 256.
 //! `SAC_BENCH_THREADS` bounds the number of threads, which is otherwise that of a run of the same size.
 
 mod common;
@@ -14,6 +15,7 @@ use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
 use soft_actor_critic::replay::Replay;
+use soft_actor_critic::sac::cuda::Lesson;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
 use soft_actor_critic::train::{threads_for, with_threads};
 use std::time::{Duration, Instant};
@@ -65,6 +67,60 @@ fn measure(learner: &mut dyn Learner, replay: &Replay) -> Result<(f64, f64), Err
     Ok((learn, act))
 }
 
+/// Seconds of one update of all agents, waiting only for the last, and of a step of all of them: an action and an update each, with
+/// what is seen of it.
+fn measure_together(learner: &mut CudaLearner, replay: &Replay) -> Result<(f64, f64), Error> {
+    (0..learner.agents()).try_for_each(|agent| learner.mirror(agent, replay))?;
+    let mut update = 0;
+    let mut learn = |learner: &mut CudaLearner| {
+        let stored = replay.len() as u64;
+        let lessons: Vec<_> = (0..learner.agents()).map(|agent| Lesson { agent, update, stored }).collect();
+        update += 1;
+        learner.learn_together(&lessons)
+    };
+    let updates = seconds(|calls| {
+        (0..calls).try_for_each(|_| learn(learner))?;
+        assert!(learner.metrics_of_all()?.iter().all(|metrics| metrics.failure.is_none()));
+        Ok(())
+    })?;
+    let (observation, noise) = (Array2::from_elem((1, OBSERVATIONS), 0.1), Array2::from_elem((1, ACTIONS), 0.1));
+    let steps = seconds(|calls| {
+        (0..calls).try_for_each(|_| {
+            for agent in 0..learner.agents() {
+                learner.observe(agent, observation.view(), Some(noise.view()))?;
+            }
+            learner.act_together(1, true)?;
+            learn(learner)?;
+            learner.metrics_of_all().map(drop)
+        })
+    })?;
+    Ok((updates, steps))
+}
+
+/// The table of many agents.
+fn many_agents() -> Result<(), Error> {
+    println!(
+        "Updates a second, and steps with an action each, of all agents together, obs {OBSERVATIONS}, act {ACTIONS}:\n"
+    );
+    println!("| agents | updates/s | steps/s | updates/s in tf32 | steps/s in tf32 |");
+    println!("|---|---|---|---|---|");
+    let replay = common::replay(OBSERVATIONS, ACTIONS);
+    for agents in [1, 8, 64, 256] {
+        let measured = |precision| -> Result<_, Error> {
+            let config = Config { steps: STORED as u64, precision, ..Config::default() };
+            let (seeds, gpu) = ((0..agents).collect::<Vec<_>>(), Box::new(Cuda::open(0, precision)?));
+            let mut learner = CudaLearner::of_seeds(&config, &seeds, OBSERVATIONS, &[1.0; ACTIONS], gpu)?;
+            measure_together(&mut learner, &replay)
+        };
+        let cells = |measured: Result<(f64, f64), Error>| match measured {
+            Ok((update, step)) => format!("{:.0} | {:.0}", agents as f64 / update, agents as f64 / step),
+            Err(error) => format!("{error} | —"),
+        };
+        println!("| {agents} | {} | {} |", cells(measured(Precision::F32)), cells(measured(Precision::Tf32)));
+    }
+    Ok(())
+}
+
 /// [`CudaLearner::new`], or [`CudaLearner::layer_by_layer`].
 type Make = fn(&Config, usize, &[f32], Box<dyn Gpu>) -> Result<CudaLearner, Error>;
 
@@ -82,6 +138,9 @@ fn main() -> Result<(), Error> {
                 with_cuda = false;
             }
         }
+    }
+    if asked("seeds") {
+        return if with_cuda { many_agents() } else { Ok(()) };
     }
     let tf32 = if with_cuda { Cuda::open(0, Precision::Tf32).map(drop) } else { Ok(()) };
     if let Err(error) = &tf32 {

@@ -65,6 +65,20 @@ else
 fi
 step devices "$bin/devices"
 
+# Many agents at once, beside those of JAX.
+step seeds "$bin/devices" seeds cuda
+if python3 -c 'import jax, optax' 2>/dev/null; then
+    for seeds in 1 8 64 256; do
+        step "jax-$seeds" python3 benches/peers/update_jax.py 17 6 256 256 256 fp32 "$seeds"
+    done
+else
+    echo "== left out: JAX, because there is none"
+fi
+rm -rf "$out/seeds"
+step pendulum-64 bash -c "time '$bin/sac' pendulum --device cuda --seeds 0..64 --out '$out/seeds'"
+step runs-64 "$bin/sac" runs "$out/seeds"
+step compare-64 "$bin/sac" compare "$out/seeds"
+
 # Pendulum by the defaults, five seeds.
 rm -rf "$out/runs" "$out/tf32"
 for seed in 0 1 2 3 4; do

@@ -78,7 +78,7 @@ pub struct TrainArgs {
     /// it goes on with what is left
     #[arg(long, value_name = "A..B", value_parser = parse_seeds, allow_hyphen_values = true, conflicts_with = "seed", help_heading = "Run")]
     pub seeds: Option<Range<u64>>,
-    /// Upper bound on threads, besides those that wait for the steps of --envs; 0 for one for each core. Small networks and
+    /// Upper bound on threads, besides those that wait for the steps of --envs or for a GPU that they share; 0 for one for each core. Small networks and
     /// batches use fewer, because more would be slower. Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Run")]
     pub threads: usize,
