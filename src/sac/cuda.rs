@@ -1085,7 +1085,8 @@ impl CudaLearner {
         let halves: Vec<_> = places.iter().map(|&place| halves(place)).collect();
         let all = [halves.as_flattened(), words(values)].concat();
         let (places_at, values_at) = (device, device.at(2 * rows));
-        (places.clear(), values.clear());
+        places.clear();
+        values.clear();
         self.agents.iter_mut().for_each(|agent| agent.waits = false);
         let memory = self.buffers.memory;
         let store =
