@@ -67,8 +67,7 @@ pub fn learner_config(config: &Config, preloaded: u64) -> Config {
     Config { steps, ..config.clone() }
 }
 
-/// Puts the runs that can share a GPU first: as many of one kind as there are, with the first one's. Those of which that cannot
-/// be known stay where they are.
+/// Puts the runs that can share a GPU before all others: those of the same kind as the first that is trained on one.
 pub fn share(
     args: &ResumeArgs,
     tasks: &mut Vec<Task>,
@@ -95,9 +94,9 @@ pub fn share(
 /// The kind of a run that is to go on, or with a plan to begin, and its seed; none if it cannot be known, which is told when
 /// it is to go on.
 fn kind_of(args: &ResumeArgs, path: &Path, plan: Option<&Plan>) -> Option<(Kind, u64)> {
-    if let Some(Plan { environment, config, device, init_from, .. }) = plan {
+    if let Some(Plan { environment, config, device, with_replay, .. }) = plan {
         // What the memory of another run holds is known too late.
-        return init_from.is_none().then(|| (Kind::new(environment, config, *device, 0), config.seed));
+        return (!with_replay).then(|| (Kind::new(environment, config, *device, 0), config.seed));
     }
     if !matches!(args.device, None | Some(Device::Cuda(_))) {
         return None;

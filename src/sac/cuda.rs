@@ -405,8 +405,8 @@ impl CudaLearner {
                  replay_capacity (--replay)"
             )),
             Error::Device(problem) => Error::Device(format!(
-                "{agents} agents with replay memories of {capacity} transitions do not fit there ({problem}); give fewer \
-                 --seeds, or lower replay_capacity (--replay)"
+                "{agents} agents with replay memories of {capacity} transitions do not fit there ({problem}); train \
+                 fewer at a time (--seeds), or lower replay_capacity (--replay)"
             )),
             error => error,
         })?;

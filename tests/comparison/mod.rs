@@ -649,6 +649,7 @@ pub fn learning(gpu: fn() -> Option<Box<dyn Gpu>>) {
 /// elsewhere and one that fails.
 pub fn together(gpu: fn() -> Option<Box<dyn Gpu>>) {
     const SEEDS: [u64; 3] = [9, 4, 11];
+    const MARK: f32 = 7.5;
     // Who learns, and how many transitions each of them gets before.
     const ROUNDS: [(&[usize], usize); 6] =
         [(&[0, 1, 2], 1), (&[2], 2), (&[1, 0], 9), (&[0], 0), (&[2, 0], 1), (&[0, 1, 2], 3)];
@@ -676,13 +677,28 @@ pub fn together(gpu: fn() -> Option<Box<dyn Gpu>>) {
             let mut lessons = Vec::new();
             for &agent in agents {
                 let pushed = replays[agent].pushed();
-                push(&mut replays[agent], pushed..pushed + fresh * envs, o, a);
+                // What waits twice must come in its order.
+                push(&mut replays[agent], pushed..pushed + fresh / 3 * envs, o, a);
+                all.mirror(agent, &replays[agent]).expect("it works");
+                push(&mut replays[agent], pushed + fresh / 3 * envs..pushed + fresh * envs, o, a);
                 alone[agent].learn(&replays[agent], updates[agent]).expect("it works");
                 all.mirror(agent, &replays[agent]).expect("it works");
                 lessons.push(Lesson { agent, update: updates[agent], stored: replays[agent].len() as u64 });
                 updates[agent] += 1;
             }
+            // Whatever an update would leave of an agent that rests is left alone.
+            let rests = !agents.contains(&0);
+            let left = if rests { all.intermediates() } else { Vec::new() };
+            for (quantity, _, length) in &left {
+                all.write(quantity, &vec![MARK; *length]).expect("it works");
+            }
+            let drawn = all.drawn().expect("it works");
             all.learn_together(&lessons).expect("it works");
+            assert!(!rests || all.drawn().expect("it works") == drawn, "{name}, round {round}");
+            for (quantity, ..) in &left {
+                let values = all.read(quantity).expect("it works");
+                assert!(values.iter().all(|&value| value == MARK), "{name}: {quantity}, round {round}");
+            }
             if round == 3 {
                 // From here on one of them fails, and stays as it is.
                 let mut broken = alone[2].snapshot().expect("it works");
