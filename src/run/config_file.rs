@@ -85,7 +85,15 @@ pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
             let written_for = shown(written_for);
             bail!("it was written for the environment {written_for}, not \"{environment}\"; mend or remove that line");
         }
-        Config::deserialize(table).map_err(|error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))
+        Config::deserialize(table).map_err(|error| {
+            let text = error.to_string().trim().replace('\n', " ");
+            // A number, which stands between these marks, may have 300 digits.
+            let parts = text.split('`').map(|part| match part.parse::<f64>() {
+                Ok(number) if part.len() > 24 => format!("{number:e}"),
+                _ => part.to_string(),
+            });
+            anyhow!("{}", parts.collect::<Vec<_>>().join("`"))
+        })
     })
 }
 
@@ -155,6 +163,7 @@ mod tests {
             ("\n\ngama = 0.9", "unknown field `gama`"),
             ("gamma = \"high\"", "gamma"),
             ("alpha = \"high\"", "neither auto nor a number"),
+            ("seed = 1e300", "floating point `1e300`, expected"),
             ("alpha = []", "expected a number or the word"),
             ("format = 2", "it is of format 2, not 1"),
             ("format = \"a\\nb\"", "it is of format"),
