@@ -9,8 +9,10 @@ typedef unsigned long long u64;
 
 #define THREADS 128
 
+// Four blocks to a multiprocessor: no kernel needs more registers than that leaves it, and without a number compilers may put some
+// aside to make room for more.
 #ifndef KERNEL
-#define KERNEL(name, Arguments) extern "C" __global__ void __launch_bounds__(THREADS) name(const Arguments args)
+#define KERNEL(name, Arguments) extern "C" __global__ void __launch_bounds__(THREADS, 4) name(const Arguments args)
 #endif
 
 // The networks that take steps, in the order of `Status::steps`.
