@@ -363,7 +363,17 @@ fn seeds_at_once_on_a_gpu_are_each_as_alone() {
             same(&alone, &format!("{group}/seed-{seed}"));
         }
     }
-    // One that is left alone goes on alone; layer by layer each has a learner of its own.
+    // Where the environment stays with the host, they act and learn together all the same.
+    let (cars, car) = (at("cars"), at("car"));
+    for (out, which, seeds) in [(&cars, "--seeds", "3..6"), (&car, "--seed", "4")] {
+        let mut arguments = vec!["mountain-car", "--device", "cuda:1", "--out", out, which, seeds, "--steps", "50"];
+        arguments.extend(["--random-steps", "25", "--batch", "8", "--hidden", "32,32", "--eval-every", "0"]);
+        let output = sac("", "cache-run", &arguments).expect("there is a driver");
+        let told = text(&output.stderr);
+        assert!(output.status.success() && told.contains("fused updates") && !told.contains("whole run"), "{told}");
+    }
+    same(&car, &format!("{cars}/seed-4"));
+    // Layer by layer each has a learner of its own.
     let out = at("layers");
     let arguments = [small(&out, "8,8"), vec!["--seeds", "0..2"]].concat();
     let output = sac("", "cache-run", &arguments).expect("there is a driver");
