@@ -198,7 +198,15 @@ fn at_once(
         }
     };
     std::thread::scope(|scope| {
-        (0..share.runs).for_each(|_| drop(scope.spawn(worker)));
+        for _ in 0..share.runs {
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, worker) {
+                common
+                    .board
+                    .say(&format!("no more threads can be started ({error}); lower --threads, or give fewer --seeds"));
+                none_more();
+                break;
+            }
+        }
     });
     common.board.close();
     let (all, shown) = (runs.len(), root.display());
