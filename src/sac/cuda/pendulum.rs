@@ -1,7 +1,9 @@
 //! Whole runs on Pendulum-v1 on the device: a launch of `kernels/pendulum.cu` for a step of every agent, and those of the updates
 //! that are then due.
 
-use super::{Agent, CudaLearner, DRAWS_WORDS, Draws, Form, halves};
+use super::agents::{Agent, halves};
+use super::memory::{DRAWS_WORDS, Draws};
+use super::{CudaLearner, Form};
 use crate::config::{Config, FirstUpdateAlpha};
 use crate::env::pendulum::STEP_LIMIT;
 use crate::env::{DeviceEnv, Env, Pendulum};
