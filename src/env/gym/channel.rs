@@ -1,4 +1,4 @@
-//! What leads to the process of an environment and back: a pair of sockets, or pipes where there are none.
+//! What leads to the process of an environment and back: two pairs of sockets, or pipes where there are none.
 
 use std::io::{Read, Result, Write};
 use std::process::{Child, Command};
@@ -27,10 +27,12 @@ mod sockets {
     const PAUSES: usize = 40;
     const LOOKS: usize = 16;
 
-    /// The input and output of a process.
+    /// The input and output of a process. They are two pairs, because one that is closed before all of it has been read tells
+    /// the other end of a reset instead of an end.
     pub struct Channel {
-        stream: UnixStream,
-        /// Whether reading and writing return where they would have to wait.
+        requests: UnixStream,
+        answers: UnixStream,
+        /// Whether reading returns where it would have to wait.
         returns: bool,
         /// When the last request was written, until the first bytes of its answer have come.
         asked: Option<Instant>,
@@ -41,44 +43,46 @@ mod sockets {
     impl Channel {
         /// Starts the process.
         pub fn spawn(mut command: Command) -> Result<(Child, Self)> {
-            let (stream, theirs) = UnixStream::pair()?;
-            let output = OwnedFd::from(theirs.try_clone()?);
-            let child = command.stdin(OwnedFd::from(theirs)).stdout(output).spawn()?;
-            Ok((child, Self { stream, returns: false, asked: None, is_eager: false }))
+            let (requests, input) = UnixStream::pair()?;
+            let (answers, output) = UnixStream::pair()?;
+            let child = command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(output)).spawn()?;
+            Ok((child, Self { requests, answers, returns: false, asked: None, is_eager: false }))
         }
 
         /// Says that there will be no more requests.
         pub fn close(&mut self) {
             // One that has ended knows.
-            let _ = self.stream.shutdown(Shutdown::Write);
+            let _ = self.requests.shutdown(Shutdown::Write);
         }
 
-        /// Does what reads or writes, now or not at all.
-        fn try_now(&mut self, work: impl FnOnce(&mut UnixStream) -> Result<usize>) -> Result<Option<usize>> {
-            if !self.returns {
-                self.stream.set_nonblocking(true)?;
-                self.returns = true;
-            }
-            match work(&mut self.stream) {
+        /// Reads what is there; none if nothing is.
+        fn read_now(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+            self.set_returns(true)?;
+            match self.answers.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-                done => done.map(Some),
+                read => read.map(Some),
             }
         }
 
-        /// Does what reads or writes, and sleeps until it can.
-        fn sleeping(&mut self, work: impl FnOnce(&mut UnixStream) -> Result<usize>) -> Result<usize> {
-            if self.returns {
-                self.stream.set_nonblocking(false)?;
-                self.returns = false;
+        /// Sleeps until there is something to read.
+        fn read_sleeping(&mut self, buffer: &mut [u8]) -> Result<usize> {
+            self.set_returns(false)?;
+            self.answers.read(buffer)
+        }
+
+        fn set_returns(&mut self, returns: bool) -> Result<()> {
+            if self.returns != returns {
+                self.answers.set_nonblocking(returns)?;
+                self.returns = returns;
             }
-            work(&mut self.stream)
+            Ok(())
         }
 
         /// What comes within [`EAGER`] of the request.
         fn read_soon(&mut self, asked: Instant, buffer: &mut [u8]) -> Result<Option<usize>> {
             while asked.elapsed() <= EAGER {
                 for _ in 0..LOOKS {
-                    if let Some(count) = self.try_now(|stream| stream.read(buffer))? {
+                    if let Some(count) = self.read_now(buffer)? {
                         return Ok(Some(count));
                     }
                     (0..PAUSES).for_each(|_| std::hint::spin_loop());
@@ -91,24 +95,21 @@ mod sockets {
 
     impl Write for Channel {
         fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-            let written = match self.try_now(|stream| stream.write(bytes))? {
-                Some(count) => count,
-                None => self.sleeping(|stream| stream.write(bytes))?,
-            };
+            let written = self.requests.write(bytes)?;
             self.asked = Some(Instant::now());
             Ok(written)
         }
 
         fn flush(&mut self) -> Result<()> {
-            self.stream.flush()
+            self.requests.flush()
         }
     }
 
     impl Read for Channel {
         fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-            let Some(asked) = self.asked.take() else { return self.sleeping(|stream| stream.read(buffer)) };
+            let Some(asked) = self.asked.take() else { return self.read_sleeping(buffer) };
             let soon = if self.is_eager { self.read_soon(asked, buffer)? } else { None };
-            let count = soon.map_or_else(|| self.sleeping(|stream| stream.read(buffer)), Ok)?;
+            let count = soon.map_or_else(|| self.read_sleeping(buffer), Ok)?;
             self.is_eager = asked.elapsed() <= EAGER;
             Ok(count)
         }
