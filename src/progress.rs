@@ -14,7 +14,7 @@ use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How progress is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -343,7 +343,11 @@ impl Crowd {
                 bar.set_position(taken);
                 bar.set_message(self.state(&told, bar.per_sec()));
             }
-            None if taken >= at + all.div_ceil(10) && taken < all => {
+            // What is taken on a device comes in stretches, whose own speed says nothing.
+            None if taken >= at + all.div_ceil(10)
+                && taken < all
+                && told.last.0.elapsed() >= Duration::from_secs(1) =>
+            {
                 self.tell(&mut told, bars);
             }
             None => {}

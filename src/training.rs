@@ -89,7 +89,11 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
             environment: args.environment.clone(),
             config,
             device: args.device,
-            init_from: args.init_from.clone(),
+            init_from: match (&args.init_from, &seeds) {
+                // A group may be resumed from elsewhere.
+                (Some(path), Some(_)) => Some(std::path::absolute(path)?),
+                (path, _) => path.clone(),
+            },
             with_replay: args.with_replay,
         };
         let mut first = NewRun::prepare(plan, None, python, share.map_or(args.threads, |share| share.threads))?;
@@ -197,12 +201,11 @@ fn at_once(
             none_more();
         }
     };
+    let mut refused = None;
     std::thread::scope(|scope| {
         for _ in 0..share.runs {
             if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, worker) {
-                common
-                    .board
-                    .say(&format!("no more threads can be started ({error}); lower --threads, or give fewer --seeds"));
+                refused = Some(anyhow!("no more threads can be started ({error}); train fewer runs at once"));
                 none_more();
                 break;
             }
@@ -224,12 +227,16 @@ fn at_once(
             None => {}
         }
     }
-    if let Some((run, error)) = bad_input {
-        let (name, left) = (progress::name_within(root, run), all - begun);
+    let bad_input = bad_input.map(|(run, error)| match begun {
+        0 => error,
+        _ => anyhow!("{}: {error:#}", progress::name_within(root, run)),
+    });
+    if let Some(error) = bad_input.or(refused.filter(|_| begun < all)) {
+        let left = all - begun;
         return Err(match begun {
             0 => Failure::Input(error),
             _ => Failure::Work(anyhow!(
-                "{name}: {error:#}; {left} of {all} runs have not been begun, go on with: sac resume {shown}"
+                "{error:#}; {left} of {all} runs have not been begun, go on with: sac resume {shown}"
             )),
         });
     }
@@ -274,10 +281,11 @@ fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
     let work = || {
         let (mut trainer, (device, note), begun, run) = begin().map_err(Failure::input)?;
         let open = |trainer: &mut Trainer| -> Result<_> {
-            run.save_policy(&trainer.actor()?)?;
             let mut files = MetricsFiles::create(&run, trainer.config())?;
             let mut checkpoints = Checkpoints::create(&run, &device.to_string(), trainer.config().checkpoint_every)?;
             checkpoints.save(trainer, &mut files)?;
+            // After the checkpoint: where there is a policy, a run has been begun.
+            run.save_policy(&trainer.actor()?)?;
             run.sync()?;
             Ok((files, checkpoints))
         };
@@ -324,10 +332,11 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
         let common = Common { board, interrupted: catch_interruptions()? };
         Ok((groups, tasks.zip(shares), sharing, common))
     };
-    let (_groups, many, sharing, common) = prepare().map_err(Failure::input)?;
+    let (mut groups, many, sharing, common) = prepare().map_err(Failure::input)?;
     let Some((tasks, share)) = many else {
         return resume_one(args, &args.path, None, args.threads, &common).map(drop);
     };
+    args.remember(&mut groups, &tasks).map_err(Failure::input)?;
     let paths: Vec<_> = tasks.iter().map(|task| task.path.as_path()).collect();
     at_once(&args.path, &paths, false, share, &sharing, &common, |number, common| match &tasks[number] {
         Task { path, plan: None } => resume_one(args, path, sharing.take(number), share.threads, common),
@@ -384,6 +393,22 @@ fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<Task>>> {
 }
 
 impl ResumeArgs {
+    /// Writes what all runs are to go on with to their files and to those of their groups, before any of them does: whatever
+    /// comes between, the next command knows it. A run whose configuration cannot be read is told of in its turn.
+    fn remember(&self, groups: &mut [Group], tasks: &[Task]) -> Result<()> {
+        for group in groups {
+            group.replace_config(self.adapt(group.config())?)?;
+        }
+        for Task { path, .. } in tasks.iter().filter(|task| task.plan.is_none()) {
+            let Ok((run, begun_with)) = RunDirectory::open(path) else { continue };
+            match self.adapt(&begun_with) {
+                Ok(config) if config != begun_with => run.replace_config(&config)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The configuration with which a run goes on.
     pub fn adapt(&self, config: &Config) -> Result<Config> {
         let (steps, begun_with) = (self.steps.unwrap_or(config.steps), config.steps);
@@ -454,6 +479,9 @@ fn resume_one(
             }
             if begun_with != *trainer.config() {
                 run.replace_config(trainer.config())?;
+            }
+            if !run.has_policy() {
+                run.save_policy(&trainer.actor()?)?;
             }
             Ok((trainer, files, beginning, notes))
         };

@@ -859,6 +859,43 @@ fn seeds_that_are_begun_later_begin_with_what_the_others_did() {
     assert!(message.contains("group.toml cannot be used: seeds is \"3..0\"; it is not of the form A..B"), "{message}");
 }
 
+/// What is given to all runs of a group is not forgotten by those that an interruption comes before.
+#[test]
+#[cfg(unix)]
+fn what_a_group_is_given_is_remembered() {
+    let scratch = Scratch::new("seeds-given");
+    scratch.succeed("pendulum --hidden 8 --batch 16 --steps 300 --seeds 0..3 --eval-every 0 --quiet --out many");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sac"));
+    command.args("resume many --steps 5000 --threads 1 --quiet".split(' ')).current_dir(scratch.path(""));
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
+    let given = |file: &str| fs::read_to_string(scratch.path(file)).is_ok_and(|text| text.contains("steps = 5000"));
+    wait_until(&mut child, "what is given", |_| given("many/seed-2/config.toml"));
+    child.kill().expect("it runs");
+    child.wait().expect("it is a child of this test");
+    assert!(given("many/group.toml"));
+    scratch.succeed("resume many --quiet");
+    let runs = scratch.succeed("runs many");
+    assert_eq!(runs.matches("5000       5000").count(), 3, "{runs}");
+}
+
+/// A policy of which nothing else is left is not taken for a run that has not been begun.
+#[test]
+fn a_policy_is_never_begun_anew() {
+    let scratch = Scratch::new("seeds-policy");
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..2 --out many"));
+    let policy = scratch.read("many/seed-1/policy.safetensors");
+    for file in
+        scratch.files("many/seed-1").iter().filter(|file| *file != "policy.safetensors" && *file != "config.toml")
+    {
+        let path = scratch.path(&format!("many/seed-1/{file}"));
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("it is there");
+    }
+    let output = scratch.sac("resume many --quiet");
+    let message = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && message.contains("seed-1 has no checkpoint"), "{message}");
+    assert!(scratch.read("many/seed-1/policy.safetensors") == policy);
+}
+
 /// A mistake that meets one of several seeds would meet the others as well, and that they have not been begun is told.
 #[test]
 #[cfg(unix)]

@@ -2,14 +2,12 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `group.toml` | what decides all of them: a configuration as in `config.toml`, the seeds, the device, and what they begin with; written before the first begins, and never again |
+//! | `group.toml` | what decides all of them: a configuration as in `config.toml`, the seeds, the device, and what they begin with; written before the first begins, and anew when all are given other steps or another target |
 //! | `seed-N/` | the run of seed N |
 //! | `lock` | held by the process that trains them |
 
 use super::events::EventsFile;
-use super::{
-    CONFIG, MetricsFiles, checkpoint, config_file, ensure_empty, first_unused, policy_file, typed, whole_file,
-};
+use super::{CONFIG, MetricsFiles, checkpoint, config_file, ensure_empty, first_unused, typed, whole_file};
 use crate::config::Config;
 use crate::device::Device;
 use crate::error::Error;
@@ -96,23 +94,46 @@ impl Group {
             let unwritable =
                 || format!("the directory {} cannot be written; choose another with --out", path.display());
             fs::create_dir_all(&path).with_context(unwritable)?;
-            let _lock = checkpoint::lock(&path, "this group")?;
-            let head = Head {
-                seeds: format!("{}..{}", seeds.start, seeds.end),
-                device: plan.device.to_string(),
-                init_from: plan.init_from.clone(),
-                with_replay: plan.with_replay,
-            };
-            let config = Config { seed: seeds.start, ..plan.config.clone() };
-            let head = toml::to_string(&head).context("what the runs begin with has no TOML form")?;
-            let text = head + &config_file::to_toml(&plan.environment, &config)?;
-            let write = || {
-                whole_file::write(&path.join(RECORD), text.as_bytes())?;
-                path.parent().map_or(Ok(()), whole_file::sync_directory)
-            };
-            write().with_context(unwritable)?;
-            Ok(Self { path, seeds, plan, is_new, _lock })
+            let _lock = checkpoint::lock(&path, "this group").with_context(unwritable)?;
+            let group = Self { path, seeds, plan, is_new, _lock };
+            group.write()?;
+            group.path.parent().map_or(Ok(()), whole_file::sync_directory).context("the directory cannot be kept")?;
+            Ok(group)
         })
+    }
+
+    /// Writes the record.
+    fn write(&self) -> anyhow::Result<()> {
+        let Self { path, seeds, plan, .. } = self;
+        let head = Head {
+            seeds: format!("{}..{}", seeds.start, seeds.end),
+            device: plan.device.to_string(),
+            init_from: plan.init_from.clone(),
+            with_replay: plan.with_replay,
+        };
+        let config = Config { seed: seeds.start, ..plan.config.clone() };
+        let head = toml::to_string(&head).context("what the runs begin with has no TOML form")?;
+        let text = head + &config_file::to_toml(&plan.environment, &config)?;
+        let file = path.join(RECORD);
+        whole_file::write(&file, text.as_bytes())
+            .with_context(|| format!("{} cannot be written; see to its permissions and to the disk", file.display()))
+    }
+
+    /// What its runs learn with, but for their seeds.
+    pub fn config(&self) -> &Config {
+        &self.plan.config
+    }
+
+    /// Replaces what its runs learn with, if that is something else.
+    ///
+    /// # Errors
+    /// If the record cannot be written; it is then as before.
+    pub fn replace_config(&mut self, config: Config) -> Result<(), Error> {
+        if self.plan.config == config {
+            return Ok(());
+        }
+        self.plan.config = config;
+        typed(|| self.write())
     }
 
     /// The group of a directory; none if it has no record.
@@ -192,10 +213,8 @@ fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
 pub fn is_unbegun(run: &Path) -> bool {
     let Ok(entries) = fs::read_dir(run) else { return !run.exists() };
     let has_no_rows = |path: PathBuf| fs::read_to_string(path).is_ok_and(|table| table.lines().count() <= 1);
-    let (policy, temporary) = (policy_file::NAME, Path::new(policy_file::NAME).with_extension("tmp"));
     entries.flatten().all(|entry| match entry.file_name().to_str() {
-        Some(name) if name == CONFIG || name == policy || Path::new(name) == temporary => true,
-        Some(name) if name == EventsFile::NAME => true,
+        Some(name) if name == CONFIG || name == EventsFile::NAME => true,
         Some(MetricsFiles::METRICS | MetricsFiles::TIMINGS) => has_no_rows(entry.path()),
         Some(checkpoint::FOLDER) => !entry.path().join(checkpoint::MANIFEST).exists(),
         _ => false,

@@ -179,9 +179,7 @@ impl Meeting {
             tell(&answer, metrics.as_ref().map_err(Clone::clone).map(|metrics| Answer::Metrics(metrics[agent])));
         }
     }
-}
 
-impl Meeting {
     fn advance(&mut self, asking: Vec<(usize, Request)>) {
         let stretch = |(agent, request): &(usize, Request)| match request.what {
             What::Advance { most, steps } => Some((most, (*agent, steps))),
@@ -216,10 +214,9 @@ impl Learner for SharedLearner {
             learner.observe(self.agent, observation, noise)?;
             Ok(What::Act { rows, sampled })
         })?;
-        if let Answer::Actions(actions) = answer {
-            assert_eq!(actions.len(), action.len());
-            action.iter_mut().zip(actions).for_each(|(action, value)| *action = value);
-        }
+        let Answer::Actions(actions) = answer else { unreachable!("actions were asked for") };
+        assert_eq!(actions.len(), action.len());
+        action.iter_mut().zip(actions).for_each(|(action, value)| *action = value);
         Ok(())
     }
 
@@ -235,9 +232,8 @@ impl Learner for SharedLearner {
             learner.mirror(agent, replay)?;
             Ok(What::Learn(Lesson { agent, update, stored: replay.len() as u64 }))
         })?;
-        if let Answer::Metrics(metrics) = answer {
-            self.metrics = Some(metrics);
-        }
+        let Answer::Metrics(metrics) = answer else { unreachable!("an update was asked for") };
+        self.metrics = Some(metrics);
         Ok(())
     }
 
@@ -279,7 +275,7 @@ impl Runner for SharedLearner {
             let most = learner.board(agent, most, env, *updates, replay)?;
             Ok(What::Advance { most, steps })
         })?;
-        let Answer::Stretch(stretch) = answer else { return Ok(None) };
+        let Answer::Stretch(stretch) = answer else { unreachable!("steps were asked for") };
         Ok(stretch.land(env, updates, replay))
     }
 }
