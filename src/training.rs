@@ -283,9 +283,9 @@ fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
         let open = |trainer: &mut Trainer| -> Result<_> {
             let mut files = MetricsFiles::create(&run, trainer.config())?;
             let mut checkpoints = Checkpoints::create(&run, &device.to_string(), trainer.config().checkpoint_every)?;
-            checkpoints.save(trainer, &mut files)?;
-            // After the checkpoint: where there is a policy, a run has been begun.
+            // Before the first checkpoint, with which the run counts as begun, and has a policy.
             run.save_policy(&trainer.actor()?)?;
+            checkpoints.save(trainer, &mut files)?;
             run.sync()?;
             Ok((files, checkpoints))
         };
@@ -479,9 +479,6 @@ fn resume_one(
             }
             if begun_with != *trainer.config() {
                 run.replace_config(trainer.config())?;
-            }
-            if !run.has_policy() {
-                run.save_policy(&trainer.actor()?)?;
             }
             Ok((trainer, files, beginning, notes))
         };

@@ -7,7 +7,9 @@
 //! | `lock` | held by the process that trains them |
 
 use super::events::EventsFile;
-use super::{CONFIG, MetricsFiles, checkpoint, config_file, ensure_empty, first_unused, typed, whole_file};
+use super::{
+    CONFIG, MetricsFiles, checkpoint, config_file, ensure_empty, first_unused, policy_file, typed, whole_file,
+};
 use crate::config::Config;
 use crate::device::Device;
 use crate::error::Error;
@@ -213,8 +215,11 @@ fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
 pub fn is_unbegun(run: &Path) -> bool {
     let Ok(entries) = fs::read_dir(run) else { return !run.exists() };
     let has_no_rows = |path: PathBuf| fs::read_to_string(path).is_ok_and(|table| table.lines().count() <= 1);
+    let (policy, temporary) = (policy_file::NAME, Path::new(policy_file::NAME).with_extension("tmp"));
     entries.flatten().all(|entry| match entry.file_name().to_str() {
         Some(name) if name == CONFIG || name == EventsFile::NAME => true,
+        // By itself it is what somebody has kept of a run.
+        Some(name) if name == policy || Path::new(name) == temporary => run.join(checkpoint::FOLDER).is_dir(),
         Some(MetricsFiles::METRICS | MetricsFiles::TIMINGS) => has_no_rows(entry.path()),
         Some(checkpoint::FOLDER) => !entry.path().join(checkpoint::MANIFEST).exists(),
         _ => false,

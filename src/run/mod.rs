@@ -131,11 +131,6 @@ impl RunDirectory {
         })
     }
 
-    /// Whether it has a policy already.
-    pub fn has_policy(&self) -> bool {
-        self.file(policy_file::NAME).exists()
-    }
-
     /// Sees to it that the directory, and the names in it, are on the disk.
     ///
     /// # Errors
