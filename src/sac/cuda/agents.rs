@@ -56,7 +56,7 @@ pub(super) struct Waiting {
 pub(super) const WAITING_ROUNDS: usize = 4;
 
 /// The lower and the upper word of a number.
-pub(super) fn halves(x: u64) -> [u32; 2] {
+fn halves(x: u64) -> [u32; 2] {
     [x as u32, (x >> 32) as u32]
 }
 
@@ -146,8 +146,7 @@ impl CudaLearner {
             if lessons.is_empty() {
                 continue;
             }
-            let mut draws: Vec<_> =
-                self.agents.iter().map(|&Agent { seed, .. }| Draws { seed, ..Draws::default() }).collect();
+            let mut draws = self.resting();
             let mut form = Form::USUAL;
             for Lesson { agent, update, stored } in &lessons {
                 assert!(
@@ -158,9 +157,7 @@ impl CudaLearner {
                 form = self.next_update(*agent);
             }
             form.some_rest = lessons.len() < self.agents();
-            let draws = draws.iter().flat_map(|draws| [draws.update, draws.stored, draws.seed].map(halves));
-            // SAFETY: the buffer was made for so many words of each agent.
-            unsafe { self.gpu.upload(self.draws, draws.collect::<Vec<_>>().as_flattened()) }?;
+            self.set_draws(&draws)?;
             let recording = match self.recordings.get(&form) {
                 Some(&recording) => recording,
                 None => {
@@ -173,6 +170,20 @@ impl CudaLearner {
             self.gpu.replay(recording)?;
         }
         Ok(())
+    }
+
+    /// What each agent draws with if all of them rest.
+    pub(super) fn resting(&self) -> Vec<Draws> {
+        self.agents.iter().map(|&Agent { seed, .. }| Draws { seed, ..Draws::default() }).collect()
+    }
+
+    /// Puts what each agent draws with where kernels find it.
+    pub(super) fn set_draws(&mut self, draws: &[Draws]) -> Result<(), Error> {
+        assert_eq!(draws.len(), self.agents());
+        let words: Vec<_> =
+            draws.iter().flat_map(|draws| [draws.update, draws.stored, draws.seed].map(halves)).collect();
+        // SAFETY: the buffer was made for so many words of each agent.
+        unsafe { self.gpu.upload(self.draws, words.as_flattened()) }
     }
 
     /// [`Learner::metrics`](crate::sac::Learner::metrics) of every agent.

@@ -1,8 +1,6 @@
 //! Whole runs on Pendulum-v1 on the device: a launch of `kernels/pendulum.cu` for a step of every agent, and those of the updates
 //! that are then due.
 
-use super::agents::{Agent, halves};
-use super::memory::{DRAWS_WORDS, Draws};
 use super::{CudaLearner, Form};
 use crate::config::{Config, FirstUpdateAlpha};
 use crate::env::pendulum::STEP_LIMIT;
@@ -150,12 +148,7 @@ impl CudaLearner {
     /// If the GPU fails.
     pub fn advance_together(&mut self, most: u64, agents: &[(usize, u64)]) -> Result<Vec<Stretch>, Error> {
         self.store()?;
-        let draws = self.agents.iter().map(|&Agent { seed, .. }| Draws { seed, ..Draws::default() });
-        let draws = draws.flat_map(|draws| [draws.update, draws.stored, draws.seed].map(halves));
-        let draws: Vec<_> = draws.collect();
-        assert_eq!(draws.as_flattened().len(), self.agents() * DRAWS_WORDS);
-        // SAFETY: the buffer was made for so many words of each agent.
-        unsafe { self.gpu.upload(self.draws, draws.as_flattened()) }?;
+        self.set_draws(&self.resting())?;
         let &OnDevice { states, step, stretch } = self.on_device()?;
         (0..most / STRETCH).try_for_each(|_| self.gpu.replay(stretch))?;
         (0..most % STRETCH).try_for_each(|_| self.gpu.replay(step))?;
