@@ -30,6 +30,8 @@ macro_rules! prefetch {
 impl Register for Neon {
     const LANES: usize = 4;
     const MASKS: bool = false;
+    const STEPS: usize = 1;
+    const PREFETCHES: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> Self {

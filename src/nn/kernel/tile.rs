@@ -61,7 +61,7 @@ impl Tail {
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRANSPOSED: bool>(job: &Job) {
-    let &Job { depth, ahead, width, a: (a, a_step), b: (b, b_step), c: (c, c_step), accumulate, tail } = job;
+    let &Job { depth, width, c: (c, c_step), accumulate, tail, .. } = job;
     // SAFETY: indices stay below R, `depth` and N · LANES, and those of C and of what fits it below `width`.
     unsafe {
         let h_row = |i: usize| match tail {
@@ -92,22 +92,14 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
                 }
             }
         }
-        for p in 0..depth as isize {
-            let mut row = [V::zero(); N];
-            for v in 0..N {
-                row[v] = V::load(b.offset(p * b_step).add(v * V::LANES));
+        let whole = depth / V::STEPS * V::STEPS;
+        for first in (0..whole).step_by(V::STEPS) {
+            for p in first..first + V::STEPS {
+                step::<V, R, N, TRANSPOSED>(job, p as isize, &mut sums);
             }
-            V::prefetch_early(ahead.0.wrapping_offset(p * ahead.1));
-            if TRANSPOSED {
-                V::prefetch(a.wrapping_offset(p * a_step + LINE));
-            }
-            for i in 0..R {
-                let at = if TRANSPOSED { p * a_step + i as isize } else { i as isize * a_step + p };
-                let x = V::broadcast(a.offset(at));
-                for v in 0..N {
-                    sums[i][v] = x.mul_add(row[v], sums[i][v]);
-                }
-            }
+        }
+        for p in whole..depth {
+            step::<V, R, N, TRANSPOSED>(job, p as isize, &mut sums);
         }
         match tail {
             Tail::Nothing => {}
@@ -134,6 +126,40 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
             for v in 0..N {
                 let c = c.offset(i as isize * c_step).add(v * V::LANES);
                 store::<V, N>(sums[i][v], c, width, v);
+            }
+        }
+    }
+}
+
+/// Adds to the sums the products of column `p` of A with row `p` of B.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn step<V: Register, const R: usize, const N: usize, const TRANSPOSED: bool>(
+    job: &Job,
+    p: isize,
+    sums: &mut [[V; N]; R],
+) {
+    let &Job { ahead, a: (a, a_step), b: (b, b_step), .. } = job;
+    // SAFETY: the caller promises the same.
+    unsafe {
+        let mut row = [V::zero(); N];
+        for v in 0..N {
+            row[v] = V::load(b.offset(p * b_step).add(v * V::LANES));
+        }
+        if V::PREFETCHES {
+            V::prefetch_early(ahead.0.wrapping_offset(p * ahead.1));
+            if TRANSPOSED {
+                V::prefetch(a.wrapping_offset(p * a_step + LINE));
+            }
+        }
+        for i in 0..R {
+            let at = if TRANSPOSED { p * a_step + i as isize } else { i as isize * a_step + p };
+            let x = V::broadcast(a.offset(at));
+            for v in 0..N {
+                sums[i][v] = x.mul_add(row[v], sums[i][v]);
             }
         }
     }

@@ -18,7 +18,7 @@ compile!(Avx2, "avx2", "avx2,fma", rows 1 2 3 4 5 6, registers [1 2], together 4
 /// Implements [`Register`] for a type, given its instructions.
 macro_rules! register {
     (
-        $name:ident($vector:ty), $lanes:literal lanes,
+        $name:ident($vector:ty), $lanes:literal lanes, $steps:literal steps, prefetches $prefetches:literal,
         $zero:ident, $load:ident, $store:ident, $broadcast:ident, $add:ident, $mul_add:ident, $max:ident,
         $keep:ident, $transpose:ident, $load_first:ident, $store_first:ident, $sums:ident
     ) => {
@@ -31,6 +31,8 @@ macro_rules! register {
         impl Register for $name {
             const LANES: usize = $lanes;
             const MASKS: bool = true;
+            const STEPS: usize = $steps;
+            const PREFETCHES: bool = $prefetches;
 
             #[inline(always)]
             unsafe fn zero() -> Self {
@@ -120,13 +122,13 @@ macro_rules! register {
 }
 
 register! {
-    Avx512(__m512), 16 lanes,
+    Avx512(__m512), 16 lanes, 1 steps, prefetches true,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_fmadd_ps,
     _mm512_max_ps, keep_16, transposed_16, load_first_16, store_first_16, sums_16
 }
 
 register! {
-    Avx2(__m256), 8 lanes,
+    Avx2(__m256), 8 lanes, 4 steps, prefetches false,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_fmadd_ps,
     _mm256_max_ps, keep_8, transposed_8, load_first_8, store_first_8, sums_8
 }
