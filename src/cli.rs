@@ -73,13 +73,16 @@ pub struct TrainArgs {
     /// Seed of every random stream
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub seed: Option<u64>,
-    /// Several runs in one process, a run for each seed from A to below B, as many at once as there are threads, or on one GPU
-    /// all at once, if their updates are fused; each is the same as by itself. --out is then the directory of their directories [default: runs/ENVIRONMENT-N], and `sac resume` of
-    /// it goes on with what is left
-    #[arg(long, value_name = "A..B", value_parser = parse_seeds, allow_hyphen_values = true, conflicts_with = "seed", help_heading = "Run")]
+    /// Several runs in one process, a run for each seed from A to below B, as many at once as there are threads, or on
+    /// one GPU all at once, if their updates are fused; each is the same as by itself. --out is then the directory of
+    /// their directories [default: runs/ENVIRONMENT-N], and `sac resume` of it goes on with what is left
+    #[arg(
+        long, value_name = "A..B", value_parser = parse_seeds, allow_hyphen_values = true, conflicts_with = "seed",
+        help_heading = "Run"
+    )]
     pub seeds: Option<Range<u64>>,
-    /// Upper bound on threads, besides those that wait for the steps of --envs or for a GPU that they share; 0 for one for each core. Small networks and
-    /// batches use fewer, because more would be slower. Results do not depend on it
+    /// Upper bound on threads, besides those that wait for the steps of --envs or for a GPU that they share; 0 for one for
+    /// each core. Small networks and batches use fewer, because more would be slower. Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Run")]
     pub threads: usize,
     /// Where to train: cpu, cuda or cuda:N for an NVIDIA GPU, auto for the faster one, found by trying
@@ -197,7 +200,10 @@ pub struct PythonArgs {
     #[arg(long, value_name = "PATH", help_heading = "Gymnasium")]
     pub python: Option<PathBuf>,
     /// How long a step or a reset of gym:ID may take; to be made, it may take five times as long [default: 60]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium")]
+    #[arg(
+        long, value_name = "SECONDS", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium"
+    )]
     pub env_timeout: Option<u64>,
 }
 
@@ -264,8 +270,8 @@ impl TrainArgs {
 /// `sac resume`
 #[derive(Args, Debug)]
 pub struct ResumeArgs {
-    /// The run directory, or a directory of runs, of which all that are not finished then go on; if --seeds has made it, those
-    /// that had not begun begin
+    /// The run directory, or a directory of runs, of which all that are not finished then go on; if --seeds has made it,
+    /// those that had not begun begin
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
     /// Environment steps to train for, in all, at least those that the run was begun with [default: those]

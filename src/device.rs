@@ -86,6 +86,17 @@ impl Device {
         }
     }
 
+    /// Whether learners there are for this configuration, in an environment of so many action dimensions.
+    ///
+    /// # Errors
+    /// [`Error::Device`] or [`Error::Config`], which tells what else to ask for.
+    pub fn check_config(self, config: &Config, actions: usize) -> Result<(), Error> {
+        match self {
+            Self::Cuda(_) => CudaLearner::check(config, actions),
+            Self::Auto | Self::Cpu => CpuLearner::<f32>::check(config),
+        }
+    }
+
     /// Learners for runs that differ in their seeds alone, which act and learn together on one GPU, all at once; none if
     /// each is to have [one of its own](Self::learner), because there is no GPU named, because [`fused::covers`] says that their
     /// updates cannot be fused, or because there is but one.
@@ -104,10 +115,10 @@ impl Device {
             return Ok(None);
         }
         if seeds.len() > MOST_RUNS {
-            let problem = format!("at most {MOST_RUNS} runs share it, not {}; give fewer --seeds", seeds.len());
+            let problem = format!("at most {MOST_RUNS} runs share it, not {}; train fewer at a time", seeds.len());
             return Err(Error::Device(problem));
         }
-        CudaLearner::check(config, half_range.len())?;
+        self.check_config(config, half_range.len())?;
         let gpu = Cuda::open(ordinal, config.precision)?;
         let note = format!("device: {}; {}, of all {} runs at once", gpu.name(), fused_updates(config), seeds.len());
         let learner = CudaLearner::of_seeds(config, seeds, observation_size, half_range, Box::new(gpu))?;
@@ -132,14 +143,11 @@ impl Device {
             Ok(Placed { learner, device: Self::Cuda(ordinal), note: Some(format!("{note}; {updates}")) })
         };
         let open = |ordinal| Cuda::open(ordinal, config.precision);
-        if !matches!(self, Self::Cuda(_)) {
-            CpuLearner::<f32>::check(config)?;
-        }
+        // That is told before what a GPU may lack.
+        self.check_config(config, half_range.len())?;
         match self {
             Self::Cpu => on_cpu(None),
             Self::Cuda(ordinal) => {
-                // That is told before what a GPU may lack.
-                CudaLearner::check(config, half_range.len())?;
                 let gpu = open(ordinal)?;
                 let name = gpu.name();
                 on_gpu(gpu, ordinal, format!("device: {name}"))

@@ -1,8 +1,8 @@
 //! The program `sac`, visible in one [`run`].
 //!
-//! Exit codes: 0 done, 1 training or an evaluation failed, or runs of a directory are damaged and the rest is done, 2 bad input
-//! and nothing written, 130 interrupted and saved; a second interruption ends the program at once, with the policy of the last
-//! evaluation.
+//! Exit codes: 0 done, or nothing left to do; 1 training or an evaluation failed, or runs of a directory cannot be used and
+//! the rest is done; 2 bad input and nothing written; 130 interrupted and saved. A second interruption ends the program at
+//! once, with the policy of the last evaluation.
 
 mod cli;
 mod progress;
@@ -185,14 +185,19 @@ fn write_new(out: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Ends a command that has done what it could without so many runs that cannot be read, each of which has been told.
-fn left_out(damaged: usize) -> Outcome {
-    if damaged == 0 {
-        return Ok(());
-    }
-    let runs = if damaged == 1 { "1 run has".into() } else { format!("{damaged} runs have") };
-    Err(Failure::Work(anyhow!("{runs} been left out, see above; put back what is missing, or move them away")))
+/// Ends a command that has done what it could without so many runs, or groups of them, that cannot be used; each has been
+/// told.
+fn left_out(what: &str, count: usize, mend: &str) -> Outcome {
+    let have = match count {
+        0 => return Ok(()),
+        1 => format!("1 {what} has"),
+        _ => format!("{count} {what}s have"),
+    };
+    Err(Failure::Work(anyhow!("{have} been left out, see above; {mend}")))
 }
+
+/// What to do about damaged runs.
+const PUT_BACK: &str = "put back what is missing, or move them away";
 
 /// `sac runs`
 fn list_runs(args: &RunsArgs) -> Outcome {
@@ -229,7 +234,7 @@ fn list_runs(args: &RunsArgs) -> Outcome {
         progress::print_error(&format!("{}: {problem}", path.display()));
     }
     print(&text).map_err(Failure::work)?;
-    left_out(problems.len())
+    left_out("run", problems.len(), PUT_BACK)
 }
 
 /// The runs in each of these directories that have measured a return in one of the `columns`, and how many cannot be read. Those
@@ -271,7 +276,7 @@ fn plot(args: &PlotArgs) -> Outcome {
         print(&format!("{}\n", args.out.display()))?;
         Ok(damaged)
     };
-    left_out(draw().map_err(Failure::Input)?)
+    left_out("run", draw().map_err(Failure::Input)?, PUT_BACK)
 }
 
 /// Writes a picture in the form that the name of the file says.
@@ -300,7 +305,7 @@ fn compare_groups(args: &CompareArgs) -> Outcome {
         }
         Ok(damaged)
     };
-    left_out(compare().map_err(Failure::Input)?)
+    left_out("run", compare().map_err(Failure::Input)?, PUT_BACK)
 }
 
 fn table(comparison: &Comparison) -> String {

@@ -110,6 +110,13 @@ impl Board {
         }
     }
 
+    /// One of many runs has ended, be it before it was announced.
+    pub fn end(&self) {
+        if let Some(crowd) = &self.crowd {
+            crowd.end(&self.bars);
+        }
+    }
+
     /// Takes away what shows all runs together.
     pub fn close(&self) {
         if let Some(bar) = self.crowd.as_ref().and_then(|crowd| crowd.bar.as_ref()) {
@@ -148,14 +155,6 @@ pub struct Progress {
     last_line: (Instant, u64),
     /// Steps from one plain line to the next where there are no evaluations.
     line_every: u64,
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(crowd) = &self.crowd {
-            crowd.end(&self.bars);
-        }
-    }
 }
 
 /// How many episodes the small curve shows.

@@ -2,14 +2,12 @@
 
 use crate::MakeEnv;
 use crate::cli::ResumeArgs;
-use crate::training::Task;
+use crate::training::{Task, Work};
 use anyhow::Result;
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Shared};
-use soft_actor_critic::run::checkpoint::look;
-use soft_actor_critic::run::{Plan, RunDirectory};
+use soft_actor_critic::run::Plan;
 use soft_actor_critic::sac::SharedLearner;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// The learners of the first runs of a command, which wait for each other; the runs behind them have their own, as have all if
@@ -73,7 +71,7 @@ pub fn share(
     tasks: &mut Vec<Task>,
     sizes: impl FnOnce(&str, &Config) -> Result<(MakeEnv, usize, Vec<f32>)>,
 ) -> Result<Sharing> {
-    let kinds: Vec<_> = tasks.iter().map(|Task { path, plan }| kind_of(args, path, plan.as_ref())).collect();
+    let kinds: Vec<_> = tasks.iter().map(|task| kind_of(args, task)).collect();
     let on_gpu = |kind: &&(Kind, u64)| matches!(kind.0.device, Device::Cuda(_));
     let Some((kind, _)) = kinds.iter().flatten().find(on_gpu).cloned() else { return Ok(Sharing::default()) };
     let shares = |known: &Option<(Kind, u64)>| known.as_ref().is_some_and(|(other, _)| *other == kind);
@@ -91,19 +89,21 @@ pub fn share(
     Ok(sharing)
 }
 
-/// The kind of a run that is to go on, or with a plan to begin, and its seed; none if it cannot be known, which is told when
-/// it is to go on.
-fn kind_of(args: &ResumeArgs, path: &Path, plan: Option<&Plan>) -> Option<(Kind, u64)> {
-    if let Some(Plan { environment, config, device, with_replay, .. }) = plan {
+/// The kind of a run, and its seed; none if it cannot be known, or does not matter.
+fn kind_of(args: &ResumeArgs, Task { path, work }: &Task) -> Option<(Kind, u64)> {
+    match work {
         // What the memory of another run holds is known too late.
-        return (!with_replay).then(|| (Kind::new(environment, config, *device, 0), config.seed));
+        Work::Begin(plan) if plan.with_replay => None,
+        Work::Begin(plan) => {
+            let Plan { environment, config, device, .. } = &**plan;
+            Some((Kind::new(environment, config, *device, 0), config.seed))
+        }
+        Work::Tell(_) => None,
+        Work::GoOn if matches!(args.device, Some(Device::Cpu | Device::Auto)) => None,
+        Work::GoOn => {
+            let (run, config, seen) = args.look(path)?;
+            let device = args.device.or_else(|| seen.device.parse().ok())?;
+            Some((Kind::new(run.environment(), &config, device, seen.state.preloaded), config.seed))
+        }
     }
-    if !matches!(args.device, None | Some(Device::Cuda(_))) {
-        return None;
-    }
-    let (run, begun_with) = RunDirectory::open(path).ok()?;
-    let config = args.adapt(&begun_with).ok()?;
-    let seen = look(&run, &config, false).ok()?;
-    let device = args.device.or_else(|| seen.device.parse().ok())?;
-    Some((Kind::new(run.environment(), &config, device, seen.state.preloaded), config.seed))
 }

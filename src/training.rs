@@ -3,7 +3,7 @@
 use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
 use crate::progress::{self, Board, Many, Progress, print_error};
 use crate::sharing::{Kind, Sharing, learner_config, share};
-use crate::{Failure, MakeEnv, Outcome, find_preset, make_environment, to_json};
+use crate::{Failure, MakeEnv, Outcome, find_preset, left_out, make_environment, to_json};
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use soft_actor_critic::actor::Evaluation;
@@ -12,7 +12,7 @@ use soft_actor_critic::device::{Device, Placed};
 use soft_actor_critic::env::{self, Gym};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::picture::plot;
-use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
+use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded, Seen, look};
 use soft_actor_critic::run::{
     Group, InitFrom, Listing, Measurements, MetricsFiles, Plan, RunDirectory, config_file, group, is_run, list,
 };
@@ -61,6 +61,8 @@ impl NewRun {
         let preloaded = self.init_from.as_ref().map_or(0, |init_from| init_from.preloaded(config));
         let (make_env, observation_size, half_range) = sizes(self.make_env)?;
         self.make_env = make_env;
+        device.check_config(config, half_range.len())?;
+        device.check()?;
         let kind = Kind::new(environment, config, *device, preloaded);
         let sharing = Sharing::new(&kind, &seeds.collect::<Vec<_>>(), observation_size, &half_range)?;
         Ok((self, sharing))
@@ -195,6 +197,7 @@ fn at_once(
                 }
                 Ok(_) | Err(Failure::Interrupted) => {}
             }
+            common.board.end();
             *ended[number].lock().unwrap_or_else(PoisonError::into_inner) = Some(trained);
         }
         if common.interrupted.load(Ordering::Relaxed) {
@@ -305,8 +308,17 @@ fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
 pub fn resume(args: &ResumeArgs) -> Outcome {
     let prepare = || -> Result<_> {
         // Held until the end, because they are locked.
-        let groups = Group::inside(&args.path)?;
+        let (groups, mut closed) = Group::inside(&args.path);
+        if let Some(own) = closed.iter().position(|(path, _)| *path == args.path) {
+            return Err(closed.swap_remove(own).1.into());
+        }
         let mut tasks = tasks(args, &groups)?;
+        if !closed.is_empty() {
+            // What is wrong with a group keeps no other from going on.
+            let is_closed = |task: &mut Task| closed.iter().any(|(path, _)| task.path.starts_with(path));
+            tasks.get_or_insert_default().retain_mut(|task| !is_closed(task));
+            closed.iter().for_each(|(_, problem)| print_error(&problem.to_string()));
+        }
         // What is wrong for all of them is told once.
         let paths = tasks.iter().flatten().map(|task| task.path.as_path()).chain([args.path.as_path()]);
         let begun = paths.filter_map(|path| Some(RunDirectory::open(path).ok()?.0.environment().to_string()));
@@ -314,8 +326,13 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
         let environments: BTreeSet<_> = begun.chain(planned).collect();
         args.python.check(environments.iter().map(String::as_str))?;
         let (mut sharing, mut shares, mut many) = (Sharing::default(), None, None);
-        if let Some(tasks) = &mut tasks {
-            args.device.map_or(Ok(()), Device::check)?;
+        if let Some(tasks) = tasks.as_mut().filter(|tasks| !tasks.is_empty()) {
+            let mut devices = tasks.iter().filter_map(|task| args.device_of(task));
+            if let Some(first) = devices.next()
+                && devices.all(|device| device == first)
+            {
+                first.check()?;
+            }
             if environments.iter().any(|name| env::gym_id(name).is_some()) {
                 Gym::check(args.python.python.as_deref())?;
             }
@@ -330,37 +347,62 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
         }
         let board = Board::new(args.quiet, args.log, many);
         let common = Common { board, interrupted: catch_interruptions()? };
-        Ok((groups, tasks.zip(shares), sharing, common))
+        Ok((groups, closed.len(), tasks, shares, sharing, common))
     };
-    let (mut groups, many, sharing, common) = prepare().map_err(Failure::input)?;
-    let Some((tasks, share)) = many else {
+    let (mut groups, closed, tasks, share, sharing, common) = prepare().map_err(Failure::input)?;
+    let Some(tasks) = tasks else {
         return resume_one(args, &args.path, None, args.threads, &common).map(drop);
     };
     args.remember(&mut groups, &tasks).map_err(Failure::input)?;
     let paths: Vec<_> = tasks.iter().map(|task| task.path.as_path()).collect();
-    at_once(&args.path, &paths, false, share, &sharing, &common, |number, common| match &tasks[number] {
-        Task { path, plan: None } => resume_one(args, path, sharing.take(number), share.threads, common),
-        Task { path, plan: Some(plan) } => {
-            let prepare = || {
-                let new = NewRun::prepare(plan.clone(), sharing.take(number), &args.python, share.threads)?;
-                group::clear_unbegun(path)?;
-                Ok(new)
-            };
-            begin(prepare().map_err(Failure::Input)?, Some(path), common)
+    let work = |number, share: Share, common: &Common| {
+        let Task { path, work }: &Task = &tasks[number];
+        match work {
+            Work::GoOn => resume_one(args, path, sharing.take(number), share.threads, common),
+            Work::Begin(plan) => {
+                let prepare = || {
+                    let new = NewRun::prepare(Plan::clone(plan), sharing.take(number), &args.python, share.threads)?;
+                    group::clear_unbegun(path)?;
+                    Ok(new)
+                };
+                begin(prepare().map_err(Failure::Input)?, Some(path), common)
+            }
+            Work::Tell(problem) => Err(Failure::work(problem.clone())),
         }
-    })
+    };
+    match share {
+        Some(share) => {
+            at_once(&args.path, &paths, false, share, &sharing, &common, |number, common| work(number, share, common))?;
+        }
+        None if closed == 0 => {
+            let shown = args.path.display();
+            common.board.say(&format!("all runs in {shown} are finished; give them more --steps or --until-return"));
+        }
+        None => {}
+    }
+    left_out("group", closed, "say the same again when that is mended")
 }
 
-/// A run of a directory that is to go on, or to begin.
+/// What there is to do about a run of a directory.
 pub struct Task {
     /// Its directory.
     pub path: PathBuf,
-    /// What decides it if it is to begin.
-    pub plan: Option<Plan>,
+    /// That.
+    pub work: Work,
+}
+
+/// What is done about a run.
+pub enum Work {
+    /// It has been begun, and goes on.
+    GoOn,
+    /// It begins, as this says.
+    Begin(Box<Plan>),
+    /// It cannot go on, for this reason.
+    Tell(Error),
 }
 
 /// What there is to do in a directory: the runs that are to go on, and those of its groups that are yet to begin. None if it is
-/// a run itself, or holds nothing of this.
+/// a run itself, or holds no runs.
 fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<Task>>> {
     if is_run(&args.path) || !args.path.is_dir() {
         return Ok(None);
@@ -369,7 +411,7 @@ fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<Task>>> {
     for (path, mut plan) in groups.iter().flat_map(Group::runs).filter(|(path, _)| group::is_unbegun(path)) {
         plan.config = args.adapt(&plan.config).with_context(|| path.display().to_string())?;
         plan.device = args.device.unwrap_or(plan.device);
-        unbegun.push(Task { path, plan: Some(plan) });
+        unbegun.push(Task { path, work: Work::Begin(Box::new(plan)) });
     }
     let begins: BTreeSet<_> = unbegun.iter().map(|task| task.path.clone()).collect();
     let Listing { runs, damaged } = list(&args.path)?;
@@ -381,14 +423,12 @@ fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<Task>>> {
         // What is wrong with the damaged ones is told when they cannot go on.
         let is_damaged = run.problem.is_some() || run.config.validate().is_err();
         if is_damaged || !run.is_finished(&args.adapt(&run.config).with_context(|| run.path.display().to_string())?) {
-            tasks.push(Task { path: run.path, plan: None });
+            tasks.push(Task { path: run.path, work: Work::GoOn });
         }
     }
     let damaged = damaged.into_iter().filter(|(path, _)| !begins.contains(path));
-    tasks.extend(damaged.map(|(path, _)| Task { path, plan: None }));
+    tasks.extend(damaged.map(|(path, problem)| Task { path, work: Work::Tell(problem) }));
     tasks.extend(unbegun);
-    let shown = args.path.display();
-    anyhow::ensure!(!tasks.is_empty(), "all runs in {shown} are finished; give them more --steps or --until-return");
     Ok(Some(tasks))
 }
 
@@ -399,7 +439,7 @@ impl ResumeArgs {
         for group in groups {
             group.replace_config(self.adapt(group.config())?)?;
         }
-        for Task { path, .. } in tasks.iter().filter(|task| task.plan.is_none()) {
+        for Task { path, .. } in tasks.iter().filter(|task| matches!(task.work, Work::GoOn)) {
             let Ok((run, begun_with)) = RunDirectory::open(path) else { continue };
             match self.adapt(&begun_with) {
                 Ok(config) if config != begun_with => run.replace_config(&config)?,
@@ -407,6 +447,24 @@ impl ResumeArgs {
             }
         }
         Ok(())
+    }
+
+    /// Where a run is to be trained; none if that cannot be known, or does not matter.
+    fn device_of(&self, task: &Task) -> Option<Device> {
+        match &task.work {
+            Work::Begin(plan) => Some(plan.device),
+            Work::GoOn => self.device.or_else(|| self.look(&task.path)?.2.device.parse().ok()),
+            Work::Tell(_) => None,
+        }
+    }
+
+    /// A run that is to go on, with what configuration, and what its last checkpoint is; none if that cannot be known, which is
+    /// told when it is to go on.
+    pub fn look(&self, path: &Path) -> Option<(RunDirectory, Config, Seen)> {
+        let (run, begun_with) = RunDirectory::open(path).ok()?;
+        let config = self.adapt(&begun_with).ok()?;
+        let seen = look(&run, &config, false).ok()?;
+        Some((run, config, seen))
     }
 
     /// The configuration with which a run goes on.

@@ -435,7 +435,7 @@ fn a_return_that_is_reached_ends_training() {
     }
     for arguments in ["resume many", "resume many --steps 500"] {
         let output = scratch.sac(arguments);
-        assert!(output.status.code() == Some(2) && text(&output.stderr).contains("all runs in many are finished"));
+        assert!(output.status.success() && text(&output.stderr).contains("all runs in many are finished; give them"));
     }
     let told = text(&scratch.sac("resume many/seed-0 --steps 500").stderr);
     assert!(told.contains("it is finished; go on with --until-return off or a higher one"), "{told}");
@@ -771,7 +771,6 @@ fn several_seeds_are_trained_at_once() {
         (format!("{TINY} --seeds 0..2 --out many"), "already holds files"),
         (format!("{TINY} --seeds 0..2 --device cuda:99 --out none"), "--device cpu"),
         (format!("{TINY} --seeds 0..2 --threads 1000 --out none"), "threads"),
-        ("resume many".into(), "are finished"),
         ("resume runs/pendulum-1/seed-0/checkpoint".into(), "is no run directory"),
     ] {
         let output = scratch.sac(&arguments);
@@ -826,9 +825,18 @@ fn several_seeds_are_interrupted_or_killed_and_resumed() {
         scratch.write("many/seed-1/metrics.csv", "step,epi");
         fs::create_dir(scratch.path("many/seed-2")).expect("nothing is there");
         scratch.write("many/seed-2/notes", "mine");
-        let output = scratch.sac("resume many --quiet");
-        let told = text(&output.stderr);
-        assert_eq!((output.status.code(), told.lines().count()), (Some(0), 0), "{told}");
+        for (arguments, line) in [
+            (
+                "resume many --quiet",
+                "error: seed-2: many/seed-2 is to be a run, but holds something else; move it away",
+            ),
+            ("runs many", "error: many/seed-2: many/seed-2 is to be a run, but holds something else; move it away"),
+        ] {
+            let output = scratch.sac(arguments);
+            let told = text(&output.stderr);
+            assert_eq!((output.status.code(), told.lines().count()), (Some(1), 2), "{told}");
+            assert_eq!(told.lines().next(), Some(line));
+        }
         assert_eq!(scratch.files("many/seed-2"), ["notes"], "what is not ours is left alone");
         fs::remove_dir_all(scratch.path("many/seed-2")).expect("it is there");
         scratch.succeed("resume many --quiet");
@@ -857,6 +865,71 @@ fn seeds_that_are_begun_later_begin_with_what_the_others_did() {
     let message = text(&output.stderr);
     assert_eq!((output.status.code(), message.lines().count()), (Some(2), 1), "{message}");
     assert!(message.contains("group.toml cannot be used: seeds is \"3..0\"; it is not of the form A..B"), "{message}");
+}
+
+/// Of the groups in a directory those go on that can, and each of the others is told in a line.
+#[test]
+fn a_group_that_cannot_go_on_keeps_no_other_from_it() {
+    let scratch = Scratch::new("groups-closed");
+    for group in ["a", "b", "c"] {
+        scratch.succeed(&format!("{TINY} --quiet --seeds 0..2 --out all/{group}"));
+    }
+    let record = text(&scratch.read("all/a/group.toml"));
+    for (wrong, line) in [
+        (record.replace("batch_size = 16", "batch_size = 0"), "batch_size is 0; it must be"),
+        (record.replace("\"cpu\"", "\"gpu\""), "device is \"gpu\"; it is none of auto, cpu, cuda"),
+        ("seeds = ".into(), "string values must be quoted"),
+    ] {
+        scratch.write("all/a/group.toml", &wrong);
+        let before = scratch.tree();
+        let output = scratch.sac("resume all/a --steps 400");
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
+        let (begins, mend) =
+            ("error: all/a/group.toml cannot be used: ", "; mend it, or move it away: what has been begun");
+        assert!(told.starts_with(begins) && told.contains(line) && told.contains(mend), "{told}");
+        assert!(scratch.tree() == before);
+    }
+    let lock = fs::File::options().write(true).open(scratch.path("all/b/lock")).expect("it is there");
+    lock.lock().expect("nobody has it");
+    let output = scratch.sac("resume all --steps 400 --quiet");
+    let told = text(&output.stderr);
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 3), "{told}");
+    let expected =
+        ["error: all/a/group.toml cannot be used", "error: all/b: another process trains this group", "error: 2 "];
+    assert!(told.lines().zip(expected).all(|(line, expected)| line.starts_with(expected)), "{told}");
+    let last = |run: &str| scratch.column(&format!("all/{run}/metrics.csv"), "step").pop();
+    assert_eq!(
+        ["a/seed-0", "b/seed-1", "c/seed-0", "c/seed-1"].map(last),
+        ["300", "300", "400", "400"].map(|n| Some(n.into()))
+    );
+    drop(lock);
+    fs::remove_file(scratch.path("all/a/group.toml")).expect("it is there");
+    scratch.succeed("resume all --steps 400 --quiet");
+    assert_eq!(["a/seed-0", "b/seed-1"].map(last), ["400", "400"].map(|n| Some(n.into())));
+}
+
+/// What keeps all runs of a group from going on is told once, and what keeps them from being begun leaves nothing behind.
+#[test]
+fn what_is_wrong_with_a_whole_group_is_told_once() {
+    let scratch = Scratch::new("groups-refused");
+    for arguments in ["--device cuda --max-gradient-norm 1", "--device cuda:99 --hidden 8,8,8", "--precision tf32"] {
+        let output = scratch.sac(&format!("{TINY} {arguments} --seeds 0..3"));
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
+        assert_eq!(scratch.tree().len(), 1, "sac {arguments} leaves {:?}", scratch.tree().keys());
+    }
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..3 --out many"));
+    let record = text(&scratch.read("many/group.toml"));
+    scratch.write("many/group.toml", record.replace("device = \"cpu\"", "device = \"cuda:99\""));
+    for seed in 0..3 {
+        fs::remove_dir_all(scratch.path(&format!("many/seed-{seed}"))).expect("it is there");
+    }
+    let output = scratch.sac("resume many");
+    let told = text(&output.stderr);
+    assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
+    assert!(told.starts_with("error: the GPU cannot be used: "), "{told}");
+    scratch.succeed("resume many --device cpu --quiet");
 }
 
 /// What is given to all runs of a group is not forgotten by those that an interruption comes before.

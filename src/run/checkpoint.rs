@@ -374,7 +374,7 @@ fn last_good<T>(manifest: &Manifest, load: impl Fn(&Entry) -> Result<T>) -> Resu
 pub(super) fn lock(folder: &Path, what: &str) -> Result<File> {
     let path = folder.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("{} cannot be written", path.display()))?;
+    let file = file.with_context(|| format!("{} cannot be written; see to its permissions", path.display()))?;
     match file.try_lock() {
         Err(fs::TryLockError::WouldBlock) => bail!("another process trains {what}; wait for its end, or stop it"),
         // Not every file system has locks.

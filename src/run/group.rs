@@ -8,12 +8,13 @@
 
 use super::events::EventsFile;
 use super::{
-    CONFIG, MetricsFiles, checkpoint, config_file, ensure_empty, first_unused, policy_file, typed, whole_file,
+    CONFIG, MetricsFiles, RUNS, checkpoint, config_file, ensure_empty, first_unused, is_run, policy_file, typed,
+    whole_file,
 };
 use crate::config::Config;
 use crate::device::Device;
 use crate::error::Error;
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::ops::Range;
@@ -75,8 +76,8 @@ pub struct Group {
     path: PathBuf,
     seeds: Range<u64>,
     plan: Plan,
-    /// Whether the directory was made for it.
-    is_new: bool,
+    /// The directories that were made for it, the innermost first.
+    made: Vec<PathBuf>,
     _lock: File,
 }
 
@@ -88,16 +89,20 @@ impl Group {
     /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
     pub fn create(path: Option<&Path>, seeds: Range<u64>, plan: Plan) -> Result<Self, Error> {
         typed(|| {
-            let is_new = path.is_none_or(|path| !path.exists());
+            let mut made = missing(path.unwrap_or(Path::new(RUNS)));
             let path = match path {
-                Some(path) => ensure_empty(path).map(|()| path.to_path_buf()),
-                None => first_unused(&plan.environment),
-            }?;
+                Some(path) => ensure_empty(path).map(|()| path.to_path_buf())?,
+                None => {
+                    let path = first_unused(&plan.environment)?;
+                    made.insert(0, path.clone());
+                    path
+                }
+            };
             let unwritable =
                 || format!("the directory {} cannot be written; choose another with --out", path.display());
             fs::create_dir_all(&path).with_context(unwritable)?;
             let _lock = checkpoint::lock(&path, "this group").with_context(unwritable)?;
-            let group = Self { path, seeds, plan, is_new, _lock };
+            let group = Self { path, seeds, plan, made, _lock };
             group.write()?;
             group.path.parent().map_or(Ok(()), whole_file::sync_directory).context("the directory cannot be kept")?;
             Ok(group)
@@ -149,22 +154,28 @@ impl Group {
                 return Ok(None);
             }
             let shown = file.display();
-            let text = fs::read_to_string(&file).with_context(|| format!("{shown} cannot be read"))?;
-            let (seeds, plan) = parse(&text).with_context(|| format!("{shown} cannot be used"))?;
+            let mend = "mend it, or move it away: what has been begun then goes on without it";
+            let read = || parse(&fs::read_to_string(&file)?);
+            let (seeds, plan) = read().map_err(|problem| anyhow!("{shown} cannot be used: {problem:#}; {mend}"))?;
             let _lock = checkpoint::lock(path, "this group").with_context(|| path.display().to_string())?;
-            Ok(Some(Self { path: path.to_path_buf(), seeds, plan, is_new: false, _lock }))
+            Ok(Some(Self { path: path.to_path_buf(), seeds, plan, made: Vec::new(), _lock }))
         })
     }
 
-    /// The groups inside a directory: that of its own record, and those of directories in it.
-    ///
-    /// # Errors
-    /// As for [`Self::open`].
-    pub fn inside(directory: &Path) -> Result<Vec<Self>, Error> {
+    /// The groups inside a directory: that of its own record, and those of directories in it; and the directories of those
+    /// that [cannot be opened](Self::open), with why.
+    pub fn inside(directory: &Path) -> (Vec<Self>, Vec<(PathBuf, Error)>) {
         let inside = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut paths: Vec<_> = inside.chain([directory.to_path_buf()]).collect();
         paths.sort();
-        paths.iter().filter_map(|path| Self::open(path).transpose()).collect()
+        let (mut groups, mut closed) = (Vec::new(), Vec::new());
+        for path in paths {
+            match Self::open(&path) {
+                Ok(group) => groups.extend(group),
+                Err(problem) => closed.push((path, problem)),
+            }
+        }
+        (groups, closed)
     }
 
     /// The directory.
@@ -181,11 +192,11 @@ impl Group {
     pub fn runs(&self) -> impl Iterator<Item = (PathBuf, Plan)> {
         self.seeds.clone().map(|seed| {
             let config = Config { seed, ..self.plan.config.clone() };
-            (self.path.join(format!("seed-{seed}")), Plan { config, ..self.plan.clone() })
+            (run_of(&self.path, seed), Plan { config, ..self.plan.clone() })
         })
     }
 
-    /// Takes the record away again, and the directory if it was made for it, where no run has been begun.
+    /// Takes the record away again, and the directories that were made for it, where no run has been begun.
     pub fn withdraw_if_empty(self) {
         if self.runs().any(|(path, _)| path.exists()) {
             return;
@@ -193,19 +204,29 @@ impl Group {
         // What cannot be taken away does no harm.
         let _ = fs::remove_file(self.path.join(RECORD));
         let _ = fs::remove_file(self.path.join(checkpoint::LOCK));
-        if self.is_new {
-            let _ = fs::remove_dir(&self.path);
-        }
+        self.made.iter().for_each(|path| _ = fs::remove_dir(path));
     }
+}
+
+/// The directory of a run.
+fn run_of(group: &Path, seed: u64) -> PathBuf {
+    group.join(format!("seed-{seed}"))
+}
+
+/// The directories that must be made for this one, itself first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    path.ancestors().take_while(is_missing).map(Path::to_path_buf).collect()
 }
 
 /// What a record says.
 fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
-    let one_line = |error: toml::de::Error| anyhow::anyhow!("{}", error.message().replace('\n', " "));
+    let one_line = |error: toml::de::Error| anyhow!("{}", error.message().replace('\n', " "));
     let Record { head, config } = toml::from_str(text).map_err(one_line)?;
-    let seeds = parse_seeds(&head.seeds).map_err(|problem| anyhow::anyhow!("seeds is {:?}; {problem}", head.seeds))?;
-    let device = head.device.parse().map_err(|problem| anyhow::anyhow!("device is {:?}; {problem}", head.device))?;
+    let seeds = parse_seeds(&head.seeds).map_err(|problem| anyhow!("seeds is {:?}; {problem}", head.seeds))?;
+    let device = head.device.parse().map_err(|problem| anyhow!("device is {:?}; {problem}", head.device))?;
     let (environment, config) = config_file::parse_with_environment(&config.to_string())?;
+    Config { seed: seeds.end - 1, ..config.clone() }.validate()?;
     let Head { init_from, with_replay, .. } = head;
     Ok((seeds, Plan { environment, config, device, init_from, with_replay }))
 }
@@ -224,6 +245,19 @@ pub fn is_unbegun(run: &Path) -> bool {
         Some(checkpoint::FOLDER) => !entry.path().join(checkpoint::MANIFEST).exists(),
         _ => false,
     })
+}
+
+/// What stands in the places of runs of a group, and is neither a run nor what one has left that is yet to begin; nothing
+/// where there is no record that can be read.
+pub fn strangers(group: &Path) -> Vec<(PathBuf, Error)> {
+    let seeds = fs::read_to_string(group.join(RECORD)).ok().and_then(|text| Some(parse(&text).ok()?.0));
+    let runs = seeds.into_iter().flatten().map(|seed| run_of(group, seed));
+    let tell = |path: PathBuf| {
+        let shown = path.display();
+        let problem = format!("{shown} is to be a run, but holds something else; move it away");
+        (path, Error::Files(problem))
+    };
+    runs.filter(|path| !is_run(path) && !is_unbegun(path)).map(tell).collect()
 }
 
 /// Takes away what a run has left that was killed before its first checkpoint.

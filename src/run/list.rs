@@ -1,6 +1,6 @@
 //! What runs there are, and how they do.
 
-use super::{CONFIG, MeasuredRun, Measurements, MetricsFiles, RunDirectory, checkpoint};
+use super::{CONFIG, MeasuredRun, Measurements, MetricsFiles, RunDirectory, checkpoint, group};
 use crate::config::Config;
 use crate::error::Error;
 use anyhow::Context;
@@ -65,7 +65,7 @@ impl Summary {
 pub struct Listing {
     /// Those that can be read, by name.
     pub runs: Vec<Summary>,
-    /// The directories of the others, and what is wrong with them.
+    /// The directories of the others, and what is wrong with them; and what stands in the places of runs of a group.
     pub damaged: Vec<(PathBuf, Error)>,
 }
 
@@ -88,10 +88,11 @@ pub fn list(directory: &Path) -> Result<Listing, Error> {
         fs::read_dir(directory).with_context(|| format!("{shown} cannot be read; name a directory of runs"))?;
     let paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     let (mut paths, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_run(path));
+    let strangers = others.iter().map(PathBuf::as_path).chain([directory]).flat_map(group::strangers);
+    let mut listing = Listing { runs: Vec::new(), damaged: strangers.collect() };
     let inside = others.iter().filter_map(|path| fs::read_dir(path).ok()).flatten();
     paths.extend(inside.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_run(path)));
     paths.sort_by_key(|path| natural(path));
-    let mut listing = Listing::default();
     for path in paths {
         match Summary::of(&path) {
             Ok(run) => listing.runs.push(run),

@@ -52,6 +52,8 @@ use std::path::{Path, PathBuf};
 
 /// The name of the configuration in a run directory.
 const CONFIG: &str = "config.toml";
+/// Where runs are put that are given no directory.
+const RUNS: &str = "runs";
 
 /// What `work` says of files, as an [`Error`].
 fn typed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, Error> {
@@ -206,8 +208,8 @@ fn ensure_empty(path: &Path) -> anyhow::Result<()> {
 /// Makes the first `runs/ENVIRONMENT-N` that is not there yet; of several programs at once, each gets its own.
 fn first_unused(environment: &str) -> anyhow::Result<PathBuf> {
     let make = |n| {
-        let path = Path::new("runs").join(format!("{}-{n}", env::file_name(environment)));
-        fs::create_dir_all("runs").and_then(|()| fs::create_dir(&path)).map(|()| path)
+        let path = Path::new(RUNS).join(format!("{}-{n}", env::file_name(environment)));
+        fs::create_dir_all(RUNS).and_then(|()| fs::create_dir(&path)).map(|()| path)
     };
     (1..)
         .map(make)
