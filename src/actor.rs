@@ -184,7 +184,7 @@ pub(crate) fn run_episode(
         total += step.reward;
         after_step(env, &action, &step)?;
         if step.terminated || step.truncated {
-            return Ok(total);
+            return Ok(env.episode_statistics().map_or(total, |statistics| statistics.total_reward));
         }
         observation = step.observation;
     }

@@ -1,7 +1,7 @@
 //! The environments that are trained on, side by side.
 
 use crate::config::Config;
-use crate::env::{Bounds, CheckedEnv, DeviceEnv, Env, Step};
+use crate::env::{Bounds, CheckedEnv, DeviceEnv, Env, EpisodeStatistics, Step};
 use crate::error::Error;
 use crate::rng::{Philox, Stream};
 use crate::train::{EnvState, Episode};
@@ -43,8 +43,16 @@ pub(crate) struct Lane {
     took: Duration,
 }
 
-/// What came of a step, and the first observation of the next episode if it was the last of one.
-type Answer = Result<(Step, Option<Result<Vec<f32>, Error>>), Error>;
+/// What came of a step, and of what it was the end, if of anything.
+type Answer = Result<(Step, Option<Ended>), Error>;
+
+/// What comes after the last step of an episode.
+struct Ended {
+    /// What the environment itself tells of the episode.
+    statistics: Option<EpisodeStatistics>,
+    /// The first observation of the next one.
+    first: Result<Vec<f32>, Error>,
+}
 
 impl Lanes {
     /// Environments made by `make_env`, at the beginning of their first episodes.
@@ -142,16 +150,19 @@ impl Lanes {
         self.check()?;
 
         let mut ended = Vec::new();
-        for (i, (lane, (step, first))) in self.lanes.iter_mut().zip(answers.into_iter().flatten()).enumerate() {
+        for (i, (lane, (step, end))) in self.lanes.iter_mut().zip(answers.into_iter().flatten()).enumerate() {
             push(i, lane, &step);
             lane.steps += 1;
             lane.episode.length += 1;
             lane.episode.total_reward += step.reward;
-            let Some(first) = first else {
+            let Some(Ended { statistics, first }) = end else {
                 lane.observation = step.observation;
                 continue;
             };
-            ended.push(lane.episode);
+            ended.push(match statistics {
+                Some(EpisodeStatistics { total_reward, length }) => Episode { total_reward, length, ..lane.episode },
+                None => lane.episode,
+            });
             lane.episode = Episode { number: lane.episode.number + apart, length: 0, total_reward: 0.0 };
             lane.in_step = first.is_ok();
             match first {
@@ -209,8 +220,11 @@ impl Lane {
         let began = Instant::now();
         self.answer = Some(self.env.step(&self.action).map(|step| {
             let ended = step.terminated || step.truncated;
-            let first = ended.then(|| self.env.reset(episode_seed(seed, self.episode.number + apart)));
-            (step, first)
+            let end = ended.then(|| Ended {
+                statistics: self.env.episode_statistics(),
+                first: self.env.reset(episode_seed(seed, self.episode.number + apart)),
+            });
+            (step, end)
         }));
         self.took = began.elapsed();
     }

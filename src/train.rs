@@ -23,7 +23,7 @@ pub struct Episode {
     pub number: u64,
     /// Its steps.
     pub length: u64,
-    /// The sum of its rewards.
+    /// The sum of its rewards, or as with the length what [`Env::episode_statistics`] tells instead.
     pub total_reward: f64,
 }
 

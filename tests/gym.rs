@@ -2,9 +2,10 @@
 #![cfg(all(feature = "program", unix))]
 
 use rand::Rng;
+use serde_json::Value;
 use soft_actor_critic::actor::Actor;
 use soft_actor_critic::config::Config;
-use soft_actor_critic::env::{Env, Gym, GymEnv, Pendulum, Scene, Step};
+use soft_actor_critic::env::{Env, EpisodeStatistics, Gym, GymEnv, Pendulum, Scene, Step};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::Policy;
 use std::fs::{self, Permissions};
@@ -253,6 +254,39 @@ fn the_interpreter_is_that_of_the_active_environment_or_the_one_on_the_path() {
     ] {
         assert!(said(variables).contains(expected), "{expected:?}? {}", said(variables));
     }
+}
+
+/// Where rewards are changed outside of what counts them, they are learned from, and what has been counted is reported.
+#[test]
+fn statistics_of_episodes_are_those_of_the_environment() {
+    let Some(scratch) = Scratch::new("statistics") else { return };
+    let mut env = scratch.make("Counted-v0", &[], false).expect("it can be made");
+    for _ in 0..2 {
+        env.reset(0).expect("it answers");
+        for (reward, told) in [(10.0, None), (10.0, Some(EpisodeStatistics { total_reward: 3.0, length: 3 }))] {
+            assert_eq!(env.step(&[0.5]).expect("it answers").reward, reward);
+            assert_eq!(env.episode_statistics(), told);
+        }
+    }
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 10 --eval-episodes 2 --envs 2 \
+                   --log json --python ./python";
+    let told = scratch.succeed(&format!("gym:sac_envs:Counted-v0 {options}"));
+    let rows: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
+    let of = |key: &str| rows.iter().filter_map(|row| row.get(key)?.as_f64()).collect::<Vec<_>>();
+    assert_eq!((of("episode_return"), of("episode_length")), (vec![3.0; 10], vec![3.0; 10]), "{told}");
+    assert_eq!(of("evaluation_return"), [3.0; 2]);
+
+    // What is of another form is somebody else's, and no return is without a value.
+    let told = r#"told={"episode":{"r":1}}"#;
+    assert!(scratch.succeed(&format!("gym:sac_envs:Counted-v0 --env-arg {told} {options}")).contains("return\":20.0"));
+    let output = scratch
+        .output(&format!("gym:sac_envs:Counted-v0 --env-arg told={{\"episode\":{{\"r\":NaN,\"l\":1}}}} {options}"));
+    let last = last_line(&output);
+    let problem = "the environment failed at step 2: the return that it tells of its episode is NaN; mend";
+    assert!(output.status.code() == Some(1) && last.contains(problem), "{last}");
+    let output = scratch
+        .output(&format!("gym:sac_envs:Counted-v0 --env-arg told={{\"episode\":{{\"r\":0,\"l\":-1}}}} {options}"));
+    assert!(output.status.code() == Some(1) && last_line(&output).contains("failed at step 2: step: "), "{output:?}");
 }
 
 /// What a run was begun with need not be said again, and the same configuration gives the same run.

@@ -20,6 +20,7 @@ STEP, RESET, DRAW = range(3)
 GREETING = struct.Struct("<8sII")
 REQUEST = struct.Struct("<IIQ")
 ANSWER = struct.Struct("<IId")
+STATISTICS = struct.Struct("<dQ")
 # For how many seconds a request is looked for before this process sleeps.
 EAGER = 200e-6
 
@@ -193,6 +194,14 @@ def make(identifier, draws, arguments):
     return env, numpy, low, high
 
 
+def of_episode(info):
+    """The return and the length of an episode, if the environment tells them as gymnasium.wrappers.RecordEpisodeStatistics."""
+    episode = info.get("episode") if isinstance(info, dict) else None
+    if not isinstance(episode, dict) or not {"r", "l"} <= episode.keys():
+        return b""
+    return STATISTICS.pack(float(episode["r"]), int(episode["l"]))
+
+
 def serve(env, numpy):
     """Answers requests until there are no more."""
     actions, shape = env.action_space, env.observation_space.shape
@@ -221,20 +230,21 @@ def serve(env, numpy):
             continue
         if operation == RESET:
             observation, _ = env.reset(seed=seed)
-            reward, ends = 0.0, 0
+            reward, ends, statistics = 0.0, 0, b""
         else:
             # A copy, because the environment may keep it.
             action = chosen.astype(actions.dtype)
             if clips:
                 numpy.clip(action, actions.low, actions.high, out=action)
-            observation, reward, terminated, truncated, _ = env.step(action)
+            observation, reward, terminated, truncated, info = env.step(action)
             ends = bool(terminated) | bool(truncated) << 1
+            statistics = of_episode(info) if ends else b""
         observation = numpy.asarray(observation)
         if observation.shape != shape:
             raise ValueError(f"its observation has the shape {observation.shape} instead of {shape}")
         seen[...] = observation
-        ANSWER.pack_into(answer, 0, STATE, ends, float(reward))
-        send(answer)
+        ANSWER.pack_into(answer, 0, STATE, ends | bool(statistics) << 2, float(reward))
+        send(answer + statistics if statistics else answer)
 
 
 def main(identifier, draws, *arguments):

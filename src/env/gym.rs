@@ -8,7 +8,7 @@
 //! | greeting | `sac-gym1`; O and A as `u32`; the lowest and the highest action, each A × `f32` |
 //! | greeting of one that cannot be made | `sac-gym1`; 0 and a length as `u32`; as many bytes of text |
 //! | request | what is asked for as `u32` (0 a step, 1 a reset, 2 a picture); `u32` 0; the seed as `u64`; the action, A × `f32` |
-//! | answer to a step or a reset | `u32` 0; whether it has terminated, plus twice whether it is truncated, as `u32`; the reward as `f64`; the observation, O × `f32` |
+//! | answer to a step or a reset | `u32` 0; whether it has terminated, plus twice whether it is truncated, plus four times whether statistics of its episode follow, as `u32`; the reward as `f64`; the observation, O × `f32`; and then those, the return as `f64` and the length as `u64` |
 //! | answer that it has failed | `u32` 1; a length as `u32`; as many bytes as in the answer above to its end; as many bytes of text as that length |
 //! | answer with a picture | `u32` 2; a length as `u32`; again as many bytes; width and height as `u32`, and the pixels as RGB, row by row from the top, all together of that length; none if that is 0 |
 //!
@@ -20,7 +20,7 @@
 //! update of the networks, or for a slow environment, leaves its core to others.
 
 use self::channel::Channel;
-use super::{Bounds, Env, EnvError, Scene, Step};
+use super::{Bounds, Env, EnvError, EpisodeStatistics, Scene, Step};
 use crate::error::Error;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -37,6 +37,7 @@ const SCRIPT: &str = include_str!("gym.py");
 const MAGIC: &[u8] = b"sac-gym1";
 const GREETING: usize = 16;
 const HEAD: usize = 16;
+const STATISTICS: usize = 16;
 
 /// What is asked for.
 const STEP: u32 = 0;
@@ -124,6 +125,7 @@ impl Gym {
             request: vec![0; HEAD + 4 * actions],
             answer: vec![0; HEAD + 4 * observation_size],
             bounds,
+            statistics: None,
             draws: self.draws,
             failure: None,
         })
@@ -196,6 +198,8 @@ pub struct GymEnv {
     process: Process,
     observation_size: usize,
     bounds: Bounds,
+    /// Of the episode that the last step has ended, if the environment has told any.
+    statistics: Option<EpisodeStatistics>,
     draws: bool,
     request: Vec<u8>,
     answer: Vec<u8>,
@@ -222,7 +226,13 @@ impl GymEnv {
             };
             match kind {
                 FAILURE if length <= LONGEST_TEXT => Ok(Err(text(&rest(length)?))),
-                STATE if operation != DRAW && detail < 4 => Ok(Ok(Answer::State { ends: detail })),
+                STATE if operation != DRAW && detail < 4 => Ok(Ok(Answer::State { ends: detail, statistics: None })),
+                STATE if operation == STEP && detail < 8 => {
+                    let told = rest(STATISTICS)?;
+                    let [total_reward, length] = [0, 8].map(|at| u64_at(&told, at));
+                    let statistics = EpisodeStatistics { total_reward: f64::from_bits(total_reward), length };
+                    Ok(Ok(Answer::State { ends: detail, statistics: Some(statistics) }))
+                }
                 PICTURE if operation == DRAW && length <= LARGEST_PICTURE => Ok(Ok(Answer::Picture(rest(length)?))),
                 _ => Err(ErrorKind::InvalidData.into()),
             }
@@ -258,9 +268,16 @@ impl Env for GymEnv {
         for (bytes, value) in self.request[HEAD..].as_chunks_mut().0.iter_mut().zip(action) {
             *bytes = value.to_le_bytes();
         }
-        let Answer::State { ends } = self.ask(STEP, 0)? else { unreachable!("a picture was not asked for") };
-        let reward = f64::from_le_bytes(self.answer[8..16].try_into().expect("it has eight bytes"));
+        let Answer::State { ends, statistics } = self.ask(STEP, 0)? else {
+            unreachable!("a picture was not asked for")
+        };
+        self.statistics = statistics;
+        let reward = f64::from_bits(u64_at(&self.answer, 8));
         Ok(Step { observation: self.observation(), reward, terminated: ends & 1 != 0, truncated: ends & 2 != 0 })
+    }
+
+    fn episode_statistics(&self) -> Option<EpisodeStatistics> {
+        self.statistics
     }
 
     fn render(&mut self, _: &[f32]) -> Result<Option<Scene>, EnvError> {
@@ -279,8 +296,9 @@ impl Env for GymEnv {
 
 /// What has been answered.
 enum Answer {
-    /// To a reset or a step. How the episode ends is told here, the rest stands in [`GymEnv::answer`].
-    State { ends: u32 },
+    /// To a reset or a step. How the episode ends is told here, and what there was in it if the environment tells that; the rest
+    /// stands in [`GymEnv::answer`].
+    State { ends: u32, statistics: Option<EpisodeStatistics> },
     /// Width, height and pixels, or nothing.
     Picture(Vec<u8>),
 }
@@ -404,6 +422,10 @@ fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("it has four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("it has eight bytes"))
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {

@@ -26,6 +26,15 @@ pub struct Step {
     pub truncated: bool,
 }
 
+/// What an environment itself has counted of an episode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EpisodeStatistics {
+    /// Its undiscounted return.
+    pub total_reward: f64,
+    /// Its steps.
+    pub length: u64,
+}
+
 /// What an environment looks like.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scene {
@@ -61,6 +70,12 @@ pub trait Env: Send {
     /// # Errors
     /// Whatever the environment itself cannot do.
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError>;
+
+    /// What is to be told of the episode that the last step has ended, if that is anything but the sum of its rewards and the
+    /// number of its steps: where rewards are shaped before they are learned from, for instance.
+    fn episode_statistics(&self) -> Option<EpisodeStatistics> {
+        None
+    }
 
     /// The scene as it is now, `action` `[A]` in the environment's own units being the one that led to it. None if it cannot
     /// be drawn.
@@ -167,8 +182,17 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         if !(step.reward as f32).is_finite() {
             return Err(error(number, format!("its reward is {:e}, not a finite f32", step.reward)));
         }
+        if let Some(EpisodeStatistics { total_reward, .. }) = self.episode_statistics()
+            && !total_reward.is_finite()
+        {
+            return Err(error(number, format!("the return that it tells of its episode is {total_reward}")));
+        }
         self.steps = number;
         Ok(step)
+    }
+
+    pub(crate) fn episode_statistics(&self) -> Option<EpisodeStatistics> {
+        self.env.episode_statistics()
     }
 
     #[cfg(feature = "program")]

@@ -117,8 +117,35 @@ class Exact(gymnasium.Wrapper):
         observation, *rest = self.env.step(action)
         return numpy.concatenate([observation, self.start]), *rest
 
+class Short(gymnasium.Env):
+    """Three steps with a reward of 1."""
+    action_space, observation_space = Box(-1, 1, (1,)), Box(-1, 1, (2,))
+
+    def reset(self, seed=None, options=None):
+        self.steps = 0
+        return numpy.zeros(2, "f4"), {}
+
+    def step(self, action):
+        self.steps += 1
+        return numpy.zeros(2, "f4"), 1.0, False, self.steps == 3, {}
+
+class Skip(gymnasium.Wrapper):
+    """Takes the last two steps as one, and says what it likes."""
+    def __init__(self, env, told=None):
+        super().__init__(env)
+        self.told = told
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if self.env.unwrapped.steps == 2:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, 10 * reward, terminated, truncated, self.told or info
+
+def Counted(told=None):
+    return Skip(gymnasium.wrappers.RecordEpisodeStatistics(Short()), told)
+
 def refuse(**arguments):
     raise ValueError(f"made with {arguments}")
 
-for name in (Echo, Spaces, Failing, Exact, refuse):
+for name in (Echo, Spaces, Failing, Exact, Counted, refuse):
     gymnasium.register(f"{name.__name__}-v0", name)
