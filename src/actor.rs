@@ -105,7 +105,8 @@ impl Actor {
     }
 }
 
-/// The returns of evaluation episodes, undiscounted.
+/// The returns of evaluation episodes: undiscounted sums of rewards, or what the environment
+/// [tells instead](Env::episode_statistics).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// One for each episode, in the order of their seeds.

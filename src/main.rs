@@ -6,6 +6,7 @@
 
 mod cli;
 mod progress;
+mod resuming;
 mod sharing;
 mod training;
 
@@ -82,7 +83,7 @@ fn run() -> Outcome {
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
         (Some(Command::Render(args)), _) => render(&args),
-        (Some(Command::Resume(args)), _) => training::resume(&args),
+        (Some(Command::Resume(args)), _) => resuming::resume(&args),
         (Some(Command::Export(args)), _) => export(&args).map_err(Failure::input),
         (Some(Command::Runs(args)), _) => list_runs(&args),
         (Some(Command::Plot(args)), _) => plot(&args),
@@ -185,19 +186,14 @@ fn write_new(out: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Ends a command that has done what it could without so many runs, or groups of them, that cannot be used; each has been
-/// told.
-fn left_out(what: &str, count: usize, mend: &str) -> Outcome {
-    let have = match count {
-        0 => return Ok(()),
-        1 => format!("1 {what} has"),
-        _ => format!("{count} {what}s have"),
-    };
-    Err(Failure::Work(anyhow!("{have} been left out, see above; {mend}")))
+/// Ends a command that has done what it could without so many runs that cannot be read, each of which has been told.
+fn left_out(damaged: usize) -> Outcome {
+    if damaged == 0 {
+        return Ok(());
+    }
+    let runs = if damaged == 1 { "1 run has".into() } else { format!("{damaged} runs have") };
+    Err(Failure::Work(anyhow!("{runs} been left out, see above; put back what is missing, or move them away")))
 }
-
-/// What to do about damaged runs.
-const PUT_BACK: &str = "put back what is missing, or move them away";
 
 /// `sac runs`
 fn list_runs(args: &RunsArgs) -> Outcome {
@@ -234,7 +230,7 @@ fn list_runs(args: &RunsArgs) -> Outcome {
         progress::print_error(&format!("{}: {problem}", path.display()));
     }
     print(&text).map_err(Failure::work)?;
-    left_out("run", problems.len(), PUT_BACK)
+    left_out(problems.len())
 }
 
 /// The runs in each of these directories that have measured a return in one of the `columns`, and how many cannot be read. Those
@@ -276,7 +272,7 @@ fn plot(args: &PlotArgs) -> Outcome {
         print(&format!("{}\n", args.out.display()))?;
         Ok(damaged)
     };
-    left_out("run", draw().map_err(Failure::Input)?, PUT_BACK)
+    left_out(draw().map_err(Failure::Input)?)
 }
 
 /// Writes a picture in the form that the name of the file says.
@@ -305,7 +301,7 @@ fn compare_groups(args: &CompareArgs) -> Outcome {
         }
         Ok(damaged)
     };
-    left_out("run", compare().map_err(Failure::Input)?, PUT_BACK)
+    left_out(compare().map_err(Failure::Input)?)
 }
 
 fn table(comparison: &Comparison) -> String {

@@ -2,7 +2,7 @@
 
 use crate::MakeEnv;
 use crate::cli::ResumeArgs;
-use crate::training::{Task, Work};
+use crate::resuming::Task;
 use anyhow::Result;
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::{Device, Shared};
@@ -89,21 +89,17 @@ pub fn share(
     Ok(sharing)
 }
 
-/// The kind of a run, and its seed; none if it cannot be known, or does not matter.
-fn kind_of(args: &ResumeArgs, Task { path, work }: &Task) -> Option<(Kind, u64)> {
-    match work {
+/// The kind of a run that is to go on, or to begin, and its seed; none if it cannot be known, which is told when it is to go
+/// on, or does not matter.
+fn kind_of(args: &ResumeArgs, Task { path, plan, .. }: &Task) -> Option<(Kind, u64)> {
+    if let Some(Plan { environment, config, device, with_replay, .. }) = plan {
         // What the memory of another run holds is known too late.
-        Work::Begin(plan) if plan.with_replay => None,
-        Work::Begin(plan) => {
-            let Plan { environment, config, device, .. } = &**plan;
-            Some((Kind::new(environment, config, *device, 0), config.seed))
-        }
-        Work::Tell(_) => None,
-        Work::GoOn if matches!(args.device, Some(Device::Cpu | Device::Auto)) => None,
-        Work::GoOn => {
-            let (run, config, seen) = args.look(path)?;
-            let device = args.device.or_else(|| seen.device.parse().ok())?;
-            Some((Kind::new(run.environment(), &config, device, seen.state.preloaded), config.seed))
-        }
+        return (!with_replay).then(|| (Kind::new(environment, config, *device, 0), config.seed));
     }
+    if !matches!(args.device, None | Some(Device::Cuda(_))) {
+        return None;
+    }
+    let (run, config, seen) = args.look(path)?;
+    let device = args.device.or_else(|| seen.device.parse().ok())?;
+    Some((Kind::new(run.environment(), &config, device, seen.state.preloaded), config.seed))
 }

@@ -21,9 +21,9 @@ use rand_distr::StandardNormal;
 pub struct Episode {
     /// Its number, counted from 1: with N environments, the one numbered i from 0 has the episodes i + 1, i + 1 + N and so on.
     pub number: u64,
-    /// Its steps.
+    /// Its steps, or what [`Env::episode_statistics`] tells instead.
     pub length: u64,
-    /// The sum of its rewards, or as with the length what [`Env::episode_statistics`] tells instead.
+    /// The sum of its rewards, or what [`Env::episode_statistics`] tells instead.
     pub total_reward: f64,
 }
 

@@ -1,42 +1,40 @@
-//! `sac ENVIRONMENT` and `sac resume`: one run, or several at once in one process.
+//! `sac ENVIRONMENT`, and what `sac resume` has in common with it: one run, or several at once in one process.
 
 use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
 use crate::progress::{self, Board, Many, Progress, print_error};
-use crate::sharing::{Kind, Sharing, learner_config, share};
-use crate::{Failure, MakeEnv, Outcome, find_preset, left_out, make_environment, to_json};
-use anyhow::{Context, Result, anyhow};
+use crate::sharing::{Kind, Sharing, learner_config};
+use crate::{Failure, MakeEnv, Outcome, find_preset, make_environment, to_json};
+use anyhow::{Result, anyhow};
 use serde_json::json;
 use soft_actor_critic::actor::Evaluation;
 use soft_actor_critic::config::{Config, UntilReturn};
 use soft_actor_critic::device::{Device, Placed};
-use soft_actor_critic::env::{self, Gym};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::picture::plot;
-use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded, Seen, look};
-use soft_actor_critic::run::{
-    Group, InitFrom, Listing, Measurements, MetricsFiles, Plan, RunDirectory, config_file, group, is_run, list,
-};
+use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
+use soft_actor_critic::run::{Group, InitFrom, Measurements, MetricsFiles, Plan, RunDirectory, config_file};
 use soft_actor_critic::sac::SharedLearner;
 use soft_actor_critic::statistics::{estimate, mean};
 use soft_actor_critic::train::{Best, MAX_THREADS, Trainer, threads_for, with_threads};
-use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// What all runs of one command have in common.
-struct Common {
-    board: Board,
-    interrupted: Arc<AtomicBool>,
+pub struct Common {
+    /// Where their progress is told.
+    pub board: Board,
+    /// Whether the user wants them to end.
+    pub interrupted: Arc<AtomicBool>,
 }
 
 /// What a run ends with when nothing failed: the evaluation at its last step, if there was one.
-type Trained = std::result::Result<Option<Evaluation>, Failure>;
+pub type Trained = std::result::Result<Option<Evaluation>, Failure>;
 
 /// A run that is ready to begin.
-struct NewRun {
+pub struct NewRun {
     plan: Plan,
     make_env: MakeEnv,
     threads: usize,
@@ -47,7 +45,12 @@ struct NewRun {
 
 impl NewRun {
     /// Makes what the plan wants, but for the learner.
-    fn prepare(plan: Plan, learner: Option<SharedLearner>, python: &PythonArgs, most_threads: usize) -> Result<Self> {
+    pub fn prepare(
+        plan: Plan,
+        learner: Option<SharedLearner>,
+        python: &PythonArgs,
+        most_threads: usize,
+    ) -> Result<Self> {
         plan.config.validate()?;
         let make_env = make_environment(&plan.environment, &plan.config.env_args, python, false)?;
         let init_from = plan.init_from.as_deref().map(|path| InitFrom::open(path, plan.with_replay)).transpose()?;
@@ -133,16 +136,16 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
 
 /// How the threads of a command are shared between its runs.
 #[derive(Clone, Copy)]
-struct Share {
+pub struct Share {
     /// Runs at once.
-    runs: usize,
+    pub runs: usize,
     /// Threads of each.
-    threads: usize,
+    pub threads: usize,
 }
 
 impl Share {
     /// As many runs at once as there may be threads, and more threads for each where there are fewer runs.
-    fn new(most: usize, runs: u64) -> Result<Self, Error> {
+    pub fn new(most: usize, runs: u64) -> Result<Self, Error> {
         if most > MAX_THREADS {
             return Err(Error::Threads { threads: most });
         }
@@ -153,7 +156,7 @@ impl Share {
     }
 
     /// The same where some of `all` runs share a GPU: those are all at once.
-    fn with(self, sharing: &Sharing, all: u64) -> Self {
+    pub fn with(self, sharing: &Sharing, all: u64) -> Self {
         match sharing.runs() {
             0 => self,
             shared => {
@@ -165,7 +168,7 @@ impl Share {
 
 /// Does the work of the runs in a directory `root`, as many at once as there may be, and tells how they did together. One that
 /// fails does not keep the others from going on, unless they are `alike` and it could not even be begun.
-fn at_once(
+pub fn at_once(
     root: &Path,
     runs: &[&Path],
     alike: bool,
@@ -271,7 +274,7 @@ fn at_once(
 }
 
 /// Begins a run in a directory, or in one of its own choice, and trains it.
-fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
+pub fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
     let NewRun { plan: Plan { environment, config, device, .. }, make_env, threads, init_from, learner } = new;
     let begin = || -> Result<_> {
         let preloaded = init_from.as_ref().map_or(0, |init_from| init_from.preloaded(&config));
@@ -304,185 +307,8 @@ fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
     with_threads(threads, work).map_err(Failure::input)?
 }
 
-/// `sac resume`
-pub fn resume(args: &ResumeArgs) -> Outcome {
-    let prepare = || -> Result<_> {
-        // Held until the end, because they are locked.
-        let (groups, mut closed) = Group::inside(&args.path);
-        if let Some(own) = closed.iter().position(|(path, _)| *path == args.path) {
-            return Err(closed.swap_remove(own).1.into());
-        }
-        let mut tasks = tasks(args, &groups)?;
-        if !closed.is_empty() {
-            // What is wrong with a group keeps no other from going on.
-            let is_closed = |task: &mut Task| closed.iter().any(|(path, _)| task.path.starts_with(path));
-            tasks.get_or_insert_default().retain_mut(|task| !is_closed(task));
-            closed.iter().for_each(|(_, problem)| print_error(&problem.to_string()));
-        }
-        // What is wrong for all of them is told once.
-        let paths = tasks.iter().flatten().map(|task| task.path.as_path()).chain([args.path.as_path()]);
-        let begun = paths.filter_map(|path| Some(RunDirectory::open(path).ok()?.0.environment().to_string()));
-        let planned = groups.iter().map(|group| group.environment().to_string());
-        let environments: BTreeSet<_> = begun.chain(planned).collect();
-        args.python.check(environments.iter().map(String::as_str))?;
-        let (mut sharing, mut shares, mut many) = (Sharing::default(), None, None);
-        if let Some(tasks) = tasks.as_mut().filter(|tasks| !tasks.is_empty()) {
-            let mut devices = tasks.iter().filter_map(|task| args.device_of(task));
-            if let Some(first) = devices.next()
-                && devices.all(|device| device == first)
-            {
-                first.check()?;
-            }
-            if environments.iter().any(|name| env::gym_id(name).is_some()) {
-                Gym::check(args.python.python.as_deref())?;
-            }
-            let all = tasks.len() as u64;
-            let threads = Share::new(args.threads, all)?;
-            sharing = share(args, tasks, |environment, config| {
-                sizes(make_environment(environment, &config.env_args, &args.python, false)?)
-            })?;
-            let share = threads.with(&sharing, all);
-            shares = Some(share);
-            many = Some(Many { root: &args.path, runs: tasks.len(), at_once: share.runs });
-        }
-        let board = Board::new(args.quiet, args.log, many);
-        let common = Common { board, interrupted: catch_interruptions()? };
-        Ok((groups, closed.len(), tasks, shares, sharing, common))
-    };
-    let (mut groups, closed, tasks, share, sharing, common) = prepare().map_err(Failure::input)?;
-    let Some(tasks) = tasks else {
-        return resume_one(args, &args.path, None, args.threads, &common).map(drop);
-    };
-    args.remember(&mut groups, &tasks).map_err(Failure::input)?;
-    let paths: Vec<_> = tasks.iter().map(|task| task.path.as_path()).collect();
-    let work = |number, share: Share, common: &Common| {
-        let Task { path, work }: &Task = &tasks[number];
-        match work {
-            Work::GoOn => resume_one(args, path, sharing.take(number), share.threads, common),
-            Work::Begin(plan) => {
-                let prepare = || {
-                    let new = NewRun::prepare(Plan::clone(plan), sharing.take(number), &args.python, share.threads)?;
-                    group::clear_unbegun(path)?;
-                    Ok(new)
-                };
-                begin(prepare().map_err(Failure::Input)?, Some(path), common)
-            }
-            Work::Tell(problem) => Err(Failure::work(problem.clone())),
-        }
-    };
-    match share {
-        Some(share) => {
-            at_once(&args.path, &paths, false, share, &sharing, &common, |number, common| work(number, share, common))?;
-        }
-        None if closed == 0 => {
-            let shown = args.path.display();
-            common.board.say(&format!("all runs in {shown} are finished; give them more --steps or --until-return"));
-        }
-        None => {}
-    }
-    left_out("group", closed, "say the same again when that is mended")
-}
-
-/// What there is to do about a run of a directory.
-pub struct Task {
-    /// Its directory.
-    pub path: PathBuf,
-    /// That.
-    pub work: Work,
-}
-
-/// What is done about a run.
-pub enum Work {
-    /// It has been begun, and goes on.
-    GoOn,
-    /// It begins, as this says.
-    Begin(Box<Plan>),
-    /// It cannot go on, for this reason.
-    Tell(Error),
-}
-
-/// What there is to do in a directory: the runs that are to go on, and those of its groups that are yet to begin. None if it is
-/// a run itself, or holds no runs.
-fn tasks(args: &ResumeArgs, groups: &[Group]) -> Result<Option<Vec<Task>>> {
-    if is_run(&args.path) || !args.path.is_dir() {
-        return Ok(None);
-    }
-    let mut unbegun = Vec::new();
-    for (path, mut plan) in groups.iter().flat_map(Group::runs).filter(|(path, _)| group::is_unbegun(path)) {
-        plan.config = args.adapt(&plan.config).with_context(|| path.display().to_string())?;
-        plan.device = args.device.unwrap_or(plan.device);
-        unbegun.push(Task { path, work: Work::Begin(Box::new(plan)) });
-    }
-    let begins: BTreeSet<_> = unbegun.iter().map(|task| task.path.clone()).collect();
-    let Listing { runs, damaged } = list(&args.path)?;
-    if runs.is_empty() && damaged.is_empty() && unbegun.is_empty() {
-        return Ok(None);
-    }
-    let mut tasks = Vec::new();
-    for run in runs.into_iter().filter(|run| !begins.contains(&run.path)) {
-        // What is wrong with the damaged ones is told when they cannot go on.
-        let is_damaged = run.problem.is_some() || run.config.validate().is_err();
-        if is_damaged || !run.is_finished(&args.adapt(&run.config).with_context(|| run.path.display().to_string())?) {
-            tasks.push(Task { path: run.path, work: Work::GoOn });
-        }
-    }
-    let damaged = damaged.into_iter().filter(|(path, _)| !begins.contains(path));
-    tasks.extend(damaged.map(|(path, problem)| Task { path, work: Work::Tell(problem) }));
-    tasks.extend(unbegun);
-    Ok(Some(tasks))
-}
-
-impl ResumeArgs {
-    /// Writes what all runs are to go on with to their files and to those of their groups, before any of them does: whatever
-    /// comes between, the next command knows it. A run whose configuration cannot be read is told of in its turn.
-    fn remember(&self, groups: &mut [Group], tasks: &[Task]) -> Result<()> {
-        for group in groups {
-            group.replace_config(self.adapt(group.config())?)?;
-        }
-        for Task { path, .. } in tasks.iter().filter(|task| matches!(task.work, Work::GoOn)) {
-            let Ok((run, begun_with)) = RunDirectory::open(path) else { continue };
-            match self.adapt(&begun_with) {
-                Ok(config) if config != begun_with => run.replace_config(&config)?,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a run is to be trained; none if that cannot be known, or does not matter.
-    fn device_of(&self, task: &Task) -> Option<Device> {
-        match &task.work {
-            Work::Begin(plan) => Some(plan.device),
-            Work::GoOn => self.device.or_else(|| self.look(&task.path)?.2.device.parse().ok()),
-            Work::Tell(_) => None,
-        }
-    }
-
-    /// A run that is to go on, with what configuration, and what its last checkpoint is; none if that cannot be known, which is
-    /// told when it is to go on.
-    pub fn look(&self, path: &Path) -> Option<(RunDirectory, Config, Seen)> {
-        let (run, begun_with) = RunDirectory::open(path).ok()?;
-        let config = self.adapt(&begun_with).ok()?;
-        let seen = look(&run, &config, false).ok()?;
-        Some((run, config, seen))
-    }
-
-    /// The configuration with which a run goes on.
-    pub fn adapt(&self, config: &Config) -> Result<Config> {
-        let (steps, begun_with) = (self.steps.unwrap_or(config.steps), config.steps);
-        anyhow::ensure!(
-            steps >= begun_with,
-            "--steps {steps} is fewer than the {begun_with} that the run is to have; give it at least as many"
-        );
-        let until_return = self.until_return.unwrap_or(config.until_return);
-        let config = Config { steps, until_return, ..config.clone() };
-        config.validate()?;
-        Ok(config)
-    }
-}
-
 /// Goes on with one run.
-fn resume_one(
+pub fn resume_one(
     args: &ResumeArgs,
     path: &Path,
     learner: Option<SharedLearner>,
@@ -564,7 +390,7 @@ fn number_of_threads(most: usize, make_env: MakeEnv, config: &Config) -> Result<
 
 /// The number of observation dimensions, and half the range of each action dimension. That takes an environment, which is then
 /// the first to be made.
-fn sizes(mut make_env: MakeEnv) -> Result<(MakeEnv, usize, Vec<f32>)> {
+pub fn sizes(mut make_env: MakeEnv) -> Result<(MakeEnv, usize, Vec<f32>)> {
     let env = make_env()?;
     let (observation_size, half_range) = (env.observation_size(), env.action_bounds().half_range());
     let mut first = Some(env);
@@ -572,7 +398,7 @@ fn sizes(mut make_env: MakeEnv) -> Result<(MakeEnv, usize, Vec<f32>)> {
 }
 
 /// What becomes true when the user interrupts.
-fn catch_interruptions() -> Result<Arc<AtomicBool>> {
+pub fn catch_interruptions() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || {

@@ -669,9 +669,11 @@ fn damaged_runs_among_others_are_told() {
     let of_five = text(&scratch.read("runs/many/seed-5/config.toml"));
     scratch.write("runs/many/seed-5/config.toml", of_five.replace("gamma = 0.99\n", "gamma = 2\n"));
     let invalid = "many/seed-5: gamma is 2; it must be";
-    told("resume runs --quiet", &[config, metrics, lost, manifest, invalid], "5 of 5 runs failed, see above");
+    let left_out = "left out, see above: 5 runs; mend that, and go on with: sac resume runs";
+    told("resume runs --quiet", &[config, metrics, lost, manifest, invalid], left_out);
     let expected = [config, metrics, lost, manifest, "many/seed-4", invalid];
-    told("resume runs --quiet --steps 400", &expected, "6 of 7 runs failed");
+    let last = format!("1 of 2 runs failed, see above; go on with: sac resume runs; {left_out}");
+    told("resume runs --quiet --steps 400", &expected, &last);
     assert_eq!(scratch.column("runs/other/seed-1/metrics.csv", "step").pop().as_deref(), Some("400"));
 }
 
@@ -825,17 +827,14 @@ fn several_seeds_are_interrupted_or_killed_and_resumed() {
         scratch.write("many/seed-1/metrics.csv", "step,epi");
         fs::create_dir(scratch.path("many/seed-2")).expect("nothing is there");
         scratch.write("many/seed-2/notes", "mine");
-        for (arguments, line) in [
-            (
-                "resume many --quiet",
-                "error: seed-2: many/seed-2 is to be a run, but holds something else; move it away",
-            ),
-            ("runs many", "error: many/seed-2: many/seed-2 is to be a run, but holds something else; move it away"),
-        ] {
+        let line = "error: many/seed-2: it is to be a run, but holds something else; move it away";
+        for (arguments, last) in
+            [("resume many --quiet", "error: left out, see above: 1 run; "), ("runs .", "error: 1 ")]
+        {
             let output = scratch.sac(arguments);
-            let told = text(&output.stderr);
+            let told = text(&output.stderr).replace("./", "");
             assert_eq!((output.status.code(), told.lines().count()), (Some(1), 2), "{told}");
-            assert_eq!(told.lines().next(), Some(line));
+            assert!(told.starts_with(line) && told.lines().any(|line| line.starts_with(last)), "{told}");
         }
         assert_eq!(scratch.files("many/seed-2"), ["notes"], "what is not ours is left alone");
         fs::remove_dir_all(scratch.path("many/seed-2")).expect("it is there");
@@ -878,7 +877,8 @@ fn a_group_that_cannot_go_on_keeps_no_other_from_it() {
     for (wrong, line) in [
         (record.replace("batch_size = 16", "batch_size = 0"), "batch_size is 0; it must be"),
         (record.replace("\"cpu\"", "\"gpu\""), "device is \"gpu\"; it is none of auto, cpu, cuda"),
-        ("seeds = ".into(), "string values must be quoted"),
+        ("seeds = ".into(), "line 1: string values must be quoted"),
+        (record.replace("\"0..2\"", "2"), "invalid type: integer `2`, expected a string in `seeds`"),
     ] {
         scratch.write("all/a/group.toml", &wrong);
         let before = scratch.tree();
@@ -895,8 +895,11 @@ fn a_group_that_cannot_go_on_keeps_no_other_from_it() {
     let output = scratch.sac("resume all --steps 400 --quiet");
     let told = text(&output.stderr);
     assert_eq!((output.status.code(), told.lines().count()), (Some(1), 3), "{told}");
-    let expected =
-        ["error: all/a/group.toml cannot be used", "error: all/b: another process trains this group", "error: 2 "];
+    let expected = [
+        "error: all/a/group.toml cannot be used",
+        "error: all/b: another process",
+        "error: left out, see above: 2 groups",
+    ];
     assert!(told.lines().zip(expected).all(|(line, expected)| line.starts_with(expected)), "{told}");
     let last = |run: &str| scratch.column(&format!("all/{run}/metrics.csv"), "step").pop();
     assert_eq!(
@@ -919,17 +922,68 @@ fn what_is_wrong_with_a_whole_group_is_told_once() {
         assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
         assert_eq!(scratch.tree().len(), 1, "sac {arguments} leaves {:?}", scratch.tree().keys());
     }
-    scratch.succeed(&format!("{TINY} --quiet --seeds 0..3 --out many"));
-    let record = text(&scratch.read("many/group.toml"));
-    scratch.write("many/group.toml", record.replace("device = \"cpu\"", "device = \"cuda:99\""));
-    for seed in 0..3 {
-        fs::remove_dir_all(scratch.path(&format!("many/seed-{seed}"))).expect("it is there");
-    }
-    let output = scratch.sac("resume many");
+    // What is found when the first of them begins.
+    scratch.succeed("pendulum --hidden 4 --batch 16 --random-steps 16 --steps 20 --eval-every 0 --quiet --out other");
+    let before = scratch.tree();
+    let output = scratch.sac(&format!("{TINY} --seeds 0..3 --init-from other --out x/y/z"));
     let told = text(&output.stderr);
     assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
-    assert!(told.starts_with("error: the GPU cannot be used: "), "{told}");
-    scratch.succeed("resume many --device cpu --quiet");
+    assert!(scratch.tree() == before, "{:?}", scratch.tree().keys());
+
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..3 --out all/many"));
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..1 --out all/other"));
+    let record = text(&scratch.read("all/many/group.toml"));
+    for seed in 0..3 {
+        fs::remove_dir_all(scratch.path(&format!("all/many/seed-{seed}"))).expect("it is there");
+    }
+    for (right, wrong, problem) in [
+        ("device = \"cpu\"", "device = \"cuda:99\"", "the GPU cannot be used: "),
+        (
+            "environment = \"pendulum\"",
+            "environment = \"moon\"",
+            "there is no environment \"moon\"; there are: pendulum",
+        ),
+        ("with_replay", "init_from = \"nowhere\"\nwith_replay", "nowhere"),
+    ] {
+        scratch.write("all/many/group.toml", record.replace(right, wrong));
+        for (directory, code, lines) in [("all/many", 2, 1), ("all", 1, 2)] {
+            let output = scratch.sac(&format!("resume {directory} --quiet --steps 400"));
+            let told = text(&output.stderr);
+            assert_eq!((output.status.code(), told.lines().count()), (Some(code), lines), "{told}");
+            assert!(told.contains(problem), "{told}");
+        }
+    }
+    scratch.write("all/many/group.toml", record.replace("device = \"cpu\"", "device = \"cuda:99\""));
+    scratch.succeed("resume all/many --device cpu --quiet");
+}
+
+/// Whatever stands in the place of a run is told; links that lead to the same are one.
+#[test]
+#[cfg(unix)]
+fn links_among_runs_are_followed_once() {
+    let scratch = Scratch::new("links");
+    scratch.succeed(&format!("{TINY} --quiet --seeds 0..3 --out all/many"));
+    let link = |to: &str, from: &str| {
+        std::os::unix::fs::symlink(to, scratch.path(from)).expect("nothing is there");
+    };
+    link("many", "all/again");
+    scratch.succeed("resume all --steps 400 --quiet");
+    assert_eq!(scratch.succeed("runs all").lines().count(), 1 + 3);
+    fs::remove_file(scratch.path("all/again")).expect("it is there");
+    for file in ["all/many/seed-1", "all/many/seed-2"] {
+        fs::remove_dir_all(scratch.path(file)).expect("it is there");
+    }
+    link("nowhere", "all/many/seed-1");
+    scratch.write("all/many/seed-2", "a file");
+    for command in ["resume all --quiet", "runs all", "compare all/many", "plot all"] {
+        let output = scratch.sac(command);
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 3), "{told}");
+        for (line, seed) in told.lines().zip([1, 2]) {
+            let problem = format!("error: all/many/seed-{seed}: it is to be a run, but holds something else");
+            assert!(line.starts_with(&problem), "{command}: {told}");
+        }
+    }
 }
 
 /// What is given to all runs of a group is not forgotten by those that an interruption comes before.

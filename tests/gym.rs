@@ -268,25 +268,46 @@ fn statistics_of_episodes_are_those_of_the_environment() {
             assert_eq!(env.episode_statistics(), told);
         }
     }
-    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 10 --eval-episodes 2 --envs 2 \
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-episodes 2 --envs 2 \
                    --log json --python ./python";
-    let told = scratch.succeed(&format!("gym:sac_envs:Counted-v0 {options}"));
+    let told = scratch.succeed(&format!("gym:sac_envs:Counted-v0 {options} --eval-every 10"));
     let rows: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
     let of = |key: &str| rows.iter().filter_map(|row| row.get(key)?.as_f64()).collect::<Vec<_>>();
     assert_eq!((of("episode_return"), of("episode_length")), (vec![3.0; 10], vec![3.0; 10]), "{told}");
     assert_eq!(of("evaluation_return"), [3.0; 2]);
 
-    // What is of another form is somebody else's, and no return is without a value.
-    let told = r#"told={"episode":{"r":1}}"#;
-    assert!(scratch.succeed(&format!("gym:sac_envs:Counted-v0 --env-arg {told} {options}")).contains("return\":20.0"));
-    let output = scratch
-        .output(&format!("gym:sac_envs:Counted-v0 --env-arg told={{\"episode\":{{\"r\":NaN,\"l\":1}}}} {options}"));
-    let last = last_line(&output);
-    let problem = "the environment failed at step 2: the return that it tells of its episode is NaN; mend";
-    assert!(output.status.code() == Some(1) && last.contains(problem), "{last}");
-    let output = scratch
-        .output(&format!("gym:sac_envs:Counted-v0 --env-arg told={{\"episode\":{{\"r\":0,\"l\":-1}}}} {options}"));
-    assert!(output.status.code() == Some(1) && last_line(&output).contains("failed at step 2: step: "), "{output:?}");
+    let returns = |of: &str| {
+        let told = scratch.succeed(&format!("gym:sac_envs:Counted-v0 {of} {options} --eval-every 0"));
+        told.lines().find(|line| line.contains("\"row\"")).unwrap_or_default().to_string()
+    };
+    // A limit around what counts ends an episode of which that does not know the end.
+    let limited = returns("--env-arg max_episode_steps=1");
+    assert!(limited.contains(r#""episode_length":1,"episode_return":1.0"#), "{limited}");
+    // What nobody counts, or tells in part, is the sum of rewards.
+    for told in ["null", r#"{"episode":{"r":1}}"#, r#"{"episode":[]}"#] {
+        let told = returns(&format!("--env-arg counts=false --env-arg told={told}"));
+        assert!(told.contains(r#""episode_length":2,"episode_return":20.0"#), "{told}");
+    }
+    for (told, expected) in [
+        ("{'r':numpy.array([1.5]),'l':numpy.array([4])}", Ok(r#""episode_length":4,"episode_return":1.5"#)),
+        ("{'r':numpy.float32(-1),'l':2.0}", Ok(r#""episode_length":2,"episode_return":-1.0"#)),
+        ("{'r':float('nan'),'l':1}", Err("the return that it tells of its episode is NaN, not a finite f32; mend")),
+        ("{'r':1e300,'l':1}", Err("the return that it tells of its episode is 1e300, not a finite f32; mend")),
+        ("{'r':0,'l':-1}", Err("the statistics of its episode are (0, -1), not a return and a length; mend")),
+        ("{'r':None,'l':1}", Err("the statistics of its episode are (None, 1), not a return and a length; mend")),
+        ("{'r':numpy.ones(2),'l':1}", Err("the statistics of its episode are (array([1., 1.]), 1), not a return")),
+    ] {
+        let told = format!("--env-arg told={told}");
+        match expected {
+            Ok(row) => assert!(returns(&told).contains(row), "{told}: {}", returns(&told)),
+            Err(problem) => {
+                let output = scratch.output(&format!("gym:sac_envs:Counted-v0 {told} {options} --eval-every 0"));
+                let last = last_line(&output);
+                assert!(output.status.code() == Some(1) && last.contains("failed at step 2: "), "{last}");
+                assert!(last.contains(problem), "{last}");
+            }
+        }
+    }
 }
 
 /// What a run was begun with need not be said again, and the same configuration gives the same run.

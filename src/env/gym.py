@@ -194,12 +194,28 @@ def make(identifier, draws, arguments):
     return env, numpy, low, high
 
 
-def of_episode(info):
-    """The return and the length of an episode, if the environment tells them as gymnasium.wrappers.RecordEpisodeStatistics."""
+def recorder(env):
+    """The wrapper within an environment that counts the rewards and steps of an episode, or None."""
+    while env is not None and type(env).__name__ != "RecordEpisodeStatistics":
+        env = getattr(env, "env", None)
+    return env
+
+
+def of_episode(info, counts, numpy):
+    """The return and the length of an episode, if the environment tells them, or counts them."""
     episode = info.get("episode") if isinstance(info, dict) else None
-    if not isinstance(episode, dict) or not {"r", "l"} <= episode.keys():
+    if isinstance(episode, dict) and {"r", "l"} <= episode.keys():
+        told = episode["r"], episode["l"]
+    elif counts is not None:
+        # A time limit around it ends episodes of which it does not know the end.
+        told = counts.episode_returns, counts.episode_lengths
+    else:
         return b""
-    return STATISTICS.pack(float(episode["r"]), int(episode["l"]))
+    try:
+        total, length = (numpy.asarray(number).item() for number in told)
+        return STATISTICS.pack(float(total), int(length))
+    except (TypeError, ValueError, OverflowError, struct.error) as error:
+        raise ValueError(f"the statistics of its episode are {told}, not a return and a length") from error
 
 
 def serve(env, numpy):
@@ -211,7 +227,7 @@ def serve(env, numpy):
     seen = numpy.frombuffer(answer, "<f4", offset=ANSWER.size).reshape(shape)
     # In float64 a bound may be closer to zero than the float32 next to it.
     clips = actions.dtype != numpy.float32
-    receiver = Receiver()
+    receiver, counts = Receiver(), recorder(env)
     while receiver.fill(request):
         operation, _, seed = REQUEST.unpack_from(request)
         if operation == DRAW:
@@ -238,7 +254,7 @@ def serve(env, numpy):
                 numpy.clip(action, actions.low, actions.high, out=action)
             observation, reward, terminated, truncated, info = env.step(action)
             ends = bool(terminated) | bool(truncated) << 1
-            statistics = of_episode(info) if ends else b""
+            statistics = of_episode(info, counts, numpy) if ends else b""
         observation = numpy.asarray(observation)
         if observation.shape != shape:
             raise ValueError(f"its observation has the shape {observation.shape} instead of {shape}")

@@ -182,10 +182,12 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         if !(step.reward as f32).is_finite() {
             return Err(error(number, format!("its reward is {:e}, not a finite f32", step.reward)));
         }
-        if let Some(EpisodeStatistics { total_reward, .. }) = self.episode_statistics()
-            && !total_reward.is_finite()
+        if (step.terminated || step.truncated)
+            && let Some(EpisodeStatistics { total_reward, .. }) = self.episode_statistics()
+            && !(total_reward as f32).is_finite()
         {
-            return Err(error(number, format!("the return that it tells of its episode is {total_reward}")));
+            let problem = format!("the return that it tells of its episode is {total_reward:e}, not a finite f32");
+            return Err(error(number, problem));
         }
         self.steps = number;
         Ok(step)

@@ -62,14 +62,7 @@ pub fn parse_with_environment(text: &str) -> Result<(String, Config), Error> {
 /// As for [`read`], but without the name of a file.
 pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
     typed(|| {
-        // Errors are told with their line; toml's own display is a drawing of several lines.
-        let explain = |error: toml::de::Error| {
-            let before = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count();
-            let line = error.span().map(|span| before(span.start) + 1);
-            let place = line.map_or(String::new(), |line| format!("line {line}: "));
-            anyhow!("{place}{}", error.message().replace('\n', " "))
-        };
-        let mut table: toml::Table = text.parse().map_err(explain)?;
+        let mut table = table(text)?;
         let (format, version) = FORMAT;
         // A text of several lines is shown in one.
         let shown = |value: toml::Value| value.to_string().replace('\n', " ");
@@ -94,6 +87,20 @@ pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
             });
             anyhow!("{}", parts.collect::<Vec<_>>().join("`"))
         })
+    })
+}
+
+/// The keys and values of a text.
+///
+/// # Errors
+/// If it is no TOML, with the line.
+pub(super) fn table(text: &str) -> anyhow::Result<toml::Table> {
+    // toml's own display of an error is a drawing of several lines.
+    text.parse().map_err(|error: toml::de::Error| {
+        let before = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count();
+        let line = error.span().map(|span| before(span.start) + 1);
+        let place = line.map_or(String::new(), |line| format!("line {line}: "));
+        anyhow!("{place}{}", error.message().replace('\n', " "))
     })
 }
 

@@ -8,8 +8,8 @@
 
 use super::events::EventsFile;
 use super::{
-    CONFIG, MetricsFiles, RUNS, checkpoint, config_file, ensure_empty, first_unused, is_run, policy_file, typed,
-    whole_file,
+    CONFIG, MetricsFiles, RUNS, checkpoint, config_file, distinct, ensure_empty, first_unused, is_run, policy_file,
+    typed, whole_file,
 };
 use crate::config::Config;
 use crate::device::Device;
@@ -46,17 +46,12 @@ struct Head {
     seeds: String,
     device: String,
     init_from: Option<PathBuf>,
+    #[serde(default)]
     with_replay: bool,
 }
 
-/// The same with the configuration, as it is read.
-#[derive(Deserialize)]
-struct Record {
-    #[serde(flatten)]
-    head: Head,
-    #[serde(flatten)]
-    config: toml::Table,
-}
+/// Its keys.
+const HEAD: [&str; 4] = ["seeds", "device", "init_from", "with_replay"];
 
 /// The seeds from A to below B, written A..B.
 ///
@@ -88,8 +83,8 @@ impl Group {
     /// # Errors
     /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
     pub fn create(path: Option<&Path>, seeds: Range<u64>, plan: Plan) -> Result<Self, Error> {
-        typed(|| {
-            let mut made = missing(path.unwrap_or(Path::new(RUNS)));
+        let mut made = missing(path.unwrap_or(Path::new(RUNS)));
+        let create = || {
             let path = match path {
                 Some(path) => ensure_empty(path).map(|()| path.to_path_buf())?,
                 None => {
@@ -101,12 +96,19 @@ impl Group {
             let unwritable =
                 || format!("the directory {} cannot be written; choose another with --out", path.display());
             fs::create_dir_all(&path).with_context(unwritable)?;
-            let _lock = checkpoint::lock(&path, "this group").with_context(unwritable)?;
-            let group = Self { path, seeds, plan, made, _lock };
+            let lock = checkpoint::lock(&path, "this group").with_context(unwritable)?;
+            let group = Self { path, seeds, plan, made: Vec::new(), _lock: lock };
             group.write()?;
             group.path.parent().map_or(Ok(()), whole_file::sync_directory).context("the directory cannot be kept")?;
             Ok(group)
-        })
+        };
+        match typed(create) {
+            Ok(group) => Ok(Self { made, ..group }),
+            Err(error) => {
+                take_away(&made);
+                Err(error)
+            }
+        }
     }
 
     /// Writes the record.
@@ -166,10 +168,10 @@ impl Group {
     /// that [cannot be opened](Self::open), with why.
     pub fn inside(directory: &Path) -> (Vec<Self>, Vec<(PathBuf, Error)>) {
         let inside = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut paths: Vec<_> = inside.chain([directory.to_path_buf()]).collect();
+        let mut paths: Vec<_> = inside.collect();
         paths.sort();
         let (mut groups, mut closed) = (Vec::new(), Vec::new());
-        for path in paths {
+        for path in distinct([directory.to_path_buf()].into_iter().chain(paths)) {
             match Self::open(&path) {
                 Ok(group) => groups.extend(group),
                 Err(problem) => closed.push((path, problem)),
@@ -204,8 +206,13 @@ impl Group {
         // What cannot be taken away does no harm.
         let _ = fs::remove_file(self.path.join(RECORD));
         let _ = fs::remove_file(self.path.join(checkpoint::LOCK));
-        self.made.iter().for_each(|path| _ = fs::remove_dir(path));
+        take_away(&self.made);
     }
+}
+
+/// Takes directories away, the innermost first, as far as they are empty. What cannot be taken away does no harm.
+fn take_away(directories: &[PathBuf]) {
+    directories.iter().for_each(|path| _ = fs::remove_dir(path));
 }
 
 /// The directory of a run.
@@ -221,8 +228,9 @@ fn missing(path: &Path) -> Vec<PathBuf> {
 
 /// What a record says.
 fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
-    let one_line = |error: toml::de::Error| anyhow!("{}", error.message().replace('\n', " "));
-    let Record { head, config } = toml::from_str(text).map_err(one_line)?;
+    let (head, config): (toml::Table, toml::Table) =
+        config_file::table(text)?.into_iter().partition(|(key, _)| HEAD.contains(&key.as_str()));
+    let head = Head::deserialize(head).map_err(|error| anyhow!("{}", error.to_string().trim().replace('\n', " ")))?;
     let seeds = parse_seeds(&head.seeds).map_err(|problem| anyhow!("seeds is {:?}; {problem}", head.seeds))?;
     let device = head.device.parse().map_err(|problem| anyhow!("device is {:?}; {problem}", head.device))?;
     let (environment, config) = config_file::parse_with_environment(&config.to_string())?;
@@ -234,7 +242,8 @@ fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
 /// Whether no run has been begun in a directory, or was killed there before its first checkpoint: nothing is lost then if
 /// it is begun anew.
 pub fn is_unbegun(run: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(run) else { return !run.exists() };
+    // A link that leads nowhere is something, too.
+    let Ok(entries) = fs::read_dir(run) else { return run.symlink_metadata().is_err() };
     let has_no_rows = |path: PathBuf| fs::read_to_string(path).is_ok_and(|table| table.lines().count() <= 1);
     let (policy, temporary) = (policy_file::NAME, Path::new(policy_file::NAME).with_extension("tmp"));
     entries.flatten().all(|entry| match entry.file_name().to_str() {
@@ -252,11 +261,7 @@ pub fn is_unbegun(run: &Path) -> bool {
 pub fn strangers(group: &Path) -> Vec<(PathBuf, Error)> {
     let seeds = fs::read_to_string(group.join(RECORD)).ok().and_then(|text| Some(parse(&text).ok()?.0));
     let runs = seeds.into_iter().flatten().map(|seed| run_of(group, seed));
-    let tell = |path: PathBuf| {
-        let shown = path.display();
-        let problem = format!("{shown} is to be a run, but holds something else; move it away");
-        (path, Error::Files(problem))
-    };
+    let tell = |path| (path, Error::Files("it is to be a run, but holds something else; move it away".into()));
     runs.filter(|path| !is_run(path) && !is_unbegun(path)).map(tell).collect()
 }
 
@@ -268,8 +273,18 @@ pub fn clear_unbegun(run: &Path) -> Result<(), Error> {
     typed(|| {
         let shown = run.display();
         ensure!(is_unbegun(run), "{shown} holds a run; resume that by itself");
+        let take_away = || {
+            // The policy first: without the rest of a run it is what somebody has kept of one.
+            let policy = run.join(policy_file::NAME);
+            for file in [policy.with_extension("tmp"), policy] {
+                if file.exists() {
+                    fs::remove_file(file)?;
+                }
+            }
+            fs::remove_dir_all(run)
+        };
         if run.exists() {
-            fs::remove_dir_all(run).with_context(|| format!("{shown} cannot be taken away"))?;
+            take_away().with_context(|| format!("{shown} cannot be taken away; see to its permissions"))?;
         }
         Ok(())
     })

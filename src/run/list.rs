@@ -1,6 +1,6 @@
 //! What runs there are, and how they do.
 
-use super::{CONFIG, MeasuredRun, Measurements, MetricsFiles, RunDirectory, checkpoint, group};
+use super::{CONFIG, MeasuredRun, Measurements, MetricsFiles, RunDirectory, checkpoint, distinct, group};
 use crate::config::Config;
 use crate::error::Error;
 use anyhow::Context;
@@ -89,16 +89,17 @@ pub fn list(directory: &Path) -> Result<Listing, Error> {
     let paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     let (mut paths, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_run(path));
     let strangers = others.iter().map(PathBuf::as_path).chain([directory]).flat_map(group::strangers);
-    let mut listing = Listing { runs: Vec::new(), damaged: strangers.collect() };
     let inside = others.iter().filter_map(|path| fs::read_dir(path).ok()).flatten();
     paths.extend(inside.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_run(path)));
     paths.sort_by_key(|path| natural(path));
-    for path in paths {
+    let mut listing = Listing { runs: Vec::new(), damaged: strangers.collect() };
+    for path in distinct(paths) {
         match Summary::of(&path) {
             Ok(run) => listing.runs.push(run),
             Err(problem) => listing.damaged.push((path, problem)),
         }
     }
+    listing.damaged.sort_by_key(|(path, _)| natural(path));
     Ok(listing)
 }
 

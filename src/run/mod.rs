@@ -46,6 +46,7 @@ use crate::config::Config;
 use crate::env;
 use crate::error::Error;
 use anyhow::{Context, bail, ensure};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -58,6 +59,12 @@ const RUNS: &str = "runs";
 /// What `work` says of files, as an [`Error`].
 fn typed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, Error> {
     Ok(work()?)
+}
+
+/// The paths, but for those that lead to what another before them leads to.
+fn distinct(paths: impl IntoIterator<Item = PathBuf>) -> impl Iterator<Item = PathBuf> {
+    let mut seen = BTreeSet::new();
+    paths.into_iter().filter(move |path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())))
 }
 
 /// A directory that belongs to one run.

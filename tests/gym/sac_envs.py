@@ -141,8 +141,10 @@ class Skip(gymnasium.Wrapper):
             observation, reward, terminated, truncated, info = self.env.step(action)
         return observation, 10 * reward, terminated, truncated, self.told or info
 
-def Counted(told=None):
-    return Skip(gymnasium.wrappers.RecordEpisodeStatistics(Short()), told)
+def Counted(told=None, counts=True):
+    if isinstance(told, str):
+        told = {"episode": eval(told, {"numpy": numpy})}
+    return Skip(gymnasium.wrappers.RecordEpisodeStatistics(Short()) if counts else Short(), told)
 
 def refuse(**arguments):
     raise ValueError(f"made with {arguments}")

@@ -18,9 +18,9 @@ pub(super) trait Register: Copy {
     /// Whether part of a register is read and written as fast as all of it, by a mask.
     const MASKS: bool;
     /// Steps of k that a tile takes before it asks whether there are more. A tile of few registers spends many of its
-    /// instructions on that, and on telling addresses; but with too many steps, addresses no longer fit the registers.
+    /// instructions on that, and on computing addresses; but with too many steps, addresses no longer fit the registers.
     const STEPS: usize;
-    /// Whether tiles tell caches in each step what comes next: worth an instruction where a step has many.
+    /// Whether tiles tell caches in each step of k what comes next: worth an instruction where a step has many.
     const PREFETCHES: bool;
 
     unsafe fn zero() -> Self;

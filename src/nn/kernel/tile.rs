@@ -14,7 +14,8 @@ pub(super) type Tile = unsafe fn(&Job);
 /// pointer comes with the distance from one row to the next; with A that of columns, if it is transposed.
 pub(super) struct Job {
     pub(super) depth: usize,
-    /// What should be in the second-level cache soon: a cache line for each step of k, and the distance to the next.
+    /// What should be in the second-level cache soon: a cache line for each step of k, and the distance to the next. Read
+    /// where [`Register::PREFETCHES`] says so.
     pub(super) ahead: (*const f32, isize),
     pub(super) width: usize,
     pub(super) a: (*const f32, isize),
