@@ -394,7 +394,10 @@ fn a_crowd_on_a_gpu_is_told_of_as_one() {
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("10 agents with replay memories of 40 transitions do not fit there"), "{told}");
-    assert!(told.contains("train fewer at a time") && told.trim().lines().count() == 1 && !out.exists(), "{told}");
+    assert!(
+        told.contains("train fewer at a time (--seeds)") && told.trim().lines().count() == 1 && !out.exists(),
+        "{told}"
+    );
     let output = sac("", "cache-run", &arguments).expect("there is a driver");
     let told = text(&output.stderr);
     assert!(output.status.success(), "{told}");

@@ -196,7 +196,7 @@ impl CudaLearner {
             )),
             Error::Device(problem) => Error::Device(format!(
                 "{agents} agents with replay memories of {capacity} transitions do not fit there ({problem}); train \
-                 fewer at a time, or with a lower replay_capacity"
+                 fewer at a time (--seeds), or lower replay_capacity (--replay)"
             )),
             error => error,
         })?;
