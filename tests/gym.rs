@@ -1,4 +1,4 @@
-//! Environments in Python: what goes through the pipes, what is refused, and whatever an environment does to its process.
+//! Environments in Python: what goes through to them and back, what is refused, and whatever an environment does to its process.
 #![cfg(all(feature = "program", unix))]
 
 use rand::Rng;
@@ -132,6 +132,35 @@ fn actions_and_observations_of_any_shape_and_type_go_through_whatever_is_printed
     let mut invisible = scratch.make("Echo-v0", &[], false).expect("it can be made");
     invisible.reset(0).expect("it answers");
     assert_eq!(invisible.render(&[0.0; 3]).expect("it answers"), None);
+}
+
+#[test]
+fn what_is_longer_than_one_piece_goes_through() {
+    let Some(scratch) = Scratch::new("large") else { return };
+    let mut env = scratch.make("Large-v0", &[], true).expect("it can be made");
+    let seen = |value: usize| (0..30_000).map(|index| (index + value) as f32 / 65_536.0).collect::<Vec<_>>();
+    for seed in 0..3 {
+        assert_eq!(env.reset(seed).expect("it answers"), seen(0));
+        for step in 1..=7 {
+            assert_eq!(env.step(&[0.5]).expect("it answers").observation, seen(step));
+            let rgb = (0..3 * 257 * 301).map(|index| (index + step) as u8).collect();
+            let picture = Scene::Pixels { width: 301, height: 257, rgb };
+            assert_eq!(env.render(&[]).expect("it answers"), Some(picture));
+        }
+    }
+}
+
+/// Pipes are for systems and processors on which no memory is shared, so elsewhere they have to be asked for.
+#[test]
+fn a_run_is_the_same_through_pipes() {
+    let Some(scratch) = Scratch::new("pipes") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --replay 100 --eval-every 20 --steps 60 --python ./python";
+    for (out, channel) in [("shared", ""), ("pipes", "pipes")] {
+        let mut command = scratch.sac(&format!("gym:sac_envs:Large-v0 {options} --out {out}"));
+        let output = command.env("SAC_CHANNEL", channel).output().expect("the program starts");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_eq!(scratch.read("shared/metrics.csv"), scratch.read("pipes/metrics.csv"));
 }
 
 #[test]
@@ -411,8 +440,9 @@ fn a_run_outlives_every_failure_of_its_environment() {
         ("shape", "step: ValueError: its observation has the shape (1,) instead of (2,)"),
         ("nan", "element 1 of its observation is NaN"),
     ];
-    // As many as there are ways, or as the user wants.
-    let failures = std::env::var("SAC_FAILURES").map_or(ways.len(), |number| number.parse().expect("it is a number"));
+    // Each way through shared memory and through pipes, or as many as the user wants.
+    let failures =
+        std::env::var("SAC_FAILURES").map_or(2 * ways.len(), |number| number.parse().expect("it is a number"));
     let options = "--hidden 8 --batch 8 --random-steps 8 --eval-every 0 --steps 100000 --out run";
     let mut rng = Philox::new(0, Stream::Environment, 0);
     let mut done = 0;
@@ -422,7 +452,10 @@ fn a_run_outlives_every_failure_of_its_environment() {
         let arguments =
             if failure == 0 { format!("gym:sac_envs:Failing-v0 {options}") } else { "resume run".to_string() };
         let mut command = scratch.sac(&format!("{arguments} --env-timeout 3 --python ./python"));
-        let output = command.env("FAIL", format!("{way} {at}")).output().expect("the program starts");
+        // There are an odd number of ways.
+        let channel = if failure % 2 == 0 { "" } else { "pipes" };
+        command.env("FAIL", format!("{way} {at}")).env("SAC_CHANNEL", channel);
+        let output = command.output().expect("the program starts");
         let (error, last) = (text(&output.stderr), last_line(&output));
         assert_eq!(output.status.code(), Some(1), "{way}: {error}");
         // An episode has 20 steps, and a reset fails at the end of one; each run begins a new one.

@@ -5,9 +5,11 @@ usage: python -c SCRIPT IDENTIFIER DRAWS [KEY=VALUE...]
 The formats of requests and answers, in little-endian, are described there.
 """
 import json
+import mmap
 import os
 import select
 import signal
+import stat
 import struct
 import sys
 import threading
@@ -21,27 +23,153 @@ GREETING = struct.Struct("<8sII")
 REQUEST = struct.Struct("<IIQ")
 ANSWER = struct.Struct("<IId")
 STATISTICS = struct.Struct("<dQ")
-# For how many seconds a request is looked for before this process sleeps.
-EAGER = 200e-6
-
 # The program is told of signals that reach both, and then still has steps to take and a run to save. These are handlers,
 # because what is ignored would be ignored by the programs that an environment starts as well.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 for number in SIGNALS:
     signal.signal(number, lambda *_: None)
 
+
+class Pipes:
+    """What leads to the program and back."""
+
+    def __init__(self):
+        self.requests = open(os.dup(0), "rb", buffering=0)
+        self.answers = open(os.dup(1), "wb", buffering=0)
+        # Where it can be seen that the program has ended.
+        self.watched = self.answers
+
+    def close(self):
+        self.requests.close()
+        self.answers.close()
+
+    def receive(self, buffer):
+        """Waits until there is enough to fill the buffer, and says whether it has come to that."""
+        rest = memoryview(buffer)
+        while rest:
+            try:
+                count = self.requests.readinto(rest)
+            except ConnectionError:
+                return False
+            if count == 0:
+                return False
+            rest = rest[count:]
+        return True
+
+    def send(self, data):
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self.answers.write(rest):]
+            except ConnectionError:
+                os._exit(1)
+
+
+class Shared:
+    """The same in memory that both see; shared.rs describes it, and counts in bytes what are words here."""
+
+    THIS_SLEEPS, OTHER_SLEEPS = 520, 512
+    REQUESTS, ANSWERS = 528, 8744
+    WRITTEN, TAKEN, LENGTH, PIECE = 0, 8, 16, 24
+    CAPACITY = 65536
+    # For how many seconds the program's count is looked at before this process sleeps, and after how many looks the core is
+    # offered to others.
+    EAGER, LOOKS = 200e-6, range(50)
+    # For how many milliseconds this process sleeps at first, and at most.
+    NAP, LONGEST_NAP = 10, 1000
+
+    def __init__(self):
+        memory = memoryview(mmap.mmap(1, 0))
+        self.words = memory.cast("Q")
+        self.request, self.answer = (memory[8 * start:][:self.CAPACITY] for start in
+                                     (self.REQUESTS + self.PIECE, self.ANSWERS + self.PIECE))
+        self.bell = self.watched = os.dup(0)
+        os.set_blocking(self.bell, False)
+        poll = select.poll()
+        poll.register(self.bell, select.POLLIN)
+        self.poll = poll.poll
+        self.written = self.taken = self.read = 0
+        self.is_eager = False
+
+    def close(self):
+        os.close(self.bell)
+
+    def count(self, position, count):
+        """Counts a piece that has been written or taken, and wakes the program if it sleeps."""
+        self.words[position] = count
+        if self.words[self.OTHER_SLEEPS]:
+            try:
+                os.write(self.bell, b"\0")
+            except BlockingIOError:
+                # There are bytes that it has not read yet.
+                pass
+            except ConnectionError:
+                os._exit(1)
+
+    def wait(self, position, count):
+        """Waits until a count is no longer that, and says whether it has come to it: it has not if there are no more requests."""
+        words = self.words
+        if words[position] != count:
+            return True
+        began = time.perf_counter()
+        while self.is_eager and time.perf_counter() - began <= self.EAGER:
+            for _ in self.LOOKS:
+                if words[position] != count:
+                    return True
+            os.sched_yield()
+        words[self.THIS_SLEEPS] = 1
+        nap = self.NAP
+        while words[position] == count:
+            if self.poll(nap):
+                try:
+                    if not os.read(self.bell, 64):
+                        return False
+                except ConnectionError:
+                    return False
+            nap = min(2 * nap, self.LONGEST_NAP)
+        words[self.THIS_SLEEPS] = 0
+        self.is_eager = time.perf_counter() - began <= self.EAGER
+        return True
+
+    def receive(self, buffer):
+        rest = memoryview(buffer)
+        while rest:
+            if not self.wait(self.REQUESTS + self.WRITTEN, self.taken):
+                return False
+            length = self.words[self.REQUESTS + self.LENGTH]
+            piece = self.request[self.read:length][:len(rest)]
+            rest[:len(piece)] = piece
+            rest = rest[len(piece):]
+            self.read += len(piece)
+            if self.read == length:
+                self.read = 0
+                self.taken += 1
+                self.count(self.REQUESTS + self.TAKEN, self.taken)
+        return True
+
+    def send(self, data):
+        rest = memoryview(data)
+        while rest:
+            if self.written and not self.wait(self.ANSWERS + self.TAKEN, self.written - 1):
+                os._exit(1)
+            length = min(len(rest), self.CAPACITY)
+            self.answer[:length] = rest[:length]
+            rest = rest[length:]
+            self.words[self.ANSWERS + self.LENGTH] = length
+            self.written += 1
+            self.count(self.ANSWERS + self.WRITTEN, self.written)
+
+
+channel = Shared() if stat.S_ISREG(os.fstat(1).st_mode) else Pipes()
 # What an environment prints must not get between the answers, so it goes where errors go, line by line.
-requests = open(os.dup(0), "rb", buffering=0)
-answers = open(os.dup(1), "wb", buffering=0)
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 os.dup2(2, 1)
 sys.stdout.reconfigure(line_buffering=True)
 
 
 def after_fork():
-    """What an environment forks has no part in this, or it would keep the pipes open."""
-    requests.close()
-    answers.close()
+    """What an environment forks has no part in this, or it would keep the program from seeing this process end."""
+    channel.close()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
@@ -53,49 +181,9 @@ if hasattr(os, "register_at_fork"):
 def end_with_the_program():
     """Waits until nobody is left to read answers, and then ends this process, whatever the environment is doing."""
     reader = select.poll()
-    reader.register(answers, 0)
+    reader.register(channel.watched, 0)
     reader.poll()
     os._exit(1)
-
-
-def send(data):
-    data = memoryview(data)
-    try:
-        while data:
-            data = data[answers.write(data):]
-    except ConnectionError:
-        os._exit(1)
-
-
-class Receiver:
-    """Waits for requests: looks for the next one for a while if the last one came as soon, and then sleeps."""
-
-    def __init__(self):
-        self.is_eager = False
-        self.sleep = None
-        if hasattr(select, "poll"):
-            os.set_blocking(requests.fileno(), False)
-            poll = select.poll()
-            poll.register(requests, select.POLLIN)
-            self.sleep = poll.poll
-
-    def fill(self, buffer):
-        """Fills the buffer, and says whether there was enough for it."""
-        rest, began = memoryview(buffer), time.perf_counter()
-        while rest:
-            try:
-                count = requests.readinto(rest)
-            except ConnectionError:
-                return False
-            if count is None:
-                if not self.is_eager or time.perf_counter() - began > EAGER:
-                    self.sleep()
-                continue
-            if count == 0:
-                return False
-            rest = rest[count:]
-        self.is_eager = time.perf_counter() - began <= EAGER
-        return True
 
 
 def in_one_line(error):
@@ -227,14 +315,14 @@ def serve(env, numpy):
     seen = numpy.frombuffer(answer, "<f4", offset=ANSWER.size).reshape(shape)
     # In float64 a bound may be closer to zero than the float32 next to it.
     clips = actions.dtype != numpy.float32
-    receiver, counts = Receiver(), recorder(env)
-    while receiver.fill(request):
+    counts = recorder(env)
+    while channel.receive(request):
         operation, _, seed = REQUEST.unpack_from(request)
         if operation == DRAW:
             pixels = env.render()
             if pixels is None:
                 ANSWER.pack_into(answer, 0, PICTURE, 0, 0.0)
-                send(answer)
+                channel.send(answer)
                 continue
             pixels = numpy.asarray(pixels)
             if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != numpy.uint8:
@@ -242,7 +330,7 @@ def serve(env, numpy):
                                  "not (height, width, 3) and uint8")
             height, width, _ = pixels.shape
             ANSWER.pack_into(answer, 0, PICTURE, 8 + pixels.size, 0.0)
-            send(answer + struct.pack("<II", width, height) + pixels.tobytes())
+            channel.send(answer + struct.pack("<II", width, height) + pixels.tobytes())
             continue
         if operation == RESET:
             observation, _ = env.reset(seed=seed)
@@ -260,7 +348,7 @@ def serve(env, numpy):
             raise ValueError(f"its observation has the shape {observation.shape} instead of {shape}")
         seen[...] = observation
         ANSWER.pack_into(answer, 0, STATE, ends | bool(statistics) << 2, float(reward))
-        send(answer + statistics if statistics else answer)
+        channel.send(answer + statistics if statistics else answer)
 
 
 def main(identifier, draws, *arguments):
@@ -274,16 +362,16 @@ def main(identifier, draws, *arguments):
         else:
             traceback.print_exc()
             problem = to_bytes(in_one_line(error))
-        send(GREETING.pack(MAGIC, 0, len(problem)) + problem)
+        channel.send(GREETING.pack(MAGIC, 0, len(problem)) + problem)
         return
     size = int(numpy.prod(env.observation_space.shape))
-    send(GREETING.pack(MAGIC, size, low.size) + low.tobytes() + high.tobytes())
+    channel.send(GREETING.pack(MAGIC, size, low.size) + low.tobytes() + high.tobytes())
     try:
         serve(env, numpy)
     except Exception as error:
         traceback.print_exc()
         problem = to_bytes(in_one_line(error))
-        send(ANSWER.pack(FAILURE, len(problem), 0.0) + bytes(4 * size) + problem)
+        channel.send(ANSWER.pack(FAILURE, len(problem), 0.0) + bytes(4 * size) + problem)
     env.close()
 
 

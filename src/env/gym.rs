@@ -1,4 +1,5 @@
-//! Environments of Gymnasium: each lives in a Python process of its own, and is spoken to through its standard input and output.
+//! Environments of Gymnasium: each lives in a Python process of its own, and is spoken to through memory that both see, or where
+//! there is none (other systems than Linux, other processors than x86-64) through pipes.
 //!
 //! The process runs `gym.py`, which stands beside this file and is part of the program. It greets when it has made the
 //! environment, and then gives one answer to each request. All numbers are in little-endian, texts in UTF-8:
@@ -15,9 +16,9 @@
 //! The process ends when there are no more requests, which is when this end of its input is closed, and at once when there is
 //! nobody left to read its answers.
 //!
-//! A step of many an environment takes less time than it takes to wake a process that sleeps. So both ends look for what comes
-//! next for a short while before they sleep, and do so only if it came as soon as that the last time: an end that waits for an
-//! update of the networks, or for a slow environment, leaves its core to others.
+//! A step of many an environment takes less time than it takes to wake a process that sleeps. So both ends look into the memory
+//! for what comes next for a short while before they sleep, and do so only if it came as soon as that the last time: an end that
+//! waits for an update of the networks, or for a slow environment, leaves its core to others.
 
 use self::channel::Channel;
 use super::{Bounds, Env, EnvError, EpisodeStatistics, Scene, Step};
@@ -32,6 +33,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 mod channel;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod shared;
 
 const SCRIPT: &str = include_str!("gym.py");
 const MAGIC: &[u8] = b"sac-gym1";
@@ -132,12 +135,12 @@ impl Gym {
     }
 
     /// The process, what leads to it, and its interpreter.
-    fn start(&self) -> Result<(Child, Channel, PathBuf), Error> {
+    fn start(&self) -> Result<(Child, Box<dyn Channel>, PathBuf), Error> {
         let command = |python: &Path| {
             let mut command = Command::new(python);
             command.args(["-c", SCRIPT, &self.id, if self.draws { "1" } else { "0" }]);
             command.args(self.arguments.iter().map(|(key, value)| format!("{key}={value}")));
-            Channel::spawn(command)
+            channel::spawn(command)
         };
         let ((child, channel), python) = start_python(self.python.as_deref(), command)?;
         Ok((child, channel, python))
@@ -306,7 +309,7 @@ enum Answer {
 /// A process, watched while an answer of it is waited for.
 struct Process {
     child: Arc<Mutex<Child>>,
-    channel: Channel,
+    channel: Box<dyn Channel>,
     watch: Arc<Watch>,
     watchman: Option<JoinHandle<()>>,
     timeout: Duration,
@@ -324,7 +327,7 @@ struct Watch {
 }
 
 impl Process {
-    fn new(child: Child, channel: Channel, timeout: Duration) -> Self {
+    fn new(child: Child, channel: Box<dyn Channel>, timeout: Duration) -> Self {
         let (child, watch) = (Arc::new(Mutex::new(child)), Arc::new(Watch::default()));
         let watchman = {
             let (child, watch) = (Arc::clone(&child), Arc::clone(&watch));

@@ -93,13 +93,36 @@ class Failing(gymnasium.Env):
             time.sleep(1)
 
     def babble(self):
-        sys.modules["__main__"].answers.write(b"?" * 1000)
+        sys.modules["__main__"].channel.send(b"?" * 1000)
 
     def shape(self):
         return numpy.zeros(1), 0.0, False, False, {}
 
     def nan(self):
         return numpy.array([0, numpy.nan]), 0.0, False, False, {}
+
+class Large(gymnasium.Env):
+    """Says and shows more than fits into one piece of what leads to the program."""
+    metadata = {"render_modes": ["rgb_array"]}
+    action_space, observation_space = Box(-1, 1, (1,)), Box(-1, 1, (150, 200))
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def see(self, value):
+        return (numpy.arange(30000).reshape(150, 200) + value).astype("f4") / 65536
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.see(0), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.see(self.steps), float(action[0]), False, self.steps >= 7, {}
+
+    def render(self):
+        return (numpy.arange(3 * 257 * 301) + self.steps).reshape(257, 301, 3).astype("u1")
 
 class Exact(gymnasium.Wrapper):
     """A pendulum whose start is one of f32, and comes after each observation."""
@@ -149,5 +172,5 @@ def Counted(told=None, counts=True):
 def refuse(**arguments):
     raise ValueError(f"made with {arguments}")
 
-for name in (Echo, Spaces, Failing, Exact, Counted, refuse):
+for name in (Echo, Spaces, Failing, Large, Exact, Counted, refuse):
     gymnasium.register(f"{name.__name__}-v0", name)
