@@ -199,6 +199,7 @@ fn what_cannot_be_learned_or_made_is_told_in_one_line_that_names_the_mend() {
     assert!(scratch.make("Spaces-v0", &[], false).is_ok());
 
     scratch.script("babbling", "echo what comes from a shell that has something to say of itself; cat >/dev/null");
+    scratch.script("truncating", "exec 2>/dev/null\necho what is written > /proc/self/fd/1");
     scratch.script("ending", "exit 7");
     scratch.script("bare", "export PYTHONPATH=/nowhere\nexec python3 -S \"$@\"");
     for (arguments, expected) in [
@@ -217,6 +218,7 @@ fn what_cannot_be_learned_or_made_is_told_in_one_line_that_names_the_mend() {
         ("gym:Echo-v0 --python missing/python", "there is no Python called missing/python; name one with --python"),
         ("gym:Echo-v0 --python ./sac_envs", "there is no Python called"),
         ("gym:Echo-v0 --python ./babbling", "what its process wrote is no answer"),
+        ("gym:Echo-v0 --python ./truncating", "cannot be made: its process ended (exit status: "),
         ("gym:Echo-v0 --python ./ending", "its process ended (exit status: 7); see to ./ending"),
         ("gym:Echo-v0 --python ./bare", "has no module gymnasium; install it there (pip install gymnasium)"),
         ("gym:Echo-v0 --env-arg a", "'--env-arg <KEY=VALUE>': it is not of the form KEY=VALUE"),
@@ -435,6 +437,8 @@ fn a_run_outlives_every_failure_of_its_environment() {
         ("exit", "step: its process ended (exit status: 3)"),
         // It has forked another, which lives on for a while.
         ("leave", "step: its process ended (signal: 9 (SIGKILL))"),
+        // What another says that it has forked is not its answer.
+        ("fork", "step: ValueError: a problem in two lines; mend"),
         ("babble", "step: what its process wrote is no answer"),
         ("reset", "reset: RuntimeError: no more of this; mend"),
         ("shape", "step: ValueError: its observation has the shape (1,) instead of (2,)"),
@@ -452,8 +456,7 @@ fn a_run_outlives_every_failure_of_its_environment() {
         let arguments =
             if failure == 0 { format!("gym:sac_envs:Failing-v0 {options}") } else { "resume run".to_string() };
         let mut command = scratch.sac(&format!("{arguments} --env-timeout 3 --python ./python"));
-        // There are an odd number of ways.
-        let channel = if failure % 2 == 0 { "" } else { "pipes" };
+        let channel = if (failure / ways.len()).is_multiple_of(2) { "" } else { "pipes" };
         command.env("FAIL", format!("{way} {at}")).env("SAC_CHANNEL", channel);
         let output = command.output().expect("the program starts");
         let (error, last) = (text(&output.stderr), last_line(&output));

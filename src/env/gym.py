@@ -61,7 +61,7 @@ class Pipes:
         while rest:
             try:
                 rest = rest[self.answers.write(rest):]
-            except ConnectionError:
+            except OSError:
                 os._exit(1)
 
 
@@ -93,11 +93,13 @@ class Shared:
 
     def close(self):
         os.close(self.bell)
+        # What is not there cannot be written to.
+        self.words = self.request = self.answer = None
 
     def count(self, position, count):
-        """Counts a piece that has been written or taken, and wakes the program if it sleeps."""
+        """Counts a piece that has been written or taken, and wakes the program if it sleeps until then."""
         self.words[position] = count
-        if self.words[self.OTHER_SLEEPS]:
+        if self.words[self.OTHER_SLEEPS] == 8 * position:
             try:
                 os.write(self.bell, b"\0")
             except BlockingIOError:
@@ -117,7 +119,7 @@ class Shared:
                 if words[position] != count:
                     return True
             os.sched_yield()
-        words[self.THIS_SLEEPS] = 1
+        words[self.THIS_SLEEPS] = 8 * position
         nap = self.NAP
         while words[position] == count:
             if self.poll(nap):

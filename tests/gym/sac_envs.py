@@ -84,6 +84,12 @@ class Failing(gymnasium.Env):
             os._exit(0)
         self.kill()
 
+    def fork(self):
+        if os.fork() == 0:
+            raise ValueError("a problem of another")
+        os.wait()
+        self.throw()
+
     def exit(self):
         sys.exit(3)
 

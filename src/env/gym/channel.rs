@@ -9,7 +9,7 @@ pub trait Channel: Read + Write + Send {
     fn close(&mut self);
 }
 
-/// Starts the process: with memory that both see where there can be some, and else with pipes.
+/// Starts the process: with memory that both see where there can be some, and else with pipes, which are slower and no different.
 ///
 /// The variable `SAC_CHANNEL` of the environment asks for pipes by being `pipes`.
 pub fn spawn(mut command: Command) -> Result<(Child, Box<dyn Channel>)> {

@@ -7,17 +7,18 @@
 //! | position | content |
 //! |---|---|
 //! | 0 | zero, unless something was written to the standard output before `gym.py` had begun |
-//! | 4 096 | whether this program sleeps |
-//! | 4 160 | whether the environment does |
+//! | 4 096 | 0 while this program is awake, and while it sleeps the position of the count that it waits for |
+//! | 4 160 | the same of the environment |
 //! | 4 224 | requests: how many pieces have been written |
 //! | 4 288 | how many have been taken |
 //! | 4 352 | how many bytes the piece has |
 //! | 4 416 | the piece, up to 65 536 bytes |
 //! | 69 952 | the same for answers |
 //!
-//! The process has the memory as its standard output, and one end of a pair of sockets as its standard input. Whoever waits
+//! The process begins with the memory as its standard output and one end of a pair of sockets as its standard input, and `gym.py`
+//! has them to itself before it makes the environment. Whoever waits
 //! looks at the other's count for a while, if the last time was short as well, and then sleeps until there is something to be read
-//! from its socket: whoever counts a piece writes a byte to it if the other sleeps. A processor may let an end see that the other
+//! from its socket: whoever counts a piece writes a byte to it if the other waits for that. A processor may let an end see that the other
 //! is awake though it has just fallen asleep, so whoever sleeps also looks from time to time.
 //!
 //! That a count is seen after what is counted needs no more than the order in which x86 stores and loads, which is why other
@@ -25,10 +26,11 @@
 
 use super::channel::Channel;
 use memmap2::MmapRaw;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::Shutdown;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::thread;
@@ -47,7 +49,8 @@ const PIECE: usize = 192;
 const CAPACITY: usize = 1 << 16;
 const SIZE: usize = ANSWERS + PIECE + CAPACITY;
 
-/// For how long a count is looked at before this thread sleeps; `EAGER` of `gym.py`.
+/// For how long a count is looked at before this thread sleeps. It has nothing else to do, while the environment (`EAGER` of
+/// `gym.py`, a fifth of it) had better leave its core to an update of the networks.
 const EAGER: Duration = Duration::from_micros(1000);
 
 /// After how many looks the core is offered to others, since where there are fewer cores than there is work the environment may
@@ -56,6 +59,9 @@ const LOOKS: usize = 200;
 
 /// How long this thread sleeps between two looks.
 const NAP: Duration = Duration::from_millis(10);
+
+/// What the memory is called where a system lists it.
+const NAME: &CStr = c"soft-actor-critic";
 
 /// This program's end.
 pub struct Shared {
@@ -74,13 +80,19 @@ impl Shared {
     /// Also what the process is to have as its standard input and its standard output.
     pub fn new() -> Result<(Self, OwnedFd, OwnedFd)> {
         // SAFETY: the name is a string that ends with a zero.
-        let file = unsafe { libc::memfd_create(c"soft-actor-critic".as_ptr(), libc::MFD_CLOEXEC) };
+        let file = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         if file < 0 {
             return Err(Error::last_os_error());
         }
         // SAFETY: it has just been opened, and nothing else owns it.
         let file = unsafe { File::from_raw_fd(file) };
         file.set_len(SIZE as u64)?;
+        // Nothing that is written there before `gym.py` has begun may take the memory away.
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: the file is open, and its seals are an int.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+            return Err(Error::last_os_error());
+        }
         let memory = MmapRaw::map_raw(&file)?;
         let (bell, other) = UnixStream::pair()?;
         bell.set_read_timeout(Some(NAP))?;
@@ -91,20 +103,21 @@ impl Shared {
 
     fn word(&self, position: usize) -> &AtomicU64 {
         assert!(position.is_multiple_of(8) && position + 8 <= SIZE);
-        // SAFETY: it lies within the memory, which a page's boundary aligns, and whoever else uses it does so in whole words.
+        // SAFETY: it lies within the memory, which begins at a page, cannot be made shorter, and is left to this type; `gym.py` uses
+        // it in whole words as well.
         unsafe { AtomicU64::from_ptr(self.memory.as_mut_ptr().add(position).cast()) }
     }
 
-    /// Counts a piece that has been written or taken, and wakes the other end if it sleeps.
+    /// Counts a piece that has been written or taken, and wakes the other end if it sleeps until then.
     fn count(&mut self, position: usize, count: u64) -> Result<()> {
         self.word(position).store(count, Ordering::Release);
         fence(Ordering::SeqCst);
-        if self.word(OTHER_SLEEPS).load(Ordering::Relaxed) == 0 {
+        if self.word(OTHER_SLEEPS).load(Ordering::Relaxed) != position as u64 {
             return Ok(());
         }
         match self.bell.write(&[0]) {
             // There are bytes that it has not read yet.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
+            Err(error) if is_later(error.kind()) => Ok(()),
             rung => rung.map(drop),
         }
     }
@@ -125,27 +138,31 @@ impl Shared {
             }
             thread::yield_now();
         }
-        self.word(THIS_SLEEPS).store(1, Ordering::SeqCst);
+        let babbles = |shared: &Self| shared.word(BABBLE).load(Ordering::Relaxed) != 0;
+        self.word(THIS_SLEEPS).store(position as u64, Ordering::SeqCst);
         let mut has_ended = false;
-        while !differs(self) && !has_ended {
-            if self.word(BABBLE).load(Ordering::Relaxed) != 0 {
-                return Err(ErrorKind::InvalidData.into());
-            }
+        while !(differs(self) || has_ended || babbles(self)) {
             has_ended = match self.bell.read(&mut [0; 64]) {
                 Ok(bytes) => bytes == 0,
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => false,
-                    // It has ended without having read all that was rung.
-                    ErrorKind::ConnectionReset => true,
-                    _ => return Err(error),
-                },
+                Err(error) if is_later(error.kind()) => false,
+                // It has ended without having read all that was rung.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
+                Err(error) => return Err(error),
             };
+        }
+        if babbles(self) {
+            return Err(ErrorKind::InvalidData.into());
         }
         self.word(THIS_SLEEPS).store(0, Ordering::Relaxed);
         self.is_eager = began.elapsed() <= EAGER;
         // It may have written something before it ended.
         Ok(differs(self))
     }
+}
+
+/// Whether nothing could be read or written in time.
+fn is_later(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 impl Channel for Shared {
