@@ -80,6 +80,11 @@ fn run() -> Outcome {
         let say = choices.join(", ");
         return Err(Failure::Input(anyhow!("SAC_GEMM is {choice:?}; unset it, or say what this processor has: {say}")));
     }
+    if let Some(choice) = std::env::var_os("SAC_CHANNEL")
+        && choice != "pipes"
+    {
+        return Err(Failure::Input(anyhow!("SAC_CHANNEL is {choice:?}; unset it, or say pipes")));
+    }
     match (cli.command, cli.train) {
         (Some(Command::Eval(args)), _) => eval(&args),
         (Some(Command::Render(args)), _) => render(&args),

@@ -257,8 +257,11 @@ fn presets_are_listed_printed_trained_and_overridden() {
 }
 
 #[test]
-fn an_unknown_kernel_is_refused() {
+fn an_unknown_kernel_or_channel_is_refused() {
     let scratch = Scratch::new("kernel");
+    let output = scratch.command("presets").env("SAC_CHANNEL", "pipe").output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("SAC_CHANNEL is \"pipe\"; unset it, or say pipes"));
     let output = scratch.command("presets").env("SAC_GEMM", "fast").output().expect("the program starts");
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("SAC_GEMM is \"fast\"; unset it, or say what this processor has: "));

@@ -155,9 +155,9 @@ fn what_is_longer_than_one_piece_goes_through() {
 fn a_run_is_the_same_through_pipes() {
     let Some(scratch) = Scratch::new("pipes") else { return };
     let options = "--hidden 8 --batch 8 --random-steps 8 --replay 100 --eval-every 20 --steps 60 --python ./python";
-    for (out, channel) in [("shared", ""), ("pipes", "pipes")] {
+    for (out, channel) in [("shared", None), ("pipes", Some(("SAC_CHANNEL", "pipes")))] {
         let mut command = scratch.sac(&format!("gym:sac_envs:Large-v0 {options} --out {out}"));
-        let output = command.env("SAC_CHANNEL", channel).output().expect("the program starts");
+        let output = command.envs(channel).output().expect("the program starts");
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
     assert_eq!(scratch.read("shared/metrics.csv"), scratch.read("pipes/metrics.csv"));
@@ -456,8 +456,8 @@ fn a_run_outlives_every_failure_of_its_environment() {
         let arguments =
             if failure == 0 { format!("gym:sac_envs:Failing-v0 {options}") } else { "resume run".to_string() };
         let mut command = scratch.sac(&format!("{arguments} --env-timeout 3 --python ./python"));
-        let channel = if (failure / ways.len()).is_multiple_of(2) { "" } else { "pipes" };
-        command.env("FAIL", format!("{way} {at}")).env("SAC_CHANNEL", channel);
+        let pipes = failure / ways.len() % 2 == 1;
+        command.env("FAIL", format!("{way} {at}")).envs(pipes.then_some(("SAC_CHANNEL", "pipes")));
         let output = command.output().expect("the program starts");
         let (error, last) = (text(&output.stderr), last_line(&output));
         assert_eq!(output.status.code(), Some(1), "{way}: {error}");
@@ -493,6 +493,20 @@ fn a_process_ends_with_the_program_even_if_it_hangs() {
     }
     sac.kill().expect("it is ours");
     sac.wait().expect("it is ours");
+    assert!(scratch.no_process_is_left());
+}
+
+/// A script that starts a Python without becoming it can be killed, and the Python lives on.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn a_hang_behind_a_script_is_ended() {
+    let Some(scratch) = Scratch::new("behind") else { return };
+    scratch.script("script", "./python \"$@\"\ntrue");
+    let options = "--hidden 8 --batch 8 --eval-every 0 --out run --env-timeout 3 --python ./script";
+    let mut command = scratch.sac(&format!("gym:sac_envs:Failing-v0 {options}"));
+    let output = command.env("FAIL", "hang 5").output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(last_line(&output).contains("it has not answered for 3 s"), "{}", text(&output.stderr));
     assert!(scratch.no_process_is_left());
 }
 

@@ -23,6 +23,7 @@ GREETING = struct.Struct("<8sII")
 REQUEST = struct.Struct("<IIQ")
 ANSWER = struct.Struct("<IId")
 STATISTICS = struct.Struct("<dQ")
+
 # The program is told of signals that reach both, and then still has steps to take and a run to save. These are handlers,
 # because what is ignored would be ignored by the programs that an environment starts as well.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -101,8 +101,8 @@ impl Gym {
     pub fn make(&self) -> Result<GymEnv, Error> {
         let (child, channel, python) = self.start()?;
         let shown = python.display();
-        let mut process = Process::new(child, channel, self.timeout);
         let cannot = |problem: String| Error::NoEnvironment(format!("gym:{} cannot be made: {problem}", self.id));
+        let mut process = Process::new(child, channel, self.timeout).map_err(|error| cannot(error.to_string()))?;
         let read = |process: &mut Process| {
             let mut greeting = [0; GREETING];
             process.channel.read_exact(&mut greeting)?;
@@ -327,13 +327,14 @@ struct Watch {
 }
 
 impl Process {
-    fn new(child: Child, channel: Box<dyn Channel>, timeout: Duration) -> Self {
+    fn new(child: Child, channel: Box<dyn Channel>, timeout: Duration) -> std::io::Result<Self> {
+        let hang_up = channel.hang_up()?;
         let (child, watch) = (Arc::new(Mutex::new(child)), Arc::new(Watch::default()));
         let watchman = {
             let (child, watch) = (Arc::clone(&child), Arc::clone(&watch));
-            thread::spawn(move || watch.keep(&child, timeout))
+            thread::spawn(move || watch.keep(&child, timeout, hang_up))
         };
-        Self { child, channel, watch, watchman: Some(watchman), timeout }
+        Ok(Self { child, channel, watch, watchman: Some(watchman), timeout })
     }
 
     /// Does what waits for the process, and is watched over meanwhile.
@@ -401,7 +402,7 @@ impl Drop for Process {
 impl Watch {
     /// Kills the process when an answer is overdue. What is counted are looks and not time, so that an answer is not taken
     /// for overdue after both processes have been stopped for a while.
-    fn keep(&self, child: &Mutex<Child>, timeout: Duration) {
+    fn keep(&self, child: &Mutex<Child>, timeout: Duration, hang_up: impl FnOnce()) {
         let (mut last, mut looks) = (0, 0);
         while !self.over.load(Ordering::Relaxed) {
             thread::park_timeout(timeout / LOOKS);
@@ -413,6 +414,7 @@ impl Watch {
                 self.overdue.store(true, Ordering::Relaxed);
                 // It has ended, or it is ended now.
                 let _ = lock(child).kill();
+                hang_up();
                 return;
             }
         }

@@ -170,6 +170,14 @@ impl Channel for Shared {
         // One that has ended knows.
         let _ = self.bell.shutdown(Shutdown::Write);
     }
+
+    fn hang_up(&self) -> Result<Box<dyn FnOnce() + Send>> {
+        let bell = self.bell.try_clone()?;
+        Ok(Box::new(move || {
+            // One that has ended is as good.
+            let _ = bell.shutdown(Shutdown::Both);
+        }))
+    }
 }
 
 impl Write for Shared {
