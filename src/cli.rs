@@ -94,6 +94,9 @@ pub struct TrainArgs {
     /// Read the configuration from a TOML file; options given here override it
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
+    /// Make the environment with the env_args of that file, which you have not given here before
+    #[arg(long, requires = "config", help_heading = "Gymnasium")]
+    pub trust: bool,
     /// Begin with a preset, see `sac presets`; options given here override it
     #[arg(long, value_name = "NAME", conflicts_with = "config", help_heading = "Run")]
     pub preset: Option<String>,
@@ -191,6 +194,15 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("it is not of the form KEY=VALUE".into()),
     }
+}
+
+/// What the files of a run may make Python do.
+#[derive(Args, Debug)]
+pub struct TrustArgs {
+    /// Import the Python modules that the files name, and make environments with their arguments, though you have not named
+    /// them in this directory before: only for files that you trust as a program that you run
+    #[arg(long, help_heading = "Gymnasium")]
+    pub trust: bool,
 }
 
 /// The Python that an environment of Gymnasium runs in.
@@ -294,6 +306,13 @@ pub struct ResumeArgs {
     /// How to tell of progress
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Log::Text)]
     pub log: Log,
+    /// An environment that the files name, so that its module may be imported; needed once in a directory. Can be given
+    /// several times
+    #[arg(long = "env", value_name = "gym:MODULE:ID", help_heading = "Gymnasium")]
+    pub envs: Vec<String>,
+    /// What the files may make Python do.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// What Python the environment runs in.
     #[command(flatten)]
     pub python: PythonArgs,
@@ -393,6 +412,13 @@ pub struct EvalArgs {
     /// Print JSON, with the return of every episode
     #[arg(long)]
     pub json: bool,
+    /// The environment to act in [default: the one that the file names, whose module is imported only if you have named it in
+    /// this directory before]
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub env: Option<String>,
+    /// What the files may make Python do.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// What the environment is made with, besides what the run says.
     #[command(flatten)]
     pub env_args: EnvArgs,
@@ -425,6 +451,13 @@ pub struct RenderArgs {
     /// Width of the picture, from 64 to 2048; its height is larger by what the numbers and actions need
     #[arg(long, value_name = "PIXELS", default_value_t = 400, value_parser = clap::value_parser!(u16).range(64..=2048))]
     pub size: u16,
+    /// The environment to act in [default: the one that the file names, whose module is imported only if you have named it in
+    /// this directory before]
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub env: Option<String>,
+    /// What the files may make Python do.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// What the environment is made with, besides what the run says.
     #[command(flatten)]
     pub env_args: EnvArgs,

@@ -9,12 +9,13 @@ mod progress;
 mod resuming;
 mod sharing;
 mod training;
+mod trust;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use cli::{
     Cli, Command, CompareArgs, EnvArgs, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, PythonArgs, RenderArgs,
-    RunsArgs,
+    RunsArgs, TrustArgs,
 };
 use progress::print;
 use serde_json::json;
@@ -33,6 +34,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use trust::Named;
 
 /// Why the program did not end well; each is told in one line.
 enum Failure {
@@ -117,7 +119,14 @@ fn find_preset(name: &str) -> Result<&'static str> {
 fn eval(args: &EvalArgs) -> Outcome {
     let prepare = || -> Result<_> {
         let (environment, actor) = policy_file::load(&policy_path(&args.path, args.best)?)?;
-        let env = environment_of(&environment, &actor, &args.path, &args.env_args, &args.python, false)?;
+        let chosen = Chosen {
+            path: &args.path,
+            env: args.env.as_deref(),
+            env_args: &args.env_args,
+            trust: &args.trust,
+            python: &args.python,
+        };
+        let env = environment_of(&environment, &actor, chosen, false)?;
         Ok((actor, env))
     };
     let (mut actor, mut env) = prepare().map_err(Failure::input)?;
@@ -150,7 +159,14 @@ fn render(args: &RenderArgs) -> Outcome {
         let out = args.out.clone().unwrap_or_else(|| format!("{}.gif", env::file_name(&environment)).into());
         // An episode takes its time.
         anyhow::ensure!(!out.exists(), taken(&out));
-        let env = environment_of(&environment, &actor, &args.path, &args.env_args, &args.python, true)?;
+        let chosen = Chosen {
+            path: &args.path,
+            env: args.env.as_deref(),
+            env_args: &args.env_args,
+            trust: &args.trust,
+            python: &args.python,
+        };
+        let env = environment_of(&environment, &actor, chosen, true)?;
         Ok((actor, env, out))
     };
     let (mut actor, mut env, out) = prepare().map_err(Failure::input)?;
@@ -372,19 +388,25 @@ fn comparison_to_json(comparison: &Comparison) -> serde_json::Value {
     })
 }
 
-/// The environment called `name` for the policy of a run directory or a policy file.
-fn environment_of(
-    name: &str,
-    actor: &Actor,
-    path: &Path,
-    EnvArgs { env_args }: &EnvArgs,
-    python: &PythonArgs,
-    draws: bool,
-) -> Result<Box<dyn Env>> {
+/// What `sac eval` and `sac render` say of the environment to act in.
+struct Chosen<'a> {
+    path: &'a Path,
+    env: Option<&'a str>,
+    env_args: &'a EnvArgs,
+    trust: &'a TrustArgs,
+    python: &'a PythonArgs,
+}
+
+/// The environment for the policy of a run directory or a policy file, which calls it `named`.
+fn environment_of(named: &str, actor: &Actor, chosen: Chosen, draws: bool) -> Result<Box<dyn Env>> {
+    let Chosen { path, env, env_args: EnvArgs { env_args }, trust: TrustArgs { trust }, python } = chosen;
+    let name = env.unwrap_or(named);
     // A policy alone does not say what its environment was made with.
-    let is_run = env::gym_id(name).is_some() && path.is_dir();
+    let is_run = name == named && env::gym_id(name).is_some() && path.is_dir();
     let mut arguments = if is_run { RunDirectory::open(path)?.1.env_args } else { BTreeMap::new() };
     arguments.extend(env_args.iter().cloned());
+    let named = Named { by: path, environment: name, is_given: env.is_some(), arguments: &arguments, given: env_args };
+    trust::check(&[named], *trust)?;
     python.check([name])?;
     let env = make_environment(name, &arguments, python, draws)?()?;
     actor.fits(&*env)?;

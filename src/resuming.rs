@@ -4,6 +4,7 @@ use crate::cli::ResumeArgs;
 use crate::progress::{Board, Many, print_error};
 use crate::sharing::{Sharing, share};
 use crate::training::{Common, NewRun, Share, at_once, begin, catch_interruptions, resume_one, sizes};
+use crate::trust::{self, Named, quoted};
 use crate::{Failure, Outcome, make_environment};
 use anyhow::{Context, Result, anyhow};
 use soft_actor_critic::config::Config;
@@ -11,7 +12,7 @@ use soft_actor_critic::device::Device;
 use soft_actor_critic::env::{self, Gym};
 use soft_actor_critic::run::checkpoint::{Seen, look};
 use soft_actor_critic::run::{Group, Listing, Plan, RunDirectory, group, is_run, list};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// `sac resume`
@@ -22,8 +23,9 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
         Some(pending) => pending.resume(args),
         None => {
             let prepare = || -> Result<_> {
-                let environment = RunDirectory::open(&args.path)?.0.environment().to_string();
-                args.python.check([environment.as_str()])?;
+                let (run, config) = RunDirectory::open(&args.path)?;
+                args.check_trust([(args.path.as_path(), run.environment(), &config.env_args)])?;
+                args.python.check([run.environment()])?;
                 Ok(Common { board: Board::new(args.quiet, args.log, None), interrupted: catch_interruptions()? })
             };
             resume_one(args, &args.path, None, args.threads, &prepare().map_err(Failure::Input)?).map(drop)
@@ -138,6 +140,13 @@ impl Pending {
     /// Looks, before any run goes on, for what is wrong for all of them, which is an error, and for what is wrong for all of a
     /// group that are to begin, which leaves it out.
     fn check(&mut self, args: &ResumeArgs) -> Result<()> {
+        let of_run = |task: &Task| match &task.plan {
+            Some(plan) => Ok(plan.config.env_args.clone()),
+            None => RunDirectory::open(&task.path).map(|(_, config)| config.env_args),
+        };
+        let arguments = self.tasks.iter().map(of_run).collect::<Result<Vec<_>, _>>()?;
+        let named = self.tasks.iter().zip(&arguments);
+        args.check_trust(named.map(|(task, arguments)| (task.path.as_path(), task.environment.as_str(), arguments)))?;
         let environments: BTreeSet<_> = self.tasks.iter().map(|task| task.environment.as_str()).collect();
         args.python.check(environments.iter().copied())?;
         if environments.iter().any(|name| env::gym_id(name).is_some()) {
@@ -184,6 +193,26 @@ impl Pending {
 }
 
 impl ResumeArgs {
+    /// Refuses what runs, each with its environment and what that is made with, ask of Python and the user has not.
+    fn check_trust<'a>(
+        &self,
+        runs: impl IntoIterator<Item = (&'a Path, &'a str, &'a BTreeMap<String, String>)>,
+    ) -> Result<()> {
+        let named = runs.into_iter().map(|(by, environment, arguments)| Named {
+            by,
+            environment,
+            is_given: self.envs.iter().any(|given| given == environment),
+            arguments,
+            given: &[],
+        });
+        let named: Vec<_> = named.collect();
+        if let Some(unused) = self.envs.iter().find(|given| named.iter().all(|named| named.environment != *given)) {
+            let (unused, shown) = (quoted(unused), self.path.display());
+            anyhow::bail!("no run to resume in {shown} is trained on {unused}; leave out --env {unused}");
+        }
+        trust::check(&named, self.trust.trust)
+    }
+
     /// Writes what all runs are to go on with to their files and to those of their groups, before any of them does: whatever
     /// comes between, the next command knows it.
     fn remember(&self, groups: &mut [Group], tasks: &[Task]) -> Result<()> {

@@ -3,6 +3,7 @@
 use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
 use crate::progress::{self, Board, Many, Progress, print_error};
 use crate::sharing::{Kind, Sharing, learner_config};
+use crate::trust::{self, Named};
 use crate::{Failure, MakeEnv, Outcome, find_preset, make_environment, to_json};
 use anyhow::{Result, anyhow};
 use serde_json::json;
@@ -83,6 +84,14 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
         python.check([args.environment.as_str()])?;
         args.apply(&mut config);
         config.env_args.extend(env_args.iter().cloned());
+        let named = Named {
+            by: args.config.as_deref().unwrap_or(Path::new(&args.environment)),
+            environment: &args.environment,
+            is_given: true,
+            arguments: &config.env_args,
+            given: env_args,
+        };
+        trust::check(&[named], args.trust)?;
         let seeds = args.seeds.clone();
         let share = seeds.as_ref().map(|seeds| Share::new(args.threads, seeds.end - seeds.start)).transpose()?;
         if let Some(Range { start, end }) = seeds {

@@ -52,6 +52,8 @@ impl Scratch {
 
     fn sac(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sac"));
+        // What the user has said is remembered there.
+        command.env("XDG_STATE_HOME", self.path("state"));
         command.current_dir(&self.0).args(arguments.split_whitespace());
         command
     }
