@@ -74,21 +74,11 @@ impl Actor {
     /// # Errors
     /// [`Error::Policy`] if their numbers of observation dimensions, or their action bounds, differ.
     pub fn fits(&self, env: &dyn Env) -> Result<(), Error> {
-        let bounds = env.action_bounds();
-        let has = (env.observation_size(), bounds.dimensions());
-        let needs = (self.policy.observation_size(), self.bounds.dimensions());
-        if has != needs {
-            return Err(Error::Policy(format!(
-                "it is for {} observation and {} action dimensions, of which there are {} and {}",
-                needs.0, needs.1, has.0, has.1
-            )));
+        let needs = [self.policy.observation_size(), self.policy.action_size()];
+        match mismatch(needs, Some(&self.bounds), env.observation_size(), &env.action_bounds()) {
+            Some(problem) => Err(Error::Policy(problem)),
+            None => Ok(()),
         }
-        if bounds != self.bounds {
-            let range = |bounds: &Bounds| format!("{:?} to {:?}", bounds.low(), bounds.high());
-            let (needs, has) = (range(&self.bounds), range(&bounds));
-            return Err(Error::Policy(format!("it is for actions from {needs}, not from {has}")));
-        }
-        Ok(())
     }
 
     /// Writes the action for `observation` `[O]` to `action` `[A]`, in the environment's units: sampled with the
@@ -189,4 +179,24 @@ pub(crate) fn run_episode(
         }
         observation = step.observation;
     }
+}
+
+/// How an environment of `observation_size` and `bounds` differs from one of the sizes `needs`, O and A, and the bounds
+/// `needs_bounds`, where these are known.
+pub(crate) fn mismatch(
+    needs: [usize; 2],
+    needs_bounds: Option<&Bounds>,
+    observation_size: usize,
+    bounds: &Bounds,
+) -> Option<String> {
+    let has = [observation_size, bounds.dimensions()];
+    if has != needs {
+        let ([o, a], [has_o, has_a]) = (needs, has);
+        return Some(format!(
+            "it is for {o} observation and {a} action dimensions, of which there are {has_o} and {has_a}"
+        ));
+    }
+    let needs = needs_bounds.filter(|needs| *needs != bounds)?;
+    let range = |bounds: &Bounds| format!("{:?} to {:?}", bounds.low(), bounds.high());
+    Some(format!("it is for actions from {}, not from {}", range(needs), range(bounds)))
 }

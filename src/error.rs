@@ -18,6 +18,8 @@ pub enum Error {
     },
     /// A policy that was made for another environment.
     Policy(String),
+    /// A run whose environment had other sizes or other action bounds than the one it is to go on in.
+    OtherEnvironment(String),
     /// A quantity of the learner stopped being a finite number.
     NonFinite {
         /// Environment steps taken so far.
@@ -62,6 +64,12 @@ impl fmt::Display for Error {
             }
             Self::Policy(problem) => {
                 write!(f, "the policy does not fit the environment: {problem}; give another policy")
+            }
+            Self::OtherEnvironment(problem) => {
+                write!(
+                    f,
+                    "the run does not fit the environment: {problem}; change the environment back, or begin a new run"
+                )
             }
             Self::NonFinite { step, quantity } => {
                 write!(

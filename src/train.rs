@@ -2,7 +2,7 @@
 //!
 //! With several environments, [`Config::envs`], each goes through the same loop in a round: one step of every environment.
 
-use crate::actor::{Actor, Evaluation, evaluate};
+use crate::actor::{Actor, Evaluation, evaluate, mismatch};
 use crate::config::Config;
 use crate::env::{Bounds, Env};
 use crate::error::Error;
@@ -45,6 +45,8 @@ pub struct Best {
 pub struct TrainerState {
     /// The learner.
     pub learner: Snapshot<f32>,
+    /// The bounds of the environment's actions, `[A]`; none if they are unknown.
+    pub bounds: Option<Bounds>,
     /// Each environment.
     pub envs: Vec<EnvState>,
     /// The statistics of all observations, where [`Config::normalize_observations`] asks for them.
@@ -159,6 +161,7 @@ impl Trainer {
     pub fn save(&mut self) -> Result<TrainerState, Error> {
         Ok(TrainerState {
             learner: self.learner.snapshot()?,
+            bounds: Some(self.bounds.clone()),
             envs: self.envs.save(),
             normalizer: self.replay.normalizer.clone(),
             steps: self.steps,
@@ -175,15 +178,22 @@ impl Trainer {
     /// [`Config::replay_rows_with`], and a learner on a device must have been made for as many.
     ///
     /// # Errors
-    /// [`Error::Snapshot`] if `state` or `replay` does not fit; [`Error::Environment`] if the environment fails.
+    /// [`Error::OtherEnvironment`] if the environment has other sizes or action bounds; [`Error::Snapshot`] if `state` or
+    /// `replay` does not fit otherwise; [`Error::Environment`] if the environment fails.
     pub fn restore(&mut self, state: TrainerState, replay: Replay) -> Result<bool, Error> {
         let (n, o) = self.observation.dim();
         if state.envs.len() != n {
             return Err(Error::Snapshot(format!("it is of {} environments instead of {n}", state.envs.len())));
         }
-        if let Some(env) = state.envs.iter().find(|env| env.observation.len() != o) {
-            let found = env.observation.len();
-            return Err(Error::Snapshot(format!("its observation has {found} elements instead of {o}")));
+        let transition_size = replay.transition_size();
+        for found in state.envs.iter().map(|env| env.observation.len()) {
+            // A transition is s, a, r, 1 − d and s′.
+            let Some(actions) = transition_size.checked_sub(2 * found + 2) else {
+                return Err(Error::Snapshot("its replay memory is that of another run".into()));
+            };
+            if let Some(problem) = mismatch([found, actions], state.bounds.as_ref(), o, &self.bounds) {
+                return Err(Error::OtherEnvironment(problem));
+            }
         }
         let fits = |normalizer: &Option<Normalizer>| {
             let size = self.config.normalize_observations.then_some(o);

@@ -2,11 +2,11 @@
 
 use soft_actor_critic::actor::{Actor, evaluate};
 use soft_actor_critic::config::{Config, FirstUpdate};
-use soft_actor_critic::env::{Bounds, Env, EnvError, Pendulum, Step};
+use soft_actor_critic::env::{Bounds, Env, EnvError, MountainCar, Pendulum, Step};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::replay::Replay;
 use soft_actor_critic::sac::{CpuLearner, Learner};
-use soft_actor_critic::train::{Trainer, with_threads};
+use soft_actor_critic::train::{Trainer, TrainerState, with_threads};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
@@ -323,6 +323,28 @@ fn a_trainer_is_restored_with_its_episode_or_with_a_new_one() {
         let other = Replay::new(400, 2, 1).expect("it is small");
         assert!(matches!(second.restore(state, other), Err(Error::Snapshot(_))));
     }
+}
+
+/// The sizes and the action bounds of a run's environment are those it goes on with.
+#[test]
+fn a_run_does_not_go_on_in_another_environment() {
+    let config = Config { policy_hidden: vec![4], critic_hidden: vec![4], replay_capacity: 300, ..Config::default() };
+    let begin = |make: fn() -> Box<dyn Env>| Trainer::new(make, config.clone()).expect("it begins well");
+    let pendulum = || begin(|| Box::new(Pendulum::new()));
+    let replay = |observations| Replay::new(300, observations, 1).expect("it is small");
+    let state = pendulum().save().expect("it runs on the CPU");
+    let cart = begin(|| Box::new(MountainCar::new())).save().expect("it runs on the CPU");
+    let wider = Bounds::new(vec![-20.0], vec![20.0]).expect("they are valid");
+    let wide = TrainerState { bounds: Some(wider), ..state.clone() };
+    for (other, observations, problem) in [
+        (wide, 3, "it is for actions from [-20.0] to [20.0], not from [-2.0] to [2.0]"),
+        (cart, 2, "it is for 2 observation and 1 action dimensions, of which there are 3 and 1"),
+    ] {
+        let error = pendulum().restore(other, replay(observations)).expect_err("it is of another environment");
+        assert_eq!(error, Error::OtherEnvironment(problem.into()));
+    }
+    // The first checkpoints did not have the bounds.
+    pendulum().restore(TrainerState { bounds: None, ..state }, replay(3)).expect("it fits");
 }
 
 /// What an environment has been through: the seeds of its episodes, and of each step the observation before it, the action, and

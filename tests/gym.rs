@@ -484,6 +484,37 @@ fn a_run_outlives_every_failure_of_its_environment() {
     assert!(scratch.no_process_is_left());
 }
 
+/// The memory of a run holds actions of the bounds that its environment had, and its networks have its sizes.
+#[test]
+fn a_run_does_not_go_on_in_an_environment_that_has_changed() {
+    let Some(scratch) = Scratch::new("changed") else { return };
+    let options = "--steps 40 --hidden 8 --batch 8 --random-steps 10 --eval-every 0 --threads 1 --quiet";
+    scratch.succeed(&format!("gym:sac_envs:Changing-v0 {options} --out run --python ./python"));
+    let before = [scratch.read("run/config.toml"), scratch.read("run/metrics.csv")];
+    let ranges = "it is for actions from [-1.0] to [1.0], not from [-10.0] to [10.0]";
+    for (name, value, problem) in [
+        ("H", "10", ranges),
+        ("A", "2", "it is for 2 observation and 1 action dimensions, of which there are 2 and 2"),
+        ("O", "3", "it is for 2 observation and 1 action dimensions, of which there are 3 and 1"),
+    ] {
+        let mut command = scratch.sac("resume run --steps 80 --threads 1 --python ./python");
+        let output = command.env(name, value).output().expect("the program starts");
+        let error = format!(
+            "error: the run does not fit the environment: {problem}; change the environment back, or begin a new run"
+        );
+        assert_eq!((output.status.code(), text(&output.stderr).trim()), (Some(2), error.as_str()));
+        assert_eq!([scratch.read("run/config.toml"), scratch.read("run/metrics.csv")], before);
+    }
+    let new = format!("gym:sac_envs:Changing-v0 {options} --out new --python ./python --init-from run --with-replay");
+    let output = scratch.sac(&new).env("H", "10").output().expect("the program starts");
+    let told = text(&output.stderr);
+    assert!(
+        output.status.code() == Some(2) && told.contains("its actions go from [-1.0] to [1.0], not from"),
+        "{told}"
+    );
+    scratch.succeed("resume run --steps 80 --threads 1 --quiet --python ./python");
+}
+
 #[test]
 fn a_process_ends_with_the_program_even_if_it_hangs() {
     let Some(scratch) = Scratch::new("killed") else { return };

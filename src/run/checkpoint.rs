@@ -5,7 +5,7 @@
 //! | file | content |
 //! |---|---|
 //! | `manifest` | one line of JSON that names the files of the last checkpoint and of the one before, with lengths and checksums, and a line with its own checksum; replaced whole |
-//! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, each environment and its episode; if there are such, the statistics of observations and the policy of the best evaluation |
+//! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, the bounds of actions, each environment and its episode; if there are such, the statistics of observations and the policy of the best evaluation |
 //! | `replay-N.bin` | transitions N·65 536 and on, as [`Replay::write_transition`] writes them, in little-endian `f32`; only ever added to. Those that the memory began with come first |
 //! | `lock` | held by the process that trains |
 //!
@@ -18,6 +18,7 @@ use super::metrics::{MetricsFiles, Position};
 use super::tensors_file::{self, Tensor};
 use super::{RunDirectory, config_file, typed, whole_file};
 use crate::config::Config;
+use crate::env::Bounds;
 use crate::error::Error;
 use crate::replay::Replay;
 use crate::sac::{Metrics, Policy, Snapshot};
@@ -36,6 +37,8 @@ pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "soft-actor-critic checkpoint 1";
 /// Transitions in a replay file.
 const SEGMENT: usize = 1 << 16;
+/// The tensors of the action bounds, `[A]`.
+const BOUNDS: [&str; 2] = ["action.low", "action.high"];
 
 /// The files of one checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -495,7 +498,7 @@ fn state_to_bytes(
     config: &str,
     device: &str,
 ) -> Result<Vec<u8>> {
-    let TrainerState { learner, envs, normalizer, steps, preloaded, updates, best } = state;
+    let TrainerState { learner, bounds, envs, normalizer, steps, preloaded, updates, best } = state;
     let mut tensors = Vec::new();
     for (name, values) in &learner.vectors {
         tensors.push(Tensor::f32(format!("learner.{name}"), vec![values.len()], values));
@@ -505,6 +508,11 @@ fn state_to_bytes(
     }
     for (name, sum) in &learner.sums {
         tensors.push(Tensor::f64(format!("learner.sum.{name}"), &[*sum]));
+    }
+    if let Some(bounds) = bounds {
+        for (name, values) in BOUNDS.into_iter().zip([bounds.low(), bounds.high()]) {
+            tensors.push(Tensor::f32(name.into(), vec![values.len()], values));
+        }
     }
     for (i, EnvState { env, env_steps, observation, episode }) in envs.iter().enumerate() {
         tensors.push(Tensor::f32(of_env("observation", i), vec![observation.len()], observation));
@@ -623,8 +631,16 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
     ensure!(cuts.is_sorted(), "its cuts are in no order");
     let normalizer = tensors_file::read_statistics(&file, "")?;
     let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
+    // The first checkpoints did not have them.
+    let has_bounds = BOUNDS.iter().any(|name| file.tensor(name).is_ok());
+    let read_bounds = || Bounds::new(f32s(BOUNDS[0])?, f32s(BOUNDS[1])?).map_err(|problem| anyhow!(problem));
+    let bounds = has_bounds.then(read_bounds).transpose()?;
+    ensure!(
+        bounds.as_ref().is_none_or(|bounds| bounds.dimensions() == actions),
+        "its action bounds are not of {actions} dimensions"
+    );
     Ok(State {
-        state: TrainerState { learner, envs, normalizer, steps, preloaded, updates, best },
+        state: TrainerState { learner, bounds, envs, normalizer, steps, preloaded, updates, best },
         cuts,
         position: Position { metrics: Checked::of(&[]), last, last_step },
         config: text("config")?,
@@ -686,6 +702,23 @@ mod tests {
         let error = Checkpoints::open(&run, &config).map(drop).expect_err("it says something else");
         fs::remove_dir_all(place).expect("it was just written");
         format!("{error:#}")
+    }
+
+    /// The bounds are those of as many dimensions as there are actions; a checkpoint from before they were written is whole.
+    #[test]
+    fn bounds_are_those_of_the_actions_or_unknown() {
+        let two = Bounds::new(vec![-2.0; 2], vec![2.0; 2]).expect("they are valid");
+        let message = error("bounds", 1, |state, _| state.bounds = Some(two));
+        assert!(message.contains("its action bounds are not of 1 dimensions"), "{message}");
+        let config = Config { policy_hidden: vec![2], replay_capacity: 300, ..Config::default() };
+        let mut trainer = Trainer::new(|| Box::new(Pendulum::new()), config).expect("it is valid");
+        let state = trainer.save().expect("it is on the CPU");
+        for bounds in [state.bounds.clone(), None] {
+            let state = TrainerState { bounds, ..state.clone() };
+            let position = Position { metrics: Checked::of(&[]), last: Metrics::default(), last_step: 0 };
+            let bytes = state_to_bytes(&state, &[], &position, 1, "", "cpu").expect("it is small");
+            assert_eq!(state_from_bytes(&bytes).expect("it was just written").state.bounds, state.bounds);
+        }
     }
 
     #[test]

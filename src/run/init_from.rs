@@ -64,7 +64,9 @@ impl InitFrom {
                 let (run, config) = RunDirectory::open(path)?;
                 let (environment, actor) = policy_file::load(&run.file(policy_file::NAME))?;
                 let seen = checkpoint::look(&run, &config, with_replay)?;
-                Source::Run(Box::new(Other { environment, config, bounds: actor.bounds().clone(), seen }))
+                // The first checkpoints did not have them.
+                let bounds = seen.state.bounds.clone().unwrap_or_else(|| actor.bounds().clone());
+                Source::Run(Box::new(Other { environment, config, bounds, seen }))
             } else {
                 ensure!(path.is_file(), "{shown} is no file; give --init-from a run directory or a .safetensors file");
                 let unreadable =

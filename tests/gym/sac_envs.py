@@ -175,8 +175,22 @@ def Counted(told=None, counts=True):
         told = {"episode": eval(told, {"numpy": numpy})}
     return Skip(gymnasium.wrappers.RecordEpisodeStatistics(Short()) if counts else Short(), told)
 
+class Changing(Short):
+    """What an environment becomes whose maker edits it between two sessions: its bounds and sizes are variables."""
+    def __init__(self):
+        high, actions, observations = (float(os.environ.get(name, default)) for name, default in zip("HAO", (1, 1, 2)))
+        self.action_space = Box(-high, high, (int(actions),))
+        self.size = int(observations)
+        self.observation_space = Box(-1, 1, (self.size,))
+
+    def reset(self, seed=None, options=None):
+        return numpy.zeros(self.size, "f4"), super().reset(seed, options)[1]
+
+    def step(self, action):
+        return numpy.zeros(self.size, "f4"), *super().step(action)[1:]
+
 def refuse(**arguments):
     raise ValueError(f"made with {arguments}")
 
-for name in (Echo, Spaces, Failing, Large, Exact, Counted, refuse):
+for name in (Echo, Spaces, Failing, Large, Exact, Counted, Changing, refuse):
     gymnasium.register(f"{name.__name__}-v0", name)
