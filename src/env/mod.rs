@@ -35,6 +35,9 @@ pub struct EpisodeStatistics {
     pub length: u64,
 }
 
+/// How many names [`Env::info`] can have in a run.
+pub const MAX_INFO: usize = 32;
+
 /// What an environment looks like.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scene {
@@ -75,6 +78,12 @@ pub trait Env: Send {
     /// number of its steps: where rewards are shaped before they are learned from, for instance.
     fn episode_statistics(&self) -> Option<EpisodeStatistics> {
         None
+    }
+
+    /// Other numbers of the episode that the last step has ended, by name, such as `is_success`. They are measured and change
+    /// nothing that is learned. Of these, a run takes the first [`MAX_INFO`] names and the finite numbers.
+    fn info(&self) -> &[(String, f64)] {
+        &[]
     }
 
     /// The scene as it is now, `action` `[A]` in the environment's own units being the one that led to it. None if it cannot
