@@ -179,12 +179,12 @@ fn render(args: &RenderArgs) -> Outcome {
 /// `sac export`
 fn export(args: &ExportArgs) -> Result<()> {
     let path = policy_path(&args.path, args.best)?;
-    let (environment, actor) = policy_file::load(&path)?;
+    let (environment, actor, copy) = policy_file::read(&path)?;
     let is_copy = matches!(args.format, Format::Safetensors);
     anyhow::ensure!(!(is_copy && args.stochastic), "a safetensors file has both policies; leave out --stochastic");
     let (extension, bytes) = match args.format {
         Format::Onnx => ("onnx", export::to_onnx(&actor, &environment, args.stochastic)),
-        Format::Safetensors => ("safetensors", std::fs::read(&path)?),
+        Format::Safetensors => ("safetensors", copy),
         Format::Rust => ("rs", export::to_rust(&actor, &environment, args.stochastic).into_bytes()),
         Format::C => ("c", export::to_c(&actor, &environment, args.stochastic).into_bytes()),
     };
@@ -423,7 +423,14 @@ fn policy_path(path: &Path, best: bool) -> Result<PathBuf> {
         anyhow::bail!("{shown} is no run, but holds some; name one of them, as in {run}");
     }
     if !best {
-        return Ok(if path.is_dir() { path.join(policy_file::NAME) } else { path.to_path_buf() });
+        return match path.is_dir() {
+            true => Ok(path.join(policy_file::NAME)),
+            // The user may name a file by a link.
+            false if path.is_symlink() => {
+                path.canonicalize().with_context(|| format!("{} leads nowhere", path.display()))
+            }
+            false => Ok(path.to_path_buf()),
+        };
     }
     let shown = path.display();
     anyhow::ensure!(path.is_dir(), "{shown} is no run directory; name one, or leave out --best");

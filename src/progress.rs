@@ -132,7 +132,7 @@ impl Board {
 
 /// What a run is called among others: its path inside the directory that holds them.
 pub fn name_within(root: &Path, run: &Path) -> String {
-    run.strip_prefix(root).unwrap_or(run).to_string_lossy().into_owned()
+    shown(&run.strip_prefix(root).unwrap_or(run).to_string_lossy().replace('\n', " "))
 }
 
 /// The progress of one training run.
@@ -406,9 +406,26 @@ pub fn describe(evaluation: &Evaluation) -> String {
     )
 }
 
+/// What a text from a file or an environment can hold and a terminal would obey, or show in another order, is spelled out, in
+/// the way of JSON.
+pub fn shown(text: &str) -> String {
+    let is_harmful = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push(c),
+            c if is_harmful(c) => shown += &format!("\\u{:04x}", u32::from(c)),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// Writes a result to standard output. A reader that has gone away is no error.
 pub fn print(text: &str) -> Result<()> {
-    match stdout().write_all(text.as_bytes()) {
+    match stdout().write_all(shown(text).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
@@ -416,7 +433,7 @@ pub fn print(text: &str) -> Result<()> {
 
 fn write_event(event: &Value) {
     // Nobody is left to be told if standard output is gone.
-    let _ = writeln!(stdout(), "{event}");
+    let _ = writeln!(stdout(), "{}", shown(&event.to_string()));
 }
 
 /// Writes an error as one line.
@@ -427,12 +444,21 @@ pub fn print_error(message: &str) {
 /// Writes a line to standard error.
 pub fn write_line(line: &str) {
     // Nobody is left to be told if standard error is gone.
-    let _ = writeln!(stderr(), "{line}");
+    let _ = writeln!(stderr(), "{}", shown(&line.replace('\n', " ")));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_spelled_out() {
+        assert_eq!(shown("a\nb ä α▁ \u{1f600}"), "a\nb ä α▁ \u{1f600}");
+        assert_eq!(
+            shown("\x1b[2J\r\t\u{7f}\u{9b}\u{202e}\u{2069}"),
+            "\\u001b[2J\\u000d\\u0009\\u007f\\u009b\\u202e\\u2069"
+        );
+    }
 
     #[test]
     fn the_small_curve_goes_from_the_lowest_to_the_highest() {

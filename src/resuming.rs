@@ -10,8 +10,9 @@ use anyhow::{Context, Result, anyhow};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::Device;
 use soft_actor_critic::env::{self, Gym};
+use soft_actor_critic::error::Error;
 use soft_actor_critic::run::checkpoint::{Seen, look};
-use soft_actor_critic::run::{Group, Listing, Plan, RunDirectory, group, is_run, list};
+use soft_actor_critic::run::{Group, Listing, Plan, RunDirectory, group, is_run, leads_out, list};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -66,6 +67,15 @@ impl Pending {
             begins.push(Task { path, environment: plan.environment.clone(), plan: Some(plan) });
         }
         let Listing { mut runs, mut damaged } = list(&args.path)?;
+        // Another process may just have begun a run there.
+        if is_run(&args.path) {
+            return Ok(None);
+        }
+        // What goes on is written to.
+        let problem = "a symbolic link leads to it, which is not followed out of the directory; resume it by itself";
+        let outside =
+            runs.extract_if(.., |run| leads_out(&args.path, &run.path)).map(|run| run.path).collect::<Vec<_>>();
+        damaged.extend(outside.into_iter().map(|path| (path, Error::Files(problem.into()))));
         if runs.is_empty() && damaged.is_empty() && begins.is_empty() && closed.is_empty() {
             return Ok(None);
         }
@@ -214,7 +224,8 @@ impl ResumeArgs {
     }
 
     /// Writes what all runs are to go on with to their files and to those of their groups, before any of them does: whatever
-    /// comes between, the next command knows it.
+    /// comes between, the next command knows it. Nothing is written to a run that another process trains; that is told when
+    /// it is to go on.
     fn remember(&self, groups: &mut [Group], tasks: &[Task]) -> Result<()> {
         // What is wrong with one of them keeps all of them as they are.
         let adapted =
@@ -224,6 +235,7 @@ impl ResumeArgs {
             group.replace_config(config)?;
         }
         for Task { path, .. } in tasks.iter().filter(|task| task.plan.is_none()) {
+            let Ok(_lock) = RunDirectory::open(path)?.0.lock() else { continue };
             let (run, begun_with) = RunDirectory::open(path)?;
             let config = self.adapt(&begun_with)?;
             if config != begun_with {

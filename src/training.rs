@@ -329,6 +329,9 @@ pub fn resume_one(
         let make_env = make_environment(run.environment(), &begun_with.env_args, &args.python, false)?;
         let config = args.adapt(&begun_with)?;
         let (checkpoints, loaded) = Checkpoints::open(&run, &config)?;
+        // Until the run was locked, another process may have given it more steps.
+        let is_same = RunDirectory::open(path)?.1 == begun_with;
+        anyhow::ensure!(is_same, "another process has just changed {}; resume it again", path.display());
         let step = loaded.state.steps;
         // At the end that it was begun with it is finished; anywhere else there must be something left to do.
         let left = step < config.steps || config.steps == begun_with.steps;

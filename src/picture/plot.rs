@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::run::{Comparison, MeasuredRun, RunDirectory, Scores, whole_file};
+use crate::run::{Comparison, MeasuredRun, RunDirectory, Scores, files};
 use crate::statistics::{self, Estimate, mean};
 use anyhow::Context;
 use plotters::coord::Shift;
@@ -46,7 +46,7 @@ pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<(), Error
     let drawn = MeasuredRun::read(directory.clone(), config.clone())?;
     let path = directory.file(CURVE);
     if drawn.has_returns() {
-        whole_file::write(&path, run(&drawn)?.as_bytes())
+        files::write(&path, run(&drawn)?.as_bytes())
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(())

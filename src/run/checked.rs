@@ -1,11 +1,10 @@
 //! Files that are known by their length and a checksum.
 
-use super::typed;
+use super::{files, typed};
 use crate::error::Error;
 use anyhow::{Context, ensure};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::Path;
 
 /// What is known of the first bytes of a file.
@@ -38,10 +37,9 @@ impl Checked {
     pub fn read(self, path: &Path) -> Result<Vec<u8>, Error> {
         typed(|| {
             let shown = path.display();
-            let mut bytes = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
-            let length = usize::try_from(self.bytes)?;
-            ensure!(bytes.len() >= length, "{shown} has {} bytes instead of {length}", bytes.len());
-            bytes.truncate(length);
+            let bytes = files::read_start(path, self.bytes).with_context(|| format!("{shown} cannot be read"))?;
+            let length = self.bytes;
+            ensure!(bytes.len() as u64 == length, "{shown} has {} bytes instead of {length}", bytes.len());
             ensure!(Self::of(&bytes) == self, "{shown} is damaged");
             Ok(bytes)
         })

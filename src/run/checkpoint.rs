@@ -16,18 +16,18 @@
 use super::checked::Checked;
 use super::metrics::{MetricsFiles, Position};
 use super::tensors_file::{self, Tensor};
-use super::{RunDirectory, config_file, typed, whole_file};
+use super::{RunDirectory, config_file, files, typed};
 use crate::config::Config;
 use crate::env::Bounds;
 use crate::error::Error;
 use crate::replay::Replay;
 use crate::sac::{Metrics, Policy, Snapshot};
 use crate::train::{Best, EnvState, Episode, Trainer, TrainerState};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,8 @@ pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "soft-actor-critic checkpoint 1";
 /// Transitions in a replay file.
 const SEGMENT: usize = 1 << 16;
+/// The most bytes of a manifest that are read.
+const MOST_OF_MANIFEST: u64 = 1 << 24;
 /// The tensors of the action bounds, `[A]`.
 const BOUNDS: [&str; 2] = ["action.low", "action.high"];
 
@@ -93,11 +95,10 @@ impl Checkpoints {
     /// If the folder cannot be made, or another process trains this run.
     pub fn create(run: &RunDirectory, device: &str, every: u64) -> Result<Self, Error> {
         typed(|| {
-            let folder = run.file(FOLDER);
-            fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+            let lock = run.take_lock().map_or_else(|| lock_run(run.path()), Ok)?;
             Ok(Self {
-                _lock: lock(&folder, "this run")?,
-                folder,
+                _lock: lock,
+                folder: run.file(FOLDER),
                 environment: run.environment().to_string(),
                 device: device.to_string(),
                 every,
@@ -115,14 +116,14 @@ impl Checkpoints {
     /// is invalid, or if another process trains this run.
     pub fn open(run: &RunDirectory, config: &Config) -> Result<(Self, Loaded), Error> {
         typed(|| {
-            let folder = run.file(FOLDER);
+            let folder = folder_of(run.path())?;
             let path = folder.join(MANIFEST);
             let shown = run.path().display();
-            ensure!(
-                path.exists(),
-                "{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere"
-            );
-            let lock = lock(&folder, "this run")?;
+            // Another process may just be about to write the first.
+            let lock = files::is_directory(&folder).then(|| lock(&folder, "this run")).transpose()?;
+            let lock = lock.filter(|_| files::is_there(&path)).with_context(|| {
+                format!("{shown} has no checkpoint; train anew with --config {shown}/config.toml --out elsewhere")
+            })?;
             let manifest = read_manifest(&path)?;
             let load = |entry: &Entry| {
                 let state = load_state(run, entry, config)?;
@@ -203,7 +204,7 @@ impl Checkpoints {
 
         let config = config_file::to_toml(&self.environment, trainer.config())?;
         let bytes = state_to_bytes(&state, &cuts, &position, actions, &config, &self.device)?;
-        let mut file = File::create(self.state_file(state.steps))?;
+        let mut file = files::create(&self.state_file(state.steps))?;
         file.write_all(&bytes)?;
         file.sync_all()?;
 
@@ -215,7 +216,7 @@ impl Checkpoints {
         };
         let previous = self.manifest.as_ref().map(|manifest| manifest.current.clone());
         // What has just been made must be on the disk before it is named.
-        whole_file::sync_directory(&self.folder)?;
+        files::sync_directory(&self.folder)?;
         self.put(Manifest { current: entry, previous, format: FORMAT.into() })
     }
 
@@ -244,11 +245,8 @@ impl Checkpoints {
                 bytes.extend(transition.iter().flat_map(|value| value.to_le_bytes()));
             }
             let known = self.replay.get(&number).copied().unwrap_or(Checked::of(&[]));
-            let mut file = OpenOptions::new().create(true).append(true).open(self.replay_file(number))?;
             // What a failure has left behind the end is not part of it.
-            if file.metadata()?.len() != known.bytes {
-                file.set_len(known.bytes)?;
-            }
+            let mut file = files::append(&self.replay_file(number), known.bytes)?;
             file.write_all(&bytes)?;
             file.sync_data()?;
             self.replay.insert(number, known.and(&bytes));
@@ -261,7 +259,7 @@ impl Checkpoints {
     fn put(&mut self, manifest: Manifest) -> Result<()> {
         let line = serde_json::to_string(&manifest)?;
         let text = format!("{line}\n{:08x}\n", crc32fast::hash(line.as_bytes()));
-        whole_file::write(&self.folder.join(MANIFEST), text.as_bytes())?;
+        files::write(&self.folder.join(MANIFEST), text.as_bytes())?;
         self.manifest = Some(manifest);
         self.remove_the_rest();
         Ok(())
@@ -278,7 +276,8 @@ impl Checkpoints {
         for path in fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|file| file.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let between = |start: &str, end: &str| name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
-            let number = between("state-", ".safetensors").or_else(|| between("replay-", ".bin"));
+            let kinds = [("state-", ".safetensors"), ("replay-", ".bin"), ("replay-", ".tmp")];
+            let number = kinds.iter().find_map(|(start, end)| between(start, end));
             let ours = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
             if ours && !named.contains(&path) {
                 let _ = fs::remove_file(path);
@@ -308,9 +307,11 @@ fn replay_file(folder: &Path, number: usize) -> PathBuf {
 /// # Errors
 /// If what names it cannot be read.
 pub fn last_step(run: &RunDirectory) -> Result<Option<u64>, Error> {
-    let path = run.file(FOLDER).join(MANIFEST);
-    let manifest = path.exists().then(|| read_manifest(&path)).transpose()?;
-    Ok(manifest.map(|manifest| manifest.current.step))
+    typed(|| {
+        let path = folder_of(run.path())?.join(MANIFEST);
+        let manifest = files::is_there(&path).then(|| read_manifest(&path)).transpose()?;
+        Ok(manifest.map(|manifest| manifest.current.step))
+    })
 }
 
 /// What another run can begin with.
@@ -333,9 +334,9 @@ pub struct Seen {
 /// If there is none, if nothing of it is whole, or if it is of another configuration than `config` of the run.
 pub fn look(run: &RunDirectory, config: &Config, with_replay: bool) -> Result<Seen, Error> {
     typed(|| {
-        let (folder, shown) = (run.file(FOLDER), run.path().display());
+        let (folder, shown) = (folder_of(run.path())?, run.path().display());
         let path = folder.join(MANIFEST);
-        ensure!(path.exists(), "{shown} has no checkpoint; name a run that has one, or a .safetensors file");
+        ensure!(files::is_there(&path), "{shown} has no checkpoint; name a run that has one, or a .safetensors file");
         let load = |entry: &Entry| {
             let state = load_state(run, entry, config)?;
             let replay = with_replay.then(|| load_replay(&folder, entry, &state, config)).transpose()?;
@@ -376,18 +377,29 @@ fn last_good<T>(manifest: &Manifest, load: impl Fn(&Entry) -> Result<T>) -> Resu
 /// Makes this process the only one that trains what belongs to a folder.
 pub(super) fn lock(folder: &Path, what: &str) -> Result<File> {
     let path = folder.join(LOCK);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("{} cannot be written; see to its permissions", path.display()))?;
-    match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => bail!("another process trains {what}; wait for its end, or stop it"),
-        // Not every file system has locks.
-        Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
-    }
+    let locked = files::lock(&path);
+    let locked = locked.with_context(|| format!("{} cannot be written; see to its permissions", path.display()))?;
+    locked.with_context(|| format!("another process trains {what}; wait for its end, or stop it"))
+}
+
+/// Makes this process the only one that writes into the run in a directory, as long as the file lives.
+pub(super) fn lock_run(run: &Path) -> Result<File> {
+    let folder = folder_of(run)?;
+    files::create_directories(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    lock(&folder, "this run")
+}
+
+/// The folder of a run's checkpoints, whether it is there or not.
+fn folder_of(run: &Path) -> Result<PathBuf> {
+    let folder = run.join(FOLDER);
+    let (is_ours, shown) = (files::is_directory(&folder) || !files::is_there(&folder), folder.display());
+    ensure!(is_ours, "{shown} is no directory of its own, a symbolic link is not followed; put the directory there");
+    Ok(folder)
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest> {
     let shown = path.display();
-    let text = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
+    let text = files::read(path, MOST_OF_MANIFEST).with_context(|| format!("{shown} cannot be read"))?;
     let damaged = || anyhow!("{shown} is damaged; train anew, or put back a copy of it");
     let text = String::from_utf8(text).map_err(|_| damaged())?;
     let (line, checksum) = text.split_once('\n').ok_or_else(damaged)?;
@@ -462,9 +474,10 @@ fn load_replay(folder: &Path, entry: &Entry, state: &State, config: &Config) -> 
     for number in numbers {
         let path = replay_file(folder, number);
         let checked = entry.replay.get(&number).with_context(|| format!("{} is missing", path.display()))?;
-        let bytes = checked.read(&path)?;
         let range = first.max(number * SEGMENT)..pushed.min((number + 1) * SEGMENT);
-        ensure!(bytes.len() == (range.end - number * SEGMENT) * width * 4, "{} has another length", path.display());
+        let length = ((range.end - number * SEGMENT) as u64).checked_mul(width as u64 * 4);
+        ensure!(length == Some(checked.bytes), "{} has another length", path.display());
+        let bytes = checked.read(&path)?;
         let bytes = &bytes[(range.start - number * SEGMENT) * width * 4..];
         floats.extend(tensors_file::f32s(bytes));
     }
@@ -653,6 +666,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
 mod tests {
     use super::*;
     use crate::env::Pendulum;
+    use anyhow::bail;
     use std::cell::Cell;
 
     fn manifest(step: u64) -> Manifest {
@@ -740,7 +754,7 @@ mod tests {
     #[test]
     fn actions_that_the_policy_does_not_have_are_refused() {
         for actions in [2, 1 << 31] {
-            let error = error("actions", actions, |_, _| ());
+            let error = error("actions", actions, |state, _| state.bounds = None);
             assert!(error.contains("its policy has another shape"), "{error}");
         }
     }

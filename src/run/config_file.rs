@@ -1,11 +1,10 @@
 //! A configuration as TOML: the keys of [`Config`], after the name of the environment.
 
-use super::typed;
+use super::{files, typed};
 use crate::config::Config;
 use crate::error::Error;
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
-use std::fs;
 use std::path::Path;
 
 const ENVIRONMENT: &str = "environment";
@@ -30,25 +29,16 @@ pub fn to_toml(environment: &str, config: &Config) -> Result<String, Error> {
 /// environment than `environment`.
 pub fn read(path: &Path, environment: &str) -> Result<Config, Error> {
     let shown = path.display();
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("the configuration {shown} cannot be read; give a TOML file"))?;
+    // The user may name it by a link.
+    let text = path.canonicalize().and_then(|path| files::read_text(&path, files::MOST_OF_CONFIG));
+    let text = text.with_context(|| format!("the configuration {shown} cannot be read; give a TOML file"))?;
     Ok(parse(&text, environment).with_context(|| format!("the configuration {shown} cannot be used"))?)
 }
 
-/// [`read`] of a file that names its environment, with that name.
+/// [`read`] from the text of a file that names its environment, with that name.
 ///
 /// # Errors
-/// As for [`read`], or if no environment is named.
-pub fn read_with_environment(path: &Path) -> Result<(String, Config), Error> {
-    let shown = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("the configuration {shown} cannot be read"))?;
-    Ok(parse_with_environment(&text).with_context(|| format!("the configuration {shown} cannot be used"))?)
-}
-
-/// [`read_with_environment`] from the text of a file.
-///
-/// # Errors
-/// As for [`read_with_environment`], but without the name of a file.
+/// As for [`read`], but without the name of a file; or if no environment is named.
 pub fn parse_with_environment(text: &str) -> Result<(String, Config), Error> {
     let named = |table: &toml::Table| Some(table.get(ENVIRONMENT)?.as_str()?.to_string());
     let environment = text.parse().ok().as_ref().and_then(named);

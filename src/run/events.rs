@@ -5,18 +5,20 @@
 //! constant, so that a record that itself contains checksums does not defeat them.
 
 use super::metrics::Row;
-use super::{RunDirectory, config_file};
+use super::{RunDirectory, config_file, files};
 use crate::config::Config;
 use anyhow::{Context, Result};
 use crc::{CRC_32_ISCSI, Crc};
 use prost::{Message, Oneof};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 static CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 const VERSION: &str = "brain.Event:2";
+/// The most bytes of the data of a record; the longest has the configuration.
+const MOST_OF_RECORD: u64 = 2 * files::MOST_OF_CONFIG;
 /// The number that stands for a tensor of strings.
 const STRINGS: i32 = 7;
 
@@ -115,19 +117,17 @@ impl EventsFile {
     pub fn open(run: &RunDirectory, config: &Config, last_step: u64) -> Result<Self> {
         let path = run.file(Self::NAME);
         let open = || {
-            let bytes = match fs::read(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-                bytes => bytes?,
-            };
-            let kept = length_until(&bytes, last_step);
-            // Each file begins with the length of the same record, if not even that is torn.
-            let start = record(&event(0, What::FileVersion(VERSION.into())));
-            if !bytes.iter().zip(&start[..12]).all(|(one, other)| one == other) {
-                return Err(io::Error::new(ErrorKind::InvalidData, "what is there is of something else; move it away"));
+            let mut kept = 0;
+            if files::is_there(&path) {
+                // Each file begins with the length of the same record, if not even that is torn.
+                let start = record(&event(0, What::FileVersion(VERSION.into())));
+                if !start.starts_with(&files::read_start(&path, 12)?) {
+                    let problem = "what is there is of something else; move it away";
+                    return Err(io::Error::new(ErrorKind::InvalidData, problem));
+                }
+                kept = length_until(BufReader::new(files::reader(&path)?), last_step)?;
             }
-            let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            file.set_len(kept as u64)?;
-            Ok((file, kept == 0))
+            Ok((files::append(&path, kept)?, kept == 0))
         };
         let (file, is_new) = open().with_context(|| format!("{} cannot be written", path.display()))?;
         let mut events = Self { path, file };
@@ -213,24 +213,32 @@ fn record(data: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes of the records that are whole, up to the first of a later step than `last_step`.
-fn length_until(bytes: &[u8], last_step: u64) -> usize {
+fn length_until(mut file: impl Read, last_step: u64) -> io::Result<u64> {
     let mut kept = 0;
-    while let Some(data) = first_record(&bytes[kept..]) {
-        match Event::decode(data) {
-            Ok(event) if event.step <= last_step as i64 => kept += data.len() + 16,
+    while let Some(data) = next_record(&mut file)? {
+        match Event::decode(data.as_slice()) {
+            Ok(event) if event.step <= last_step as i64 => kept += data.len() as u64 + 16,
             _ => break,
         }
     }
-    kept
+    Ok(kept)
 }
 
-/// The data of the record at the beginning, if it is whole.
-fn first_record(bytes: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let (checksum, rest) = rest.split_first_chunk::<4>()?;
-    let data = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    let whole = *checksum == masked(length) && rest[data.len()..].starts_with(&masked(data));
-    whole.then_some(data)
+/// The data of the next record, if it is whole and one that is written here.
+fn next_record(file: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut next = |length: u64| {
+        let mut bytes = Vec::new();
+        file.by_ref().take(length).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let head = next(12)?;
+    let Some((length, checksum)) = head.split_first_chunk::<8>() else { return Ok(None) };
+    let data_length = u64::from_le_bytes(*length);
+    if checksum != masked(length) || data_length > MOST_OF_RECORD {
+        return Ok(None);
+    }
+    let data = next(data_length)?;
+    let is_whole = next(4)? == masked(&data);
+    Ok(is_whole.then_some(data))
 }
 
 #[cfg(test)]
@@ -260,6 +268,7 @@ mod tests {
     fn what_came_later_or_is_damaged_is_cut_off() {
         let all = [event(0), event(5), event(9)].concat();
         let two = event(0).len() + event(5).len();
+        let length_until = |bytes: &[u8], step| length_until(bytes, step).expect("it is in memory") as usize;
         assert_eq!([0, 4, 5, 8, 9].map(|step| length_until(&all, step)), {
             let one = event(0).len();
             [one, one, two, two, all.len()]

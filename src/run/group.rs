@@ -8,8 +8,8 @@
 
 use super::events::EventsFile;
 use super::{
-    CONFIG, MetricsFiles, RUNS, checkpoint, config_file, distinct, ensure_empty, first_unused, is_run, policy_file,
-    typed, whole_file,
+    CONFIG, MetricsFiles, RUNS, checkpoint, config_file, distinct, ensure_empty, files, first_unused, is_run,
+    leads_out, policy_file, taken, typed,
 };
 use crate::config::Config;
 use crate::device::Device;
@@ -83,7 +83,7 @@ impl Group {
     /// # Errors
     /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
     pub fn create(path: Option<&Path>, seeds: Range<u64>, plan: Plan) -> Result<Self, Error> {
-        let mut made = missing(path.unwrap_or(Path::new(RUNS)));
+        let mut made = files::missing(path.unwrap_or(Path::new(RUNS)));
         let create = || {
             let path = match path {
                 Some(path) => ensure_empty(path).map(|()| path.to_path_buf())?,
@@ -95,11 +95,12 @@ impl Group {
             };
             let unwritable =
                 || format!("the directory {} cannot be written; choose another with --out", path.display());
-            fs::create_dir_all(&path).with_context(unwritable)?;
+            files::create_directories(&path).with_context(unwritable)?;
             let lock = checkpoint::lock(&path, "this group").with_context(unwritable)?;
+            // Another process may have begun a group here since this one looked, and have ended.
+            ensure!(!files::is_there(&path.join(RECORD)), taken(&path));
             let group = Self { path, seeds, plan, made: Vec::new(), _lock: lock };
             group.write()?;
-            group.path.parent().map_or(Ok(()), whole_file::sync_directory).context("the directory cannot be kept")?;
             Ok(group)
         };
         match typed(create) {
@@ -124,7 +125,7 @@ impl Group {
         let head = toml::to_string(&head).context("what the runs begin with has no TOML form")?;
         let text = head + &config_file::to_toml(&plan.environment, &config)?;
         let file = path.join(RECORD);
-        whole_file::write(&file, text.as_bytes())
+        files::write(&file, text.as_bytes())
             .with_context(|| format!("{} cannot be written; see to its permissions and to the disk", file.display()))
     }
 
@@ -152,19 +153,20 @@ impl Group {
     pub fn open(path: &Path) -> Result<Option<Self>, Error> {
         typed(|| {
             let file = path.join(RECORD);
-            if !file.exists() {
+            if !files::is_there(&file) {
                 return Ok(None);
             }
             let shown = file.display();
             let mend = "mend it, or move it away: what has been begun then goes on without it";
-            let read = || parse(&fs::read_to_string(&file)?);
+            let read = || parse(&files::read_text(&file, files::MOST_OF_CONFIG)?);
             let (seeds, plan) = read().map_err(|problem| anyhow!("{shown} cannot be used: {problem:#}; {mend}"))?;
             let _lock = checkpoint::lock(path, "this group").with_context(|| path.display().to_string())?;
             Ok(Some(Self { path: path.to_path_buf(), seeds, plan, made: Vec::new(), _lock }))
         })
     }
 
-    /// The groups inside a directory: that of its own record, and those of directories in it; and the directories of those
+    /// The groups inside a directory: that of its own record, and those of directories in it, unless a link
+    /// [leads out](leads_out) to one; and the directories of those
     /// that [cannot be opened](Self::open), with why.
     pub fn inside(directory: &Path) -> (Vec<Self>, Vec<(PathBuf, Error)>) {
         let inside = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -172,7 +174,8 @@ impl Group {
         paths.sort();
         let (mut groups, mut closed) = (Vec::new(), Vec::new());
         for path in distinct([directory.to_path_buf()].into_iter().chain(paths)) {
-            match Self::open(&path) {
+            let opened = if leads_out(directory, &path) { Ok(None) } else { Self::open(&path) };
+            match opened {
                 Ok(group) => groups.extend(group),
                 Err(problem) => closed.push((path, problem)),
             }
@@ -220,12 +223,6 @@ fn run_of(group: &Path, seed: u64) -> PathBuf {
     group.join(format!("seed-{seed}"))
 }
 
-/// The directories that must be made for this one, itself first.
-fn missing(path: &Path) -> Vec<PathBuf> {
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    path.ancestors().take_while(is_missing).map(Path::to_path_buf).collect()
-}
-
 /// What a record says.
 fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
     let (head, config): (toml::Table, toml::Table) =
@@ -242,16 +239,21 @@ fn parse(text: &str) -> anyhow::Result<(Range<u64>, Plan)> {
 /// Whether no run has been begun in a directory, or was killed there before its first checkpoint: nothing is lost then if
 /// it is begun anew.
 pub fn is_unbegun(run: &Path) -> bool {
-    // A link that leads nowhere is something, too.
-    let Ok(entries) = fs::read_dir(run) else { return run.symlink_metadata().is_err() };
-    let has_no_rows = |path: PathBuf| fs::read_to_string(path).is_ok_and(|table| table.lines().count() <= 1);
-    let (policy, temporary) = (policy_file::NAME, Path::new(policy_file::NAME).with_extension("tmp"));
+    // A link is something, wherever it leads.
+    if !files::is_directory(run) {
+        return !files::is_there(run);
+    }
+    let Ok(entries) = fs::read_dir(run) else { return false };
+    let has_no_rows = |path: PathBuf| files::read_text(&path, 1 << 16).is_ok_and(|table| table.lines().count() <= 1);
+    let is = |name: &str, file: &str| name == file || Path::new(name) == files::temporary(Path::new(file));
     entries.flatten().all(|entry| match entry.file_name().to_str() {
-        Some(name) if name == CONFIG || name == EventsFile::NAME => true,
+        Some(name) if is(name, CONFIG) || name == EventsFile::NAME => true,
         // By itself it is what somebody has kept of a run.
-        Some(name) if name == policy || Path::new(name) == temporary => run.join(checkpoint::FOLDER).is_dir(),
+        Some(name) if is(name, policy_file::NAME) => files::is_directory(&run.join(checkpoint::FOLDER)),
         Some(MetricsFiles::METRICS | MetricsFiles::TIMINGS) => has_no_rows(entry.path()),
-        Some(checkpoint::FOLDER) => !entry.path().join(checkpoint::MANIFEST).exists(),
+        Some(checkpoint::FOLDER) => {
+            files::is_directory(&entry.path()) && !files::is_there(&entry.path().join(checkpoint::MANIFEST))
+        }
         _ => false,
     })
 }
@@ -259,7 +261,8 @@ pub fn is_unbegun(run: &Path) -> bool {
 /// What stands in the places of runs of a group, and is neither a run nor what one has left that is yet to begin; nothing
 /// where there is no record that can be read.
 pub fn strangers(group: &Path) -> Vec<(PathBuf, Error)> {
-    let seeds = fs::read_to_string(group.join(RECORD)).ok().and_then(|text| Some(parse(&text).ok()?.0));
+    let seeds =
+        files::read_text(&group.join(RECORD), files::MOST_OF_CONFIG).ok().and_then(|text| Some(parse(&text).ok()?.0));
     let runs = seeds.into_iter().flatten().map(|seed| run_of(group, seed));
     let tell = |path| (path, Error::Files("it is to be a run, but holds something else; move it away".into()));
     runs.filter(|path| !is_run(path) && !is_unbegun(path)).map(tell).collect()
@@ -272,18 +275,22 @@ pub fn strangers(group: &Path) -> Vec<(PathBuf, Error)> {
 pub fn clear_unbegun(run: &Path) -> Result<(), Error> {
     typed(|| {
         let shown = run.display();
-        ensure!(is_unbegun(run), "{shown} holds a run; resume that by itself");
+        let ensure_unbegun = || -> anyhow::Result<()> {
+            ensure!(is_unbegun(run), "{shown} holds a run; resume that by itself");
+            Ok(())
+        };
+        ensure_unbegun()?;
         let take_away = || {
             // The policy first: without the rest of a run it is what somebody has kept of one.
             let policy = run.join(policy_file::NAME);
-            for file in [policy.with_extension("tmp"), policy] {
-                if file.exists() {
-                    fs::remove_file(file)?;
-                }
-            }
+            files::remove(&files::temporary(&policy))?;
+            files::remove(&policy)?;
             fs::remove_dir_all(run)
         };
-        if run.exists() {
+        if files::is_there(run) {
+            // Another process may be about to begin it.
+            let _lock = checkpoint::lock_run(run)?;
+            ensure_unbegun()?;
             take_away().with_context(|| format!("{shown} cannot be taken away; see to its permissions"))?;
         }
         Ok(())

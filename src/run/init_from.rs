@@ -21,7 +21,6 @@ use crate::train::Trainer;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a new run is to begin with.
@@ -71,7 +70,8 @@ impl InitFrom {
                 ensure!(path.is_file(), "{shown} is no file; give --init-from a run directory or a .safetensors file");
                 let unreadable =
                     || format!("{shown} cannot be read; give --init-from a run directory or a .safetensors file");
-                let bytes = fs::read(path).with_context(unreadable)?;
+                // The user may name it by a link.
+                let bytes = path.canonicalize().and_then(|path| tensors_file::read(&path)).with_context(unreadable)?;
                 ensure!(!with_replay, "{shown} has no replay memory; leave --with-replay out, or name a run directory");
                 Source::File(bytes)
             };

@@ -1,6 +1,6 @@
 //! What runs there are, and how they do.
 
-use super::{CONFIG, MeasuredRun, Measurements, MetricsFiles, RunDirectory, checkpoint, distinct, group};
+use super::{CONFIG, MeasuredRun, Measurements, MetricsFiles, RunDirectory, checkpoint, distinct, files, group};
 use crate::config::Config;
 use crate::error::Error;
 use anyhow::Context;
@@ -40,7 +40,7 @@ impl Summary {
             Err(problem) => (None, Some(problem)),
         };
         // One that has just begun has measured nothing yet.
-        let has_begun = checkpoint.is_some() || run.file(MetricsFiles::METRICS).exists();
+        let has_begun = checkpoint.is_some() || files::is_there(&run.file(MetricsFiles::METRICS));
         let measured = if has_begun { Measurements::read(&run)? } else { Measurements::default() };
         let returns = measured.points(MeasuredRun::EVALUATION).into_iter().map(|(_, value)| value);
         let best_and_last = returns.fold(None, |known: Option<(f64, f64)>, value| {
@@ -71,7 +71,7 @@ pub struct Listing {
 
 /// Whether a directory is that of a run, be it damaged.
 pub fn is_run(path: &Path) -> bool {
-    path.join(CONFIG).exists() || path.join(checkpoint::FOLDER).join(checkpoint::MANIFEST).exists()
+    files::is_there(&path.join(CONFIG)) || files::is_there(&path.join(checkpoint::FOLDER).join(checkpoint::MANIFEST))
 }
 
 /// The runs inside a directory, and inside directories in it that are none themselves, as those of `--seeds`; or that one run

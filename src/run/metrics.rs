@@ -3,15 +3,15 @@
 use super::RunDirectory;
 use super::checked::Checked;
 use super::events::EventsFile;
-use super::whole_file;
+use super::files;
 use crate::actor::Evaluation;
 use crate::config::Config;
 use crate::error::Error;
 use crate::sac::Metrics;
 use crate::train::Episode;
 use anyhow::Context;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,12 +104,8 @@ impl Table {
 
     /// The table with nothing but the beginning that `content` tells.
     fn reopen(path: PathBuf, content: Checked) -> anyhow::Result<Self> {
-        let open = || {
-            let file = OpenOptions::new().append(true).open(&path)?;
-            file.set_len(content.bytes)?;
-            Ok::<_, std::io::Error>(file)
-        };
-        let file = open().with_context(|| format!("{} cannot be written", path.display()))?;
+        let file = files::append(&path, content.bytes);
+        let file = file.with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(Self { path, file, content })
     }
 
@@ -148,12 +144,11 @@ impl MetricsFiles {
     pub fn reopen(run: &RunDirectory, config: &Config, position: Position) -> Result<Self, Error> {
         let Position { metrics, last, last_step } = position;
         let path = run.file(Self::TIMINGS);
-        // Times are never the same again, so whatever is left of them is taken.
+        // Times are never the same again, so whatever is left of them is taken: as far as the rows in `metrics` can reach.
         let unreadable = || format!("{} cannot be read", path.display());
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            bytes => bytes.with_context(unreadable)?,
-        };
+        let most = metrics.bytes.saturating_mul(8);
+        let bytes = if files::is_there(&path) { files::read_start(&path, most) } else { Ok(Vec::new()) };
+        let bytes = bytes.with_context(unreadable)?;
         let text = String::from_utf8_lossy(&bytes);
         let rows = text.lines().skip(1).map_while(|row| {
             let mut cells = row.split(',');
@@ -164,7 +159,7 @@ impl MetricsFiles {
         let seconds = rows.last().map_or(0.0, |&(_, seconds)| seconds);
         let header = Row::header(Row::EMPTY.timing());
         let text = header + &rows.iter().map(|(row, _)| format!("{row}\n")).collect::<String>();
-        whole_file::write(&path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
+        files::write(&path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(Self {
             metrics: Table::reopen(run.file(Self::METRICS), metrics)?,
             timings: Table::reopen(path, Checked::of(text.as_bytes()))?,

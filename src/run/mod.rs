@@ -21,6 +21,7 @@ pub mod checkpoint;
 mod compare;
 pub mod config_file;
 mod events;
+pub(crate) mod files;
 pub mod group;
 mod init_from;
 mod list;
@@ -29,7 +30,6 @@ mod measurements;
 mod metrics;
 pub mod policy_file;
 mod tensors_file;
-pub(crate) mod whole_file;
 
 pub use checked::Checked;
 pub use checkpoint::Checkpoints;
@@ -48,8 +48,9 @@ use crate::error::Error;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The name of the configuration in a run directory.
 const CONFIG: &str = "config.toml";
@@ -67,9 +68,16 @@ fn distinct(paths: impl IntoIterator<Item = PathBuf>) -> impl Iterator<Item = Pa
     paths.into_iter().filter(move |path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())))
 }
 
+/// Whether a path in a directory leads out of it, over a symbolic link.
+pub fn leads_out(directory: &Path, path: &Path) -> bool {
+    matches!((directory.canonicalize(), path.canonicalize()), (Ok(directory), Ok(path)) if !path.starts_with(&directory))
+}
+
 /// A directory that belongs to one run.
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
+    /// The lock of a new run, until its checkpoints take it.
+    lock: Arc<Mutex<Option<File>>>,
     path: PathBuf,
     environment: String,
     /// The comments at the head of its configuration.
@@ -77,11 +85,12 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Makes the directory, and writes `config.toml`. Without a `path` it becomes the first unused `runs/ENVIRONMENT-N`.
+    /// Makes the directory, locks the run, and writes `config.toml`. Without a `path` it becomes the first unused `runs/ENVIRONMENT-N`.
     /// If something besides the configuration decides the run, a comment at the head of the file says so, `origin`: one line.
     ///
     /// # Errors
-    /// If there is something in the directory already, or it cannot be made or written; nothing is overwritten.
+    /// If there is something in the directory already, or it cannot be made or written, or if another process is about to
+    /// begin a run there; nothing is overwritten.
     pub fn create(
         path: Option<&Path>,
         environment: &str,
@@ -96,12 +105,15 @@ impl RunDirectory {
             let shown = path.display();
             ensure_empty(&path)?;
             let heading = origin.map_or(String::new(), |origin| format!("# {origin}\n"));
-            let run = Self { environment: environment.to_string(), path: path.clone(), heading };
+            let unwritable = || format!("the run directory {shown} cannot be written; choose another with --out");
+            files::create_directories(&path).with_context(unwritable)?;
+            let lock = checkpoint::lock_run(&path).with_context(unwritable)?;
+            // Another process may have begun a run here since this one looked.
+            ensure!(!files::is_there(&path.join(CONFIG)), taken(&path));
+            let lock = Arc::new(Mutex::new(Some(lock)));
+            let run = Self { environment: environment.to_string(), path: path.clone(), heading, lock };
             let text = run.config_text(config)?;
-            // A file that appears between the look above and this is another run's.
-            fs::create_dir_all(&path)
-                .and_then(|()| File::create_new(run.file(CONFIG))?.write_all(text.as_bytes()))
-                .with_context(|| format!("the run directory {shown} cannot be written; choose another with --out"))?;
+            files::write(&run.file(CONFIG), text.as_bytes()).with_context(unwritable)?;
             Ok(run)
         })
     }
@@ -114,12 +126,16 @@ impl RunDirectory {
         typed(|| {
             let shown = path.display();
             let file = path.join(CONFIG);
-            ensure!(file.exists(), "{shown} is no run directory, it has no {CONFIG}; give one that `sac` has made");
-            let (environment, config) = config_file::read_with_environment(&file)?;
-            let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+            let is_run = files::is_there(&file);
+            ensure!(is_run, "{shown} is no run directory, it has no {CONFIG}; give one that `sac` has made");
+            let shown = file.display();
+            let text = files::read_text(&file, files::MOST_OF_CONFIG)
+                .with_context(|| format!("the configuration {shown} cannot be read"))?;
+            let parsed = config_file::parse_with_environment(&text);
+            let (environment, config) = parsed.with_context(|| format!("the configuration {shown} cannot be used"))?;
             let heading =
                 text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
-            Ok((Self { path: path.to_path_buf(), environment, heading }, config))
+            Ok((Self { path: path.to_path_buf(), environment, heading, lock: Arc::default() }, config))
         })
     }
 
@@ -136,23 +152,31 @@ impl RunDirectory {
         typed(|| {
             let text = self.config_text(config)?;
             let file = self.file(CONFIG);
-            whole_file::write(&file, text.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))
+            files::write(&file, text.as_bytes()).with_context(|| format!("{} cannot be written", file.display()))
         })
     }
 
-    /// Sees to it that the directory, and the names in it, are on the disk.
+    /// Sees to it that the names in the directory are on the disk.
     ///
     /// # Errors
     /// If they cannot be written.
     pub fn sync(&self) -> Result<(), Error> {
         typed(|| {
-            let sync = || {
-                File::open(self.file(CONFIG))?.sync_all()?;
-                whole_file::sync_directory(&self.path)?;
-                self.path.parent().map_or(Ok(()), whole_file::sync_directory)
-            };
-            sync().with_context(|| format!("{} cannot be written", self.path.display()))
+            files::sync_directory(&self.path).with_context(|| format!("{} cannot be written", self.path.display()))
         })
+    }
+
+    /// Makes this process the only one that writes into the run, as long as the file that is returned lives.
+    ///
+    /// # Errors
+    /// If another process does.
+    pub fn lock(&self) -> Result<File, Error> {
+        typed(|| checkpoint::lock_run(&self.path))
+    }
+
+    /// The lock of a new run.
+    fn take_lock(&self) -> Option<File> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The name of the environment.
@@ -189,12 +213,7 @@ impl RunDirectory {
         let file = self.file(policy_file::BEST);
         match actor {
             Some(actor) => policy_file::save(&file, &self.environment, actor),
-            None => typed(|| match fs::remove_file(&file) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(error).with_context(|| format!("{} cannot be taken away", file.display()))
-                }
-                _ => Ok(()),
-            }),
+            None => typed(|| files::remove(&file).with_context(|| format!("{} cannot be taken away", file.display()))),
         }
     }
 }
@@ -204,7 +223,7 @@ fn ensure_empty(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     if let Ok(mut entries) = fs::read_dir(path) {
         if entries.next().is_some() {
-            bail!("{shown} already holds files, which will not be overwritten; choose another directory with --out");
+            bail!(taken(path));
         }
     } else if path.exists() {
         bail!("{shown} is no directory that can be read; choose another with --out");
@@ -212,11 +231,17 @@ fn ensure_empty(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn taken(path: &Path) -> String {
+    let shown = path.display();
+    format!("{shown} already holds files, which will not be overwritten; choose another directory with --out")
+}
+
 /// Makes the first `runs/ENVIRONMENT-N` that is not there yet; of several programs at once, each gets its own.
 fn first_unused(environment: &str) -> anyhow::Result<PathBuf> {
     let make = |n| {
         let path = Path::new(RUNS).join(format!("{}-{n}", env::file_name(environment)));
-        fs::create_dir_all(RUNS).and_then(|()| fs::create_dir(&path)).map(|()| path)
+        files::create_directories(Path::new(RUNS)).and_then(|()| fs::create_dir(&path))?;
+        files::sync_directory(Path::new(RUNS)).map(|()| path)
     };
     (1..)
         .map(make)

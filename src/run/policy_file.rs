@@ -9,7 +9,7 @@
 //! action = low + ½(tanh(mean) + 1)(high − low) can be computed anywhere.
 
 use super::tensors_file::{self, STATISTICS, Tensor};
-use super::{typed, whole_file};
+use super::{files, typed};
 use crate::actor::Actor;
 use crate::env::Bounds;
 use crate::error::Error;
@@ -19,7 +19,6 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use ndarray::{Array2, Axis, concatenate, s};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
@@ -50,22 +49,32 @@ pub fn save(path: &Path, environment: &str, actor: &Actor) -> Result<(), Error> 
         }
         tensors.extend(actor.normalizer().into_iter().flat_map(|normalizer| tensors_file::statistics("", normalizer)));
         let bytes = tensors_file::to_bytes(&tensors, &metadata(environment, actor))?;
-        whole_file::write(path, &bytes).with_context(|| format!("the policy {} cannot be written", path.display()))
+        files::write(path, &bytes).with_context(|| format!("the policy {} cannot be written", path.display()))
     })
 }
 
-/// Reads a policy and the name of the environment it was trained in.
+/// Reads a policy and the name of the environment it was trained in. A symbolic link is not followed, because in a run it may
+/// lead out.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or is no policy of this program.
 pub fn load(path: &Path) -> Result<(String, Actor), Error> {
+    read(path).map(|(environment, actor, _)| (environment, actor))
+}
+
+/// [`load`], and the bytes of the file.
+///
+/// # Errors
+/// As from [`load`].
+pub fn read(path: &Path) -> Result<(String, Actor, Vec<u8>), Error> {
     typed(|| {
         let shown = path.display();
-        let bytes = fs::read(path)
+        let bytes = tensors_file::read(path)
             .with_context(|| format!("the policy {shown} cannot be read; give a run directory or a policy file"))?;
-        parse(&bytes).with_context(|| {
+        let (environment, actor) = parse(&bytes).with_context(|| {
             format!("{shown} is no policy that `sac` has written whole; train again, or give another file")
-        })
+        })?;
+        Ok((environment, actor, bytes))
     })
 }
 
@@ -254,6 +263,7 @@ mod tests {
     use crate::config::{Config, Heads, LogStdForm};
     use crate::normalizer::Normalizer;
     use crate::rng::{Philox, Stream};
+    use std::fs;
 
     fn actor(hidden: &[usize], policy_heads: Heads, mean: Mean) -> Actor {
         let policy_hidden = hidden.to_vec();

@@ -1,9 +1,13 @@
 //! Named tensors and metadata as safetensors: the same bytes for the same content.
 
+use super::files;
 use crate::normalizer::Normalizer;
 use anyhow::{Context, Result, anyhow, ensure};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
+use std::io::{Error, ErrorKind, Read};
+use std::path::Path;
 
 /// A tensor to be written.
 pub struct Tensor {
@@ -35,6 +39,44 @@ impl Tensor {
     pub fn u8(name: String, bytes: Vec<u8>) -> Self {
         Self { name, dtype: Dtype::U8, shape: vec![bytes.len()], bytes }
     }
+}
+
+/// The most bytes of a file that nothing but itself tells the length of, and of its header.
+const MOST_BYTES: u64 = 1 << 30;
+const MOST_OF_HEADER: u64 = 1 << 22;
+
+/// What the header says of a tensor, or of no tensor.
+#[derive(Deserialize)]
+struct Place {
+    data_offsets: Option<[u64; 2]>,
+}
+
+/// A file, as far as its header says; no symbolic link is followed.
+///
+/// # Errors
+/// If it cannot be read, or has another length than its header says.
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = files::reader(path)?;
+    let found = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut bytes)?;
+    let header = bytes.first_chunk().map_or(0, |&length| u64::from_le_bytes(length).min(MOST_OF_HEADER));
+    file.by_ref().take(header).read_to_end(&mut bytes)?;
+    let places = bytes.get(8..).and_then(|header| serde_json::from_slice::<HashMap<String, Place>>(header).ok());
+    // What is no header is refused where the bytes are read as tensors.
+    let Some(places) = places else { return Ok(bytes) };
+    let end = places.into_values().filter_map(|place| Some(place.data_offsets?[1])).max().unwrap_or(0);
+    let length = end.saturating_add(bytes.len() as u64);
+    if length > MOST_BYTES {
+        let problem = format!("it has {length} bytes, more than the {MOST_BYTES} that it can have");
+        return Err(Error::new(ErrorKind::FileTooLarge, problem));
+    }
+    if found > length {
+        let problem = format!("it has {found} bytes, of which its header names {length}");
+        return Err(Error::new(ErrorKind::InvalidData, problem));
+    }
+    file.take(end).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The numbers of a tensor of `f32`.
