@@ -9,6 +9,7 @@ use crate::sac::{Policy, PolicyPass};
 use ndarray::{Array2, ArrayView2};
 use rand::{Rng, RngCore};
 use rand_distr::StandardNormal;
+use std::ops::ControlFlow;
 
 /// A policy with its parameters and the bounds of its actions: all that acting needs.
 #[derive(Clone, Debug)]
@@ -127,14 +128,25 @@ impl Evaluation {
     }
 }
 
+/// Where an evaluation stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvaluationProgress<'a> {
+    /// How many episodes it has.
+    pub episodes: u64,
+    /// The returns of the episodes that have ended.
+    pub returns: &'a [f64],
+    /// Steps taken in the next episode.
+    pub steps: u64,
+}
+
 /// Runs `episodes` episodes whose start states, and noise if `stochastic`, depend on `seed` alone.
 ///
 /// # Errors
-/// [`Error::Policy`] if the policy does not fit the environment, [`Error::Environment`] if that fails or returns what it
-/// must not, [`Error::NonFinite`] if an action is not finite.
+/// [`Error::Policy`] if the policy does not fit the environment, [`Error::Evaluation`] if that fails or returns what it
+/// must not, or if an action is not finite.
 ///
 /// # Panics
-/// If `episodes` is 0. It never returns if the environment never ends an episode.
+/// If `episodes` is 0. It never returns if the environment never ends an episode; see [`evaluate_watched`].
 pub fn evaluate(
     actor: &mut Actor,
     env: &mut dyn Env,
@@ -142,12 +154,42 @@ pub fn evaluate(
     episodes: u64,
     stochastic: bool,
 ) -> Result<Evaluation, Error> {
+    evaluate_watched(actor, env, seed, episodes, stochastic, |_| ControlFlow::Continue(()))
+}
+
+/// The same as [`evaluate`]. It calls `watch` before each episode and after each step, and stops when that breaks.
+///
+/// # Errors
+/// As from [`evaluate`]; [`Error::Interrupted`] if `watch` breaks.
+///
+/// # Panics
+/// If `episodes` is 0.
+pub fn evaluate_watched(
+    actor: &mut Actor,
+    env: &mut dyn Env,
+    seed: u64,
+    episodes: u64,
+    stochastic: bool,
+    mut watch: impl FnMut(EvaluationProgress) -> ControlFlow<()>,
+) -> Result<Evaluation, Error> {
     assert!(episodes > 0, "an evaluation has at least one episode");
     actor.fits(env)?;
     let mut env = CheckedEnv::new(env);
-    let returns =
-        (0..episodes).map(|episode| run_episode(actor, &mut env, seed, episode, stochastic, |_, _, _| Ok(())));
-    Ok(Evaluation { returns: returns.collect::<Result<_, Error>>()? })
+    let mut returns = Vec::new();
+    for episode in 0..episodes {
+        let mut go_on = |steps| {
+            let goes_on = watch(EvaluationProgress { episodes, returns: &returns, steps }).is_continue();
+            if goes_on { Ok(()) } else { Err(Error::Interrupted) }
+        };
+        go_on(0)?;
+        let mut steps = 0;
+        let total = run_episode(actor, &mut env, seed, episode, stochastic, |_, _, _| {
+            steps += 1;
+            go_on(steps)
+        })?;
+        returns.push(total);
+    }
+    Ok(Evaluation { returns })
 }
 
 /// Runs one of the episodes that `seed` tells, calls `after_step` with the environment, the action and what came of it,
@@ -163,15 +205,24 @@ pub(crate) fn run_episode(
     let mut action = vec![0.0; actor.bounds.dimensions()];
     let mut noise = vec![0.0; action.len()];
     let mut rng = Philox::new(seed, Stream::Evaluation, episode);
-    let mut observation = env.reset(rng.next_u64())?;
+    let mut steps = 0;
+    let failed = |step, error| match error {
+        Error::Environment { problem, .. } => {
+            Error::Evaluation { episode: episode + 1, step, problem: format!("{problem}; fix the environment") }
+        }
+        other => other,
+    };
+    let mut observation = env.reset(rng.next_u64()).map_err(|error| failed(steps, error))?;
     let mut total = 0.0;
     loop {
         noise.iter_mut().for_each(|noise| *noise = rng.sample(StandardNormal));
         actor.act(&observation, stochastic.then_some(&noise), &mut action);
         if action.iter().any(|action| !action.is_finite()) {
-            return Err(Error::NonFinite { step: env.steps(), quantity: "action" });
+            let problem = "the policy's action is not finite; use another policy".into();
+            return Err(Error::Evaluation { episode: episode + 1, step: steps, problem });
         }
-        let step = env.step(&action)?;
+        let step = env.step(&action).map_err(|error| failed(steps + 1, error))?;
+        steps += 1;
         total += step.reward;
         after_step(env, &action, &step)?;
         if step.terminated || step.truncated {

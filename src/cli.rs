@@ -115,6 +115,9 @@ pub struct TrainArgs {
     /// Episodes of an evaluation during training
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
     pub eval_episodes: Option<u64>,
+    /// Episodes of the evaluation at the end
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    pub final_episodes: Option<u64>,
     /// Keep the policy of the best evaluation as well, for `sac eval DIR --best` and the like
     #[arg(long, help_heading = "Run")]
     pub keep_best: bool,
@@ -249,6 +252,7 @@ impl TrainArgs {
         set(&mut config.eval_every, &self.eval_every);
         set(&mut config.checkpoint_every, &self.checkpoint_every);
         set(&mut config.eval_episodes, &self.eval_episodes);
+        set(&mut config.final_episodes, &self.final_episodes);
         config.keep_best |= self.keep_best;
         set(&mut config.until_return, &self.until_return);
         set(&mut config.policy_hidden, &self.hidden);

@@ -122,7 +122,8 @@ pub struct Config {
     /// Environment steps from one evaluation to the next; 0 for none at all, not even at the end. Default 1 000.
     pub eval_every: u64,
     /// Environment steps from one checkpoint to the next; 0 for none but at the beginning, at the end, when the run is
-    /// interrupted, and whenever the replay memory has been filled anew. It changes no result. Default 1 000.
+    /// interrupted, before an evaluation that may take long, and whenever the replay memory has been filled anew. It changes no
+    /// result. Default 1 000.
     pub checkpoint_every: u64,
     /// Episodes of an evaluation during training. Default 10.
     pub eval_episodes: u64,

@@ -11,11 +11,22 @@ pub enum Error {
     NoEnvironment(String),
     /// An environment failed, or returned what it must not.
     Environment {
-        /// Steps taken so far, in training or in this evaluation.
+        /// Steps taken so far in training.
         step: u64,
         /// What went wrong.
         problem: String,
     },
+    /// An episode of an evaluation failed: its environment, or the policy in it.
+    Evaluation {
+        /// Which episode of the evaluation, counted from 1.
+        episode: u64,
+        /// Steps taken so far in that episode.
+        step: u64,
+        /// What went wrong, and what to do about it.
+        problem: String,
+    },
+    /// What was being done was stopped before its end, as whoever started it had asked for.
+    Interrupted,
     /// A policy that was made for another environment.
     Policy(String),
     /// A run whose environment had other sizes or other action bounds than the one it is to go on in.
@@ -62,6 +73,10 @@ impl fmt::Display for Error {
             Self::Environment { step, problem } => {
                 write!(f, "the environment failed at step {step}: {problem}; mend the environment")
             }
+            Self::Evaluation { episode, step, problem } => {
+                write!(f, "episode {episode} of the evaluation failed at its step {step}: {problem}")
+            }
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Policy(problem) => {
                 write!(f, "the policy does not fit the environment: {problem}; give another policy")
             }

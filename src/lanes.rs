@@ -3,10 +3,12 @@
 use crate::config::Config;
 use crate::env::{Bounds, CheckedEnv, DeviceEnv, Env, EpisodeStatistics, Step};
 use crate::error::Error;
+use crate::replay::Replay;
 use crate::rng::{Philox, Stream};
-use crate::train::{EnvState, Episode};
+use crate::train::{Activity, EnvState, Episode, Watch};
 use rand::RngCore;
 use rayon::prelude::*;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long all environments together must take for a step, one after another, before each is stepped on a thread of its own:
@@ -39,6 +41,8 @@ pub(crate) struct Lane {
     steps: u64,
     /// Whether where the environment stands is where the episode does, and not a step ahead of it or before its beginning.
     in_step: bool,
+    /// Whether the environment has failed in this episode.
+    failed: bool,
     answer: Option<Answer>,
     took: Duration,
 }
@@ -65,6 +69,7 @@ impl Lanes {
                 episode: Episode { number: i + 1, length: 0, total_reward: 0.0 },
                 steps: 0,
                 in_step: true,
+                failed: false,
                 answer: None,
                 took: Duration::ZERO,
                 env,
@@ -144,6 +149,7 @@ impl Lanes {
         if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
             for (lane, answer) in self.lanes.iter_mut().zip(&answers) {
                 lane.in_step = answer.is_err();
+                lane.failed = matches!(answer, Err(error) if *error != Error::Interrupted);
             }
             self.failure = Some(error.clone());
         }
@@ -163,7 +169,7 @@ impl Lanes {
                 Some(EpisodeStatistics { total_reward, length }) => Episode { total_reward, length, ..lane.episode },
                 None => lane.episode,
             });
-            lane.episode = Episode { number: lane.episode.number + apart, length: 0, total_reward: 0.0 };
+            lane.episode = lane.episode.next(apart);
             lane.in_step = first.is_ok();
             match first {
                 Ok(observation) => lane.observation = observation,
@@ -175,42 +181,66 @@ impl Lanes {
 
     /// Where they stand.
     pub fn save(&self) -> Vec<EnvState> {
+        let apart = self.lanes.len() as u64;
         let save = |lane: &Lane| {
             // What does not stand where the episode does is of no use.
             let env = if lane.in_step { lane.env.save() } else { None };
-            EnvState { env, env_steps: lane.steps, observation: lane.observation.clone(), episode: lane.episode }
+            // An episode that cannot go on is not repeated: it would fail again.
+            let gives_up = lane.failed && env.is_none() && lane.episode.length > 0;
+            let episode = if gives_up { lane.episode.next(apart) } else { lane.episode };
+            EnvState { env, env_steps: lane.steps, observation: lane.observation.clone(), episode }
         };
         self.lanes.iter().map(save).collect()
     }
 
-    /// Goes back to where others stood; an environment that cannot be restored begins a new episode. Says whether all episodes of
-    /// then go on.
+    /// Goes back to where others stood, when `replay` was as it is. An environment that cannot save itself repeats its episode,
+    /// and begins a new one where it does not answer as it did then. Returns whether all episodes go on.
     ///
     /// # Errors
-    /// [`Error::Environment`] if one fails.
+    /// [`Error::Environment`] if one fails; [`Error::Interrupted`] if `watch` breaks.
     ///
     /// # Panics
     /// If there are not as many.
-    pub fn restore(&mut self, states: Vec<EnvState>) -> Result<bool, Error> {
+    pub fn restore(&mut self, states: Vec<EnvState>, replay: &Replay, watch: &mut Watch) -> Result<bool, Error> {
         assert_eq!(states.len(), self.lanes.len());
-        let (seed, apart) = (self.seed, self.lanes.len() as u64);
-        let mut all_go_on = true;
+        let (seed, apart) = (self.seed, self.lanes.len());
         self.failure = None;
-        for (lane, EnvState { env, env_steps, observation, episode }) in self.lanes.iter_mut().zip(states) {
-            (lane.episode, lane.steps, lane.in_step) = (episode, env_steps, true);
-            if let Some(env) = env {
-                lane.env.restore(&env, env_steps)?;
-                lane.observation = observation;
-                continue;
+        let of = states.iter().filter(|state| state.env.is_none()).map(|state| state.episode.length).sum();
+        let watch = Mutex::new((0, watch));
+        let repeated = || {
+            let (steps, watch) = &mut *watch.lock().map_err(|_| Error::Interrupted)?;
+            *steps += 1;
+            let goes_on = watch(Activity::Repetition { steps: *steps, of }).is_continue();
+            if goes_on { Ok(()) } else { Err(Error::Interrupted) }
+        };
+        let restore = |(i, (lane, state)): (usize, (&mut Lane, EnvState))| {
+            (lane.steps, lane.in_step, lane.failed) = (state.env_steps, true, false);
+            if let Some(env) = state.env {
+                (lane.episode, lane.observation) = (state.episode, state.observation);
+                return lane.env.restore(&env, state.env_steps).map(|()| true);
             }
-            lane.env.set_steps(env_steps);
-            let begun = episode.length > 0;
-            let number = episode.number + if begun { apart } else { 0 };
-            lane.episode = Episode { number, length: 0, total_reward: 0.0 };
-            lane.observation = lane.env.reset(episode_seed(seed, number))?;
-            all_go_on &= !begun;
-        }
-        Ok(all_go_on)
+            // The newest transition of this environment, and those before it.
+            let newest = replay.pushed().saturating_sub(apart - i);
+            let goes_on = lane.repeat(seed, &state, replay, newest, &repeated)?;
+            lane.episode = state.episode;
+            if !goes_on {
+                if state.episode.length > 0 {
+                    lane.episode = state.episode.next(apart as u64);
+                }
+                lane.env.set_steps(state.env_steps);
+                lane.observation = lane.env.reset(episode_seed(seed, lane.episode.number))?;
+            }
+            Ok(goes_on)
+        };
+        let lanes = self.lanes.iter_mut().zip(states).enumerate();
+        let all_go_on: Vec<_> = match &self.pool {
+            Some(pool) => {
+                let lanes: Vec<_> = lanes.collect();
+                pool.install(|| lanes.into_par_iter().with_max_len(1).map(restore).collect::<Result<_, Error>>())?
+            }
+            None => lanes.map(restore).collect::<Result<_, Error>>()?,
+        };
+        Ok(all_go_on.into_iter().all(|goes_on| goes_on))
     }
 }
 
@@ -228,6 +258,51 @@ impl Lane {
         }));
         self.took = began.elapsed();
     }
+
+    /// Resets the environment with the seed of the episode of `state`, and repeats that episode's actions, the last of which
+    /// belongs to transition `newest`. Returns whether everything came as it did then, bit for bit, so that the environment
+    /// stands where it stood.
+    fn repeat(
+        &mut self,
+        seed: u64,
+        state: &EnvState,
+        replay: &Replay,
+        newest: usize,
+        repeated: impl Fn() -> Result<(), Error>,
+    ) -> Result<bool, Error> {
+        let EnvState { env_steps, observation, episode, .. } = state;
+        let apart = replay.environments();
+        let Some(length) = usize::try_from(episode.length).ok().filter(|&length| length <= replay.len() / apart) else {
+            return Ok(false);
+        };
+        self.env.set_steps(env_steps.saturating_sub(episode.length));
+        self.observation = self.env.reset(episode_seed(seed, episode.number))?;
+        let (o, bounds) = (self.observation.len(), self.env.action_bounds());
+        let mut then = vec![0.0; replay.transition_size()];
+        let mut total_reward = 0.0;
+        for age in (0..length).rev() {
+            replay.write_transition((newest - age * apart) % replay.capacity(), &mut then);
+            let (observation, rest) = then.split_at(o);
+            let (action, rest) = rest.split_at(bounds.dimensions());
+            if !same_bits(observation, &self.observation) {
+                return Ok(false);
+            }
+            bounds.scale(action, &mut self.action);
+            let step = self.env.step(&self.action)?;
+            // The episode was not over yet.
+            if !same_bits(&[step.reward as f32], &rest[..1]) || step.terminated || step.truncated {
+                return Ok(false);
+            }
+            total_reward += step.reward;
+            self.observation = step.observation;
+            repeated()?;
+        }
+        Ok(same_bits(observation, &self.observation) && total_reward.to_bits() == episode.total_reward.to_bits())
+    }
+}
+
+fn same_bits(some: &[f32], others: &[f32]) -> bool {
+    some.len() == others.len() && some.iter().zip(others).all(|(one, other)| one.to_bits() == other.to_bits())
 }
 
 /// The seed of a training episode.

@@ -1,10 +1,10 @@
 //! The program `sac`, visible in one [`run`].
 //!
 //! Exit codes: 0 done, or nothing left to do; 1 training or an evaluation failed, or runs of a directory cannot be used and
-//! the rest is done; 2 bad input and nothing written; 130 interrupted and saved. A second interruption ends the program at
-//! once, with the policy of the last evaluation.
+//! the rest is done; 2 bad input and nothing written; 130 interrupted and saved, see [`interruption`].
 
 mod cli;
+mod interruption;
 mod progress;
 mod resuming;
 mod sharing;
@@ -17,9 +17,9 @@ use cli::{
     Cli, Command, CompareArgs, EnvArgs, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, PythonArgs, RenderArgs,
     RunsArgs, TrustArgs,
 };
-use progress::print;
+use progress::{Watcher, print};
 use serde_json::json;
-use soft_actor_critic::actor::{Actor, Evaluation, evaluate};
+use soft_actor_critic::actor::{Actor, Evaluation, EvaluationProgress, evaluate_watched};
 use soft_actor_critic::env::{self, Env, Gym};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::export;
@@ -28,6 +28,7 @@ use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
 use soft_actor_critic::run::{Comparison, Listing, MeasuredRun, RunDirectory, compare, is_run, list, policy_file};
 use soft_actor_critic::statistics::Estimate;
+use soft_actor_critic::train::Activity;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -48,11 +49,15 @@ enum Failure {
 
 impl Failure {
     fn input(error: impl Into<anyhow::Error>) -> Self {
-        Self::Input(error.into())
+        Self::unless_interrupted(error.into(), Self::Input)
     }
 
     fn work(error: impl Into<anyhow::Error>) -> Self {
-        Self::Work(error.into())
+        Self::unless_interrupted(error.into(), Self::Work)
+    }
+
+    fn unless_interrupted(error: anyhow::Error, failure: fn(anyhow::Error) -> Self) -> Self {
+        if error.downcast_ref() == Some(&Error::Interrupted) { Self::Interrupted } else { failure(error) }
     }
 }
 
@@ -61,7 +66,7 @@ type Outcome = std::result::Result<(), Failure>;
 fn main() -> ExitCode {
     let (error, code) = match run() {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Interrupted) => return ExitCode::from(130),
+        Err(Failure::Interrupted) => return ExitCode::from(interruption::EXIT_CODE),
         Err(Failure::Work(error)) => (error, 1),
         Err(Failure::Input(error)) => (error, 2),
     };
@@ -129,16 +134,25 @@ fn eval(args: &EvalArgs) -> Outcome {
         let env = environment_of(&environment, &actor, chosen, false)?;
         Ok((actor, env))
     };
+    interruption::catch().map_err(Failure::input)?;
     let (mut actor, mut env) = prepare().map_err(Failure::input)?;
-    let mut work = || -> Result<()> {
-        let evaluation = evaluate(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic)?;
-        if args.json {
-            print(&format!("{}\n", to_json(&evaluation)))
-        } else {
-            print(&format!("{}\n", progress::describe(&evaluation)))
-        }
+    interruption::begin(progress::write_line);
+    let mut watcher = Watcher::new(progress::write_line);
+    let mut ended = Vec::new();
+    let watch = |progress: EvaluationProgress| {
+        ended.clear();
+        ended.extend_from_slice(progress.returns);
+        watcher.watch(Activity::Evaluation(progress))
     };
-    work().map_err(Failure::work)
+    let evaluation = evaluate_watched(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic, watch);
+    if evaluation == Err(Error::Interrupted) {
+        let (of, ended) = (args.episodes, Evaluation { returns: ended });
+        let so_far = if ended.returns.is_empty() { String::new() } else { format!(": {}", progress::describe(&ended)) };
+        progress::write_line(&format!("interrupted after {} of {of} episodes{so_far}", ended.returns.len()));
+    }
+    let evaluation = evaluation.map_err(Failure::work)?;
+    let text = if args.json { to_json(&evaluation).to_string() } else { progress::describe(&evaluation) };
+    print(&(text + "\n")).map_err(Failure::work)
 }
 
 fn to_json(evaluation: &Evaluation) -> serde_json::Value {
@@ -169,9 +183,18 @@ fn render(args: &RenderArgs) -> Outcome {
         let env = environment_of(&environment, &actor, chosen, true)?;
         Ok((actor, env, out))
     };
+    interruption::catch().map_err(Failure::input)?;
     let (mut actor, mut env, out) = prepare().map_err(Failure::input)?;
+    interruption::begin(progress::write_line);
     let film = Film { seed: args.seed, stochastic: args.stochastic, fps: args.fps, width: args.size };
-    let gif = picture::record(&mut actor, &mut *env, film).map_err(Failure::work)?;
+    let mut watcher = Watcher::new(progress::write_line);
+    let gif = picture::record(&mut actor, &mut *env, film, |frames| {
+        watcher.watch(Activity::Evaluation(EvaluationProgress { episodes: 1, returns: &[], steps: frames }))
+    });
+    if gif == Err(Error::Interrupted) {
+        progress::write_line("interrupted; nothing is written");
+    }
+    let gif = gif.map_err(Failure::work)?;
     write_new(&out, &gif).map_err(Failure::input)?;
     print(&format!("{}\n", out.display())).map_err(Failure::work)
 }

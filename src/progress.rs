@@ -1,16 +1,18 @@
 //! What the user sees: a bar and a small curve on a terminal, plain lines elsewhere, JSON for scripts, nothing when quiet.
 
+use crate::interruption;
 use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Map, Value, json};
-use soft_actor_critic::actor::Evaluation;
+use soft_actor_critic::actor::{Evaluation, EvaluationProgress};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::run::Row;
 use soft_actor_critic::sac::Metrics;
-use soft_actor_critic::train::Episode;
+use soft_actor_critic::train::{Activity, Episode};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,10 +105,16 @@ impl Board {
 
     /// One line for the user that is about no single run.
     pub fn say(&self, line: &str) {
-        match self.log {
+        self.sayer()(line);
+    }
+
+    /// What prints such a line.
+    pub fn sayer(&self) -> impl Fn(&str) + Send + 'static {
+        let (log, quiet, bars) = (self.log, self.quiet, self.bars.clone());
+        move |line| match log {
             Log::Json => write_event(&json!({ "event": "note", "text": line })),
-            Log::Text if self.quiet => {}
-            Log::Text => self.suspend(|| write_line(line)),
+            Log::Text if quiet => {}
+            Log::Text => bars.suspend(|| write_line(line)),
         }
     }
 
@@ -252,23 +260,126 @@ impl Progress {
 
     /// One line for the user, above the bars if there are some.
     pub fn warn(&self, line: &str) {
-        if self.log == Log::Json {
-            return self.event(&json!({ "event": "note", "text": line }));
+        self.warner()(line);
+    }
+
+    /// What prints such a line.
+    fn warner(&self) -> impl Fn(&str) + Send + 'static {
+        let (log, quiet, name, bars) = (self.log, self.quiet, self.name.clone(), self.bars.clone());
+        move |line| {
+            if log == Log::Json {
+                return write_event(&named(&json!({ "event": "note", "text": line }), name.as_deref()));
+            }
+            let line = name.as_ref().map_or(line.to_string(), |name| format!("{name}: {line}"));
+            if !quiet {
+                bars.suspend(|| write_line(&line));
+            }
         }
-        let line = self.name.as_ref().map_or(line.to_string(), |name| format!("{name}: {line}"));
-        if !self.quiet {
-            self.bars.suspend(|| write_line(&line));
-        }
+    }
+
+    /// What watches over the evaluations of the run.
+    pub fn watcher(&self) -> Watcher {
+        let is_one_of_too_many = self.crowd.is_some();
+        Watcher { shows_none: is_one_of_too_many, bar: self.bar.clone(), ..Watcher::new(self.warner()) }
     }
 
     /// One event for a script, which is told nothing else. Of several runs it says which is meant.
     pub fn event(&self, event: &Value) {
         if self.log == Log::Json {
-            let mut event = event.clone();
-            if let (Some(name), Value::Object(event)) = (&self.name, &mut event) {
-                event.insert("name".into(), json!(name));
+            write_event(&named(event, self.name.as_deref()));
+        }
+    }
+}
+
+/// An event of the run of this name among several, or of the only one.
+fn named(event: &Value, name: Option<&str>) -> Value {
+    let mut event = event.clone();
+    if let (Some(name), Value::Object(event)) = (name, &mut event) {
+        event.insert("name".into(), json!(name));
+    }
+    event
+}
+
+/// Watches over what takes steps of an environment besides training: says how it goes on once that takes long, and stops it when
+/// the user interrupts.
+pub struct Watcher {
+    say: Box<dyn Fn(&str) + Send>,
+    shows_none: bool,
+    bar: Option<ProgressBar>,
+    /// When it began, and when the next line is due.
+    began: Instant,
+    next: Duration,
+    /// When the episode began.
+    episode_began: Instant,
+    has_named_the_limit: bool,
+}
+
+impl Watcher {
+    /// Nothing is said of what takes less time.
+    const LONG: Duration = Duration::from_secs(2);
+
+    /// One whose lines are printed with `say`.
+    pub fn new(say: impl Fn(&str) + Send + 'static) -> Self {
+        Self {
+            say: Box::new(say),
+            shows_none: false,
+            bar: None,
+            began: Instant::now(),
+            next: Self::LONG,
+            episode_began: Instant::now(),
+            has_named_the_limit: false,
+        }
+    }
+
+    /// After each step.
+    pub fn watch(&mut self, activity: Activity) -> ControlFlow<()> {
+        match activity {
+            Activity::Evaluation(EvaluationProgress { episodes, returns, steps }) => {
+                if steps == 0 {
+                    self.episode_began = Instant::now();
+                    if returns.is_empty() {
+                        (self.began, self.next) = (self.episode_began, Self::LONG);
+                    }
+                }
+                self.show(|| format!("evaluation: episode {} of {episodes}, step {steps}", returns.len() + 1));
+                self.name_the_limit(steps);
             }
-            write_event(&event);
+            Activity::Repetition { steps, of } => {
+                self.show(|| format!("repeating the episode that was interrupted: step {steps} of {of}"));
+            }
+        }
+        if interruption::is_asked_for() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Prints a line after 2, 4, 8 seconds and so on; a bar says more often where it stands.
+    fn show(&mut self, line: impl Fn() -> String) {
+        let elapsed = self.began.elapsed();
+        if elapsed < self.next || self.shows_none {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(line());
+                self.next = elapsed + Duration::from_millis(100);
+            }
+            None => {
+                (self.say)(&line());
+                self.next = 2 * elapsed;
+            }
+        }
+    }
+
+    /// Says once what to do about an episode that goes on and on.
+    pub fn name_the_limit(&mut self, steps: u64) {
+        const MANY: u64 = 10_000;
+        const LONG: Duration = Duration::from_secs(60);
+        let seldom = steps.is_multiple_of(64) && steps > 0 && !self.has_named_the_limit;
+        if seldom && self.began.elapsed() >= Self::LONG && (steps >= MANY || self.episode_began.elapsed() >= LONG) {
+            self.has_named_the_limit = true;
+            (self.say)(&format!(
+                "an episode has gone on for {steps} steps; an environment without a time limit gets one with \
+                 --env-arg max_episode_steps=N"
+            ));
         }
     }
 }

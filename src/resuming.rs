@@ -3,9 +3,9 @@
 use crate::cli::ResumeArgs;
 use crate::progress::{Board, Many, print_error};
 use crate::sharing::{Sharing, share};
-use crate::training::{Common, NewRun, Share, at_once, begin, catch_interruptions, resume_one, sizes};
+use crate::training::{Common, NewRun, Share, at_once, begin, resume_one, sizes};
 use crate::trust::{self, Named, quoted};
-use crate::{Failure, Outcome, make_environment};
+use crate::{Failure, Outcome, interruption, make_environment};
 use anyhow::{Context, Result, anyhow};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::device::Device;
@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// `sac resume`
 pub fn resume(args: &ResumeArgs) -> Outcome {
+    interruption::catch().map_err(Failure::Input)?;
     let is_alone = is_run(&args.path) || !args.path.is_dir();
     let pending = if is_alone { None } else { Pending::find(args).map_err(Failure::Input)? };
     match pending {
@@ -27,7 +28,7 @@ pub fn resume(args: &ResumeArgs) -> Outcome {
                 let (run, config) = RunDirectory::open(&args.path)?;
                 args.check_trust([(args.path.as_path(), run.environment(), &config.env_args)])?;
                 args.python.check([run.environment()])?;
-                Ok(Common { board: Board::new(args.quiet, args.log, None), interrupted: catch_interruptions()? })
+                Ok(Common { board: Board::new(args.quiet, args.log, None) })
             };
             resume_one(args, &args.path, None, args.threads, &prepare().map_err(Failure::Input)?).map(drop)
         }
@@ -113,7 +114,8 @@ impl Pending {
             }
             let many = threads.map(|share| Many { root: &args.path, runs: all, at_once: share.runs });
             let board = Board::new(args.quiet, args.log, many);
-            let common = Common { board, interrupted: catch_interruptions()? };
+            let common = Common { board };
+            interruption::begin(common.board.sayer());
             args.remember(&mut self.groups, &self.tasks)?;
             Ok((sharing, threads, common))
         };

@@ -2,7 +2,7 @@
 //!
 //! With several environments, [`Config::envs`], each goes through the same loop in a round: one step of every environment.
 
-use crate::actor::{Actor, Evaluation, evaluate, mismatch};
+use crate::actor::{Actor, Evaluation, EvaluationProgress, evaluate_watched, mismatch};
 use crate::config::Config;
 use crate::env::{Bounds, Env};
 use crate::error::Error;
@@ -15,6 +15,7 @@ use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot, work};
 use ndarray::{Array2, ArrayView1};
 use rand::Rng;
 use rand_distr::StandardNormal;
+use std::ops::ControlFlow;
 
 /// A finished training episode.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +26,13 @@ pub struct Episode {
     pub length: u64,
     /// The sum of its rewards, or what [`Env::episode_statistics`] tells instead.
     pub total_reward: f64,
+}
+
+impl Episode {
+    /// The episode that follows in the same one of `envs` environments, before its first step.
+    pub(crate) fn next(&self, envs: u64) -> Self {
+        Self { number: self.number + envs, length: 0, total_reward: 0.0 }
+    }
 }
 
 /// The policy of the best evaluation so far, the earliest of those with the highest mean return.
@@ -59,6 +67,22 @@ pub struct TrainerState {
     pub updates: u64,
     /// The best evaluation, where [`Config::keep_best`] asks for it and there has been one.
     pub best: Option<Best>,
+    /// If the evaluation after the last step is still to be made, the episodes that ended with that step.
+    pub before_evaluation: Option<Vec<Episode>>,
+}
+
+/// What a [`Trainer`] does besides training, as [`Trainer::watch`] is given it after each step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activity<'a> {
+    /// [`Trainer::evaluate`]
+    Evaluation(EvaluationProgress<'a>),
+    /// [`Trainer::restore`] repeats the episodes of environments that cannot save themselves.
+    Repetition {
+        /// Steps that have been repeated.
+        steps: u64,
+        /// How many there are to repeat.
+        of: u64,
+    },
 }
 
 /// Where one of the environments of a run stands.
@@ -98,7 +122,14 @@ pub struct Trainer {
     updates: u64,
     best: Option<Best>,
     last_metrics: Metrics,
+    /// The episodes that ended with the last step, and whether the evaluation after that step is still to be made.
+    ended: Vec<Episode>,
+    before_evaluation: bool,
+    watch: Box<Watch>,
 }
+
+/// What is called during an [`Activity`], which it stops by breaking.
+pub(crate) type Watch = dyn FnMut(Activity) -> ControlFlow<()> + Send;
 
 type MakeEnv = Box<dyn FnMut() -> Result<Box<dyn Env>, Error> + Send>;
 
@@ -148,6 +179,9 @@ impl Trainer {
             updates: 0,
             best: None,
             last_metrics: Metrics::default(),
+            ended: Vec::new(),
+            before_evaluation: false,
+            watch: Box::new(|_| ControlFlow::Continue(())),
             envs,
             bounds,
             config,
@@ -168,18 +202,27 @@ impl Trainer {
             preloaded: self.preloaded,
             updates: self.updates,
             best: self.best.clone(),
+            before_evaluation: self.before_evaluation.then(|| self.ended.clone()),
         })
     }
 
-    /// Goes on from where another run of the same configuration stood, with the memory that it had. Where an environment
-    /// cannot be restored a new episode begins; says whether those of then go on.
+    /// Calls `watch` from now on during whatever else than training takes steps of an environment. When it breaks, that ends
+    /// with [`Error::Interrupted`].
+    pub fn watch(&mut self, watch: impl FnMut(Activity) -> ControlFlow<()> + Send + 'static) {
+        self.watch = Box::new(watch);
+    }
+
+    /// Goes on from where another run of the same configuration stood, with the memory that it had. An environment that cannot
+    /// save itself is reset with the seed of its episode, and repeats the actions of that episode, if the memory holds them
+    /// all. Where it does not answer exactly as it did then, a new episode begins. Returns whether all episodes go on.
     ///
     /// Where the memory has begun with transitions from before the first step, it has the room of
     /// [`Config::replay_rows_with`], and a learner on a device must have been made for as many.
     ///
     /// # Errors
     /// [`Error::OtherEnvironment`] if the environment has other sizes or action bounds; [`Error::Snapshot`] if `state` or
-    /// `replay` does not fit otherwise; [`Error::Environment`] if the environment fails.
+    /// `replay` does not fit otherwise; [`Error::Environment`] if the environment fails; [`Error::Interrupted`] if
+    /// [`Self::watch`] breaks, and then only another call of this goes on.
     pub fn restore(&mut self, state: TrainerState, replay: Replay) -> Result<bool, Error> {
         let (n, o) = self.observation.dim();
         if state.envs.len() != n {
@@ -218,7 +261,10 @@ impl Trainer {
         self.replay.normalizer = state.normalizer;
         (self.steps, self.preloaded) = (state.steps, state.preloaded);
         (self.updates, self.best) = (state.updates, state.best);
-        self.envs.restore(state.envs)
+        // A run that is given more steps may no longer have an evaluation here.
+        self.before_evaluation = state.before_evaluation.is_some() && self.evaluates_here();
+        self.ended = state.before_evaluation.unwrap_or_default();
+        self.envs.restore(state.envs, &self.replay, &mut *self.watch)
     }
 
     /// What has been stored to learn from.
@@ -274,7 +320,19 @@ impl Trainer {
         for _ in self.config.updates_after(before)..self.config.updates_after(self.steps) {
             self.learn()?;
         }
-        Ok(ended)
+        Ok(self.ended_with(ended))
+    }
+
+    /// Notes which episodes ended with the last step, and whether an evaluation follows it.
+    fn ended_with(&mut self, ended: Vec<Episode>) -> Vec<Episode> {
+        self.before_evaluation = self.evaluates_here();
+        self.ended.clone_from(&ended);
+        ended
+    }
+
+    /// The episodes that ended with the last step. A run that is restored to before an evaluation has them as well.
+    pub fn ended(&self) -> &[Episode] {
+        &self.ended
     }
 
     /// Takes steps as [`Self::step`] does: one, or where the learner steps the environment on its own device, as many as until an
@@ -291,10 +349,10 @@ impl Trainer {
         let mut envs = self.envs.save();
         let ended = runner.advance(most.max(1), &mut envs[0], &mut self.updates, &mut self.replay)?;
         self.steps = envs[0].env_steps;
-        self.envs.restore(envs)?;
+        self.envs.restore(envs, &self.replay, &mut *self.watch)?;
         match self.metrics()?.failure {
             Some((_, quantity)) => Err(Error::NonFinite { step: self.steps, quantity }),
-            None => Ok(ended.into_iter().collect()),
+            None => Ok(self.ended_with(ended.into_iter().collect())),
         }
     }
 
@@ -387,18 +445,32 @@ impl Trainer {
     /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start states.
     ///
     /// # Errors
-    /// [`Error::Environment`], as from [`Self::step`]; whatever keeps an environment from being made.
+    /// [`Error::Evaluation`] if the environment fails; whatever keeps one from being made; [`Error::Interrupted`] if
+    /// [`Self::watch`] breaks. The run itself stays as it is, and another evaluation has another environment.
     pub fn evaluate(&mut self, episodes: u64) -> Result<Evaluation, Error> {
         let (mut actor, seed) = (self.actor()?, self.config.seed);
-        let env = match &mut self.evaluation_env {
+        let mut env = match self.evaluation_env.take() {
             Some(env) => env,
-            none => none.insert((self.make_env)()?),
+            None => (self.make_env)()?,
         };
-        evaluate(&mut actor, &mut **env, seed, episodes, false)
+        let watch = |progress: EvaluationProgress| (self.watch)(Activity::Evaluation(progress));
+        let evaluation = evaluate_watched(&mut actor, &mut *env, seed, episodes, false, watch)?;
+        self.evaluation_env = Some(env);
+        Ok(evaluation)
     }
 
-    /// Whether the configuration asks for an evaluation after this step: every `eval_every` steps, and at the end.
+    /// Whether the configuration asks for an evaluation after the last step, every `eval_every` steps and at the end, which
+    /// has not been made.
     pub fn evaluation_is_due(&self) -> bool {
+        self.before_evaluation
+    }
+
+    /// How many episodes the evaluation after this step has.
+    pub fn episodes_of_evaluation(&self) -> u64 {
+        if self.is_finished() { self.config.final_episodes } else { self.config.eval_episodes }
+    }
+
+    fn evaluates_here(&self) -> bool {
         self.config.eval_every > 0 && (self.is_finished() || self.has_reached(self.config.eval_every))
     }
 
@@ -411,11 +483,11 @@ impl Trainer {
     /// better.
     ///
     /// # Errors
-    /// [`Error::Environment`], as from [`Self::step`].
+    /// As from [`Self::evaluate`]; the evaluation is then still due.
     pub fn evaluate_if_due(&mut self) -> Result<Option<Evaluation>, Error> {
-        let Config { eval_episodes, final_episodes, .. } = self.config;
-        let episodes = if self.is_finished() { final_episodes } else { eval_episodes };
+        let episodes = self.episodes_of_evaluation();
         let evaluation = self.evaluation_is_due().then(|| self.evaluate(episodes)).transpose()?;
+        self.before_evaluation = false;
         if let Some(mean_return) = evaluation.as_ref().filter(|_| self.config.keep_best).map(Evaluation::mean)
             && self.best.as_ref().is_none_or(|best| mean_return > best.mean_return)
         {

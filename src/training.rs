@@ -1,10 +1,10 @@
 //! `sac ENVIRONMENT`, and what `sac resume` has in common with it: one run, or several at once in one process.
 
 use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
-use crate::progress::{self, Board, Many, Progress, print_error};
+use crate::progress::{self, Board, Many, Progress, Watcher, print_error};
 use crate::sharing::{Kind, Sharing, learner_config};
 use crate::trust::{self, Named};
-use crate::{Failure, MakeEnv, Outcome, find_preset, make_environment, to_json};
+use crate::{Failure, MakeEnv, Outcome, find_preset, interruption, make_environment, to_json};
 use anyhow::{Result, anyhow};
 use serde_json::json;
 use soft_actor_critic::actor::Evaluation;
@@ -14,21 +14,19 @@ use soft_actor_critic::error::Error;
 use soft_actor_critic::picture::plot;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{Group, InitFrom, Measurements, MetricsFiles, Plan, RunDirectory, config_file};
-use soft_actor_critic::sac::SharedLearner;
+use soft_actor_critic::sac::{Metrics, SharedLearner};
 use soft_actor_critic::statistics::{estimate, mean};
 use soft_actor_critic::train::{Best, MAX_THREADS, Trainer, threads_for, with_threads};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What all runs of one command have in common.
 pub struct Common {
     /// Where their progress is told.
     pub board: Board,
-    /// Whether the user wants them to end.
-    pub interrupted: Arc<AtomicBool>,
 }
 
 /// What a run ends with when nothing failed: the evaluation at its last step, if there was one.
@@ -115,23 +113,23 @@ pub fn train(args: &TrainArgs, EnvArgs { env_args }: &EnvArgs, python: &PythonAr
         if let Some(seeds) = &seeds {
             (first, sharing) = first.share(seeds.clone())?;
         }
-        Ok((seeds.zip(share), first, sharing, catch_interruptions()?))
+        Ok((seeds.zip(share), first, sharing))
     };
-    let (many, mut first, sharing, interrupted) = prepare().map_err(Failure::input)?;
-    let common = |many: Option<Many>| {
-        let board = Board::new(args.quiet, args.log, many);
-        Common { board, interrupted }
-    };
+    interruption::catch().map_err(Failure::input)?;
+    let (many, mut first, sharing) = prepare().map_err(Failure::input)?;
+    let common = |many: Option<Many>| Common { board: Board::new(args.quiet, args.log, many) };
     let Some((seeds, share)) = many else {
         return begin(first, args.out.as_deref(), &common(None)).map(drop);
     };
     let share = share.with(&sharing, seeds.end - seeds.start);
     first.learner = sharing.take(0);
+    interruption::begin(Board::new(args.quiet, args.log, None).sayer());
     let group = Group::create(args.out.as_deref(), seeds, first.plan.clone()).map_err(Failure::input)?;
     let runs: Vec<_> = group.runs().collect();
     let paths: Vec<_> = runs.iter().map(|(path, _)| path.as_path()).collect();
     let first = Mutex::new(Some(first));
     let common = common(Some(Many { root: group.path(), runs: runs.len(), at_once: share.runs }));
+    interruption::begin(common.board.sayer());
     let outcome = at_once(group.path(), &paths, true, share, &sharing, &common, |number, common| {
         // The first run has been prepared already, and the others are not all to be in memory before their time.
         let prepared = first.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| number == 0);
@@ -197,7 +195,7 @@ pub fn at_once(
         (first..runs.len()).for_each(|number| drop(sharing.take(number)));
     };
     let worker = || {
-        while !common.interrupted.load(Ordering::Relaxed) {
+        while !interruption::is_asked_for() {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(run) = runs.get(number) else { break };
             let trained = work(number, common);
@@ -212,7 +210,7 @@ pub fn at_once(
             common.board.end();
             *ended[number].lock().unwrap_or_else(PoisonError::into_inner) = Some(trained);
         }
-        if common.interrupted.load(Ordering::Relaxed) {
+        if interruption::is_asked_for() {
             none_more();
         }
     };
@@ -290,6 +288,10 @@ pub fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
         let (mut trainer, placed) = make_trainer(make_env, config, device, preloaded, learner)?;
         let begun = init_from.map(|init_from| init_from.begin(&mut trainer, &environment)).transpose()?;
         let origin = begun.as_ref().map(|begun| begun.origin.as_str());
+        interruption::begin(common.board.sayer());
+        if interruption::is_asked_for() {
+            return Err(Error::Interrupted.into());
+        }
         let run = RunDirectory::create(out, &environment, trainer.config(), origin)?;
         Ok((trainer, placed, begun, run))
     };
@@ -311,7 +313,7 @@ pub fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
             format!("training on {environment}: {} steps, seed {}, into {place}", config.steps, config.seed);
         let notes: Vec<_> = begun.map(|begun| begun.note).into_iter().chain(note).collect();
         let progress = common.board.progress(run.path(), config, 0, &beginning, &notes);
-        Session { trainer, run, files, checkpoints, progress, common }.go_on()
+        Session { trainer, run, files, checkpoints, progress, evaluation_episode: None }.go_on()
     };
     with_threads(threads, work).map_err(Failure::input)?
 }
@@ -340,7 +342,9 @@ pub fn resume_one(
             "the run is at step {step} already, and is to have {} steps; give it more --steps",
             config.steps
         );
-        let last_return = Measurements::read(&run)?.evaluation_at(step);
+        // A row of an evaluation that is still to be made is written again.
+        let last_return =
+            Measurements::read(&run)?.evaluation_at(step).filter(|_| loaded.state.before_evaluation.is_none());
         let has_reached = last_return.is_some_and(|value| config.is_reached_by(value));
         let (make_env, threads) = number_of_threads(most_threads, make_env, &config)?;
         Ok((run, config, begun_with, has_reached, make_env, threads, checkpoints, loaded))
@@ -355,7 +359,9 @@ pub fn resume_one(
             let trained_on: Device = device.parse().map_err(|_| anyhow!("its device {device:?} is unknown"))?;
             let device = args.device.unwrap_or(trained_on);
             let (mut trainer, (device, note)) = make_trainer(make_env, config, device, state.preloaded, learner)?;
-            let episode_goes_on = trainer.restore(state, replay)?;
+            let mut watcher = Watcher::new(common.board.sayer());
+            trainer.watch(move |activity| watcher.watch(activity));
+            let episodes_go_on = trainer.restore(state, replay)?;
             let mut notes: Vec<_> = warning.into_iter().collect();
             notes.extend(note);
             let beginning = format!("resuming {place} from step {step} of {steps}");
@@ -364,9 +370,14 @@ pub fn resume_one(
                     "the run was trained on {trained_on} until here; its results are no longer those of {trained_on}"
                 ));
             }
-            if !episode_goes_on {
-                notes.push("the environment cannot be restored; a new episode begins".into());
+            if !episodes_go_on {
+                notes.push(
+                    "the episode cannot be repeated: the environment does not answer as it did, or the replay memory no \
+                     longer holds all of it; a new episode begins"
+                        .into(),
+                );
             }
+            interruption::begin(common.board.sayer());
             checkpoints.set_device(&device.to_string());
             let files = MetricsFiles::reopen(&run, trainer.config(), metrics)?;
             if trainer.config().keep_best {
@@ -380,7 +391,7 @@ pub fn resume_one(
         };
         let (trainer, files, beginning, notes) = begin().map_err(Failure::input)?;
         let progress = common.board.progress(run.path(), trainer.config(), trainer.steps(), &beginning, &notes);
-        if trainer.is_finished() || has_reached {
+        if trainer.is_finished() && !trainer.evaluation_is_due() || has_reached {
             // It may have been killed while it took away what the last checkpoint leaves behind.
             checkpoints.finish().map_err(Failure::work)?;
             tell_of_picture(plot::save_curve(&run, trainer.config()), &run, &progress);
@@ -389,7 +400,7 @@ pub fn resume_one(
             progress.say(&format!("it is finished; {mend}, or evaluate it: sac eval {place}"));
             return Ok(None);
         }
-        Session { trainer, run, files, checkpoints, progress, common }.go_on()
+        Session { trainer, run, files, checkpoints, progress, evaluation_episode: None }.go_on()
     };
     with_threads(threads, work).map_err(Failure::input)?
 }
@@ -407,19 +418,6 @@ pub fn sizes(mut make_env: MakeEnv) -> Result<(MakeEnv, usize, Vec<f32>)> {
     let (observation_size, half_range) = (env.observation_size(), env.action_bounds().half_range());
     let mut first = Some(env);
     Ok((Box::new(move || first.take().map_or_else(&mut make_env, Ok)), observation_size, half_range))
-}
-
-/// What becomes true when the user interrupts.
-pub fn catch_interruptions() -> Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || {
-        // The second time, the user does not want to wait.
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(interrupted)
 }
 
 /// A trainer before its first step, whose replay memory will begin with so many transitions, with its own learner unless it has
@@ -465,19 +463,22 @@ enum End {
     Interrupted,
     /// By the environment, between two steps.
     EnvironmentFailed(Error),
+    /// By the evaluation after the last step.
+    EvaluationFailed(Error),
 }
 
 /// A run that is being trained.
-struct Session<'a> {
+struct Session {
     trainer: Trainer,
     run: RunDirectory,
     files: MetricsFiles,
     checkpoints: Checkpoints,
     progress: Progress,
-    common: &'a Common,
+    /// How long an episode of the last evaluation took.
+    evaluation_episode: Option<Duration>,
 }
 
-impl Session<'_> {
+impl Session {
     /// Trains to the end, and leaves the run as it then is.
     fn go_on(mut self) -> Trained {
         let started = Instant::now();
@@ -486,6 +487,8 @@ impl Session<'_> {
         self.progress.event(&json!({
             "event": "begin", "run": run, "environment": environment, "seed": seed, "step": step, "steps": steps,
         }));
+        let mut watcher = self.progress.watcher();
+        self.trainer.watch(move |activity| watcher.watch(activity));
         let ended = self.train(started);
         self.progress.close();
 
@@ -496,14 +499,12 @@ impl Session<'_> {
             // the device that has it.
             let saved = self.save_policy();
             policy_is_lost = saved.is_err();
-            let between_steps = matches!(ended, Ok(End::Interrupted | End::EnvironmentFailed(_)));
-            let checkpointed = if between_steps { self.checkpoint() } else { Ok(()) };
-            let written = self.files.write_rest(steps, elapsed, self.trainer.last_metrics());
-            if let Ok(Some(row)) = &written {
-                self.progress.row(row);
-            }
+            let is_between_steps =
+                matches!(ended, Ok(End::Interrupted | End::EnvironmentFailed(_) | End::EvaluationFailed(_)));
+            let checkpointed = if is_between_steps { self.checkpoint() } else { Ok(()) };
+            let written = self.write_rest(steps, elapsed);
             if ended.is_ok() {
-                saved.and(checkpointed).and(written.map(drop)).map_err(Failure::work)?;
+                saved.and(checkpointed).and(written).map_err(Failure::work)?;
             }
         }
         let seconds = self.files.since_the_beginning(elapsed).as_secs_f64();
@@ -525,7 +526,8 @@ impl Session<'_> {
             Ok(End::NotEvaluated) => None,
             Ok(End::Interrupted) => {
                 let mend = if progress.is_one_of_many() { "" } else { &format!(", go on with: sac resume {path}") };
-                progress.say(&format!("interrupted at step {steps}; the run is saved{mend}"));
+                let during = if self.trainer.evaluation_is_due() { " in the evaluation" } else { "" };
+                progress.say(&format!("interrupted{during} at step {steps}; the run is saved{mend}"));
                 end("interrupted", None);
                 return Err(Failure::Interrupted);
             }
@@ -533,6 +535,14 @@ impl Session<'_> {
                 end("failed", None);
                 let context =
                     format!("training stopped, {path} holds the run until then, go on with `sac resume {path}`");
+                return Err(Failure::Work(anyhow::Error::from(error).context(context)));
+            }
+            Ok(End::EvaluationFailed(error)) => {
+                end("failed", None);
+                let context = format!(
+                    "the evaluation at step {steps} failed, {path} holds the run until there, go on from step {steps} with \
+                     `sac resume {path}`"
+                );
                 return Err(Failure::Work(anyhow::Error::from(error).context(context)));
             }
             Err(error) => {
@@ -565,41 +575,105 @@ impl Session<'_> {
     }
 
     fn train(&mut self, started: Instant) -> Result<End> {
+        // What a run has still to do at the step that it goes on from.
+        let mut ended = if self.trainer.ended().is_empty() && !self.trainer.evaluation_is_due() {
+            None
+        } else {
+            self.after_step(started)?
+        };
         loop {
-            if self.common.interrupted.load(Ordering::Relaxed) {
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+            if interruption::is_asked_for() {
                 return Ok(End::Interrupted);
             }
             if self.checkpoints.is_due(&self.trainer) {
                 self.checkpoint()?;
             }
             let most = self.checkpoints.steps_until_due(&self.trainer);
-            let episodes = match self.trainer.advance(most) {
+            match self.trainer.advance(most) {
+                Err(Error::Interrupted) => return Ok(End::Interrupted),
                 Err(error @ Error::Environment { .. }) => return Ok(End::EnvironmentFailed(error)),
                 stepped => stepped?,
             };
-            if self.trainer.evaluation_is_due() {
-                // An evaluation can be long, and what was learned must not depend on its end.
-                self.save_policy()?;
-            }
-            let evaluation = self.trainer.evaluate_if_due()?;
-            let step = self.trainer.steps();
-            if self.trainer.best().is_some_and(|best| best.step == step) {
-                self.run.save_best(self.trainer.best_actor().as_ref())?;
-            }
-            if !episodes.is_empty() || evaluation.is_some() {
-                let metrics = self.trainer.metrics()?;
-                let rows = self.files.write(step, started.elapsed(), &episodes, evaluation.as_ref(), metrics)?;
-                rows.iter().for_each(|row| self.progress.row(row));
-            }
-            self.progress.step(step);
-            if let Some(evaluation) = evaluation {
-                if self.trainer.is_finished() || self.trainer.config().is_reached_by(evaluation.mean()) {
-                    return Ok(End::Evaluated(evaluation));
-                }
-            } else if self.trainer.is_finished() {
-                return Ok(End::NotEvaluated);
-            }
+            ended = self.after_step(started)?;
         }
+    }
+
+    /// Makes the evaluation that is due after a step, if one is, and writes what has happened there. Returns how training has
+    /// ended, if it has.
+    fn after_step(&mut self, started: Instant) -> Result<Option<End>> {
+        let step = self.trainer.steps();
+        self.progress.step(step);
+        let evaluation = match self.evaluate_if_due() {
+            Err(Error::Interrupted) => return Ok(Some(End::Interrupted)),
+            Err(error @ Error::Evaluation { .. }) => return Ok(Some(End::EvaluationFailed(error))),
+            evaluated => evaluated?,
+        };
+        if self.trainer.best().is_some_and(|best| best.step == step) {
+            self.run.save_best(self.trainer.best_actor().as_ref())?;
+        }
+        if !self.trainer.ended().is_empty() || evaluation.is_some() {
+            let metrics = self.trainer.metrics()?;
+            self.write(started.elapsed(), evaluation.as_ref(), metrics)?;
+        }
+        Ok(match evaluation {
+            Some(evaluation)
+                if self.trainer.is_finished() || self.trainer.config().is_reached_by(evaluation.mean()) =>
+            {
+                Some(End::Evaluated(evaluation))
+            }
+            None if self.trainer.is_finished() => Some(End::NotEvaluated),
+            _ => None,
+        })
+    }
+
+    fn evaluate_if_due(&mut self) -> Result<Option<Evaluation>, Error> {
+        /// From when on an evaluation is not made before there is a checkpoint, and from when on it is announced.
+        const SAVED: f64 = 1.0;
+        const ANNOUNCED: f64 = 2.0;
+        if !self.trainer.evaluation_is_due() {
+            return Ok(None);
+        }
+        let episodes = self.trainer.episodes_of_evaluation();
+        let seconds = self.evaluation_episode.map(|duration| duration.as_secs_f64() * episodes as f64);
+        // An evaluation can be long, and what was learned must not depend on its end.
+        self.save_policy()?;
+        if seconds.is_none_or(|seconds| seconds >= SAVED) {
+            self.checkpoint()?;
+        }
+        if let Some(seconds) = seconds.filter(|&seconds| seconds >= ANNOUNCED) {
+            let (what, option) = if self.trainer.is_finished() {
+                ("the evaluation at the end", "--final-episodes")
+            } else {
+                ("the evaluation", "--eval-episodes")
+            };
+            self.progress.say(&format!("{what} has {episodes} episodes and takes about {seconds:.0} s ({option})"));
+        }
+        let began = Instant::now();
+        let evaluation = self.trainer.evaluate_if_due()?;
+        self.evaluation_episode = Some(began.elapsed().div_f64(episodes as f64));
+        Ok(evaluation)
+    }
+
+    /// Writes rows for the episodes that ended with the last step, and for its evaluation.
+    fn write(&mut self, elapsed: Duration, evaluation: Option<&Evaluation>, metrics: Metrics) -> Result<(), Error> {
+        let rows = self.files.write(self.trainer.steps(), elapsed, self.trainer.ended(), evaluation, metrics)?;
+        rows.iter().for_each(|row| self.progress.row(row));
+        Ok(())
+    }
+
+    /// Writes the last rows of a run that has been cut short.
+    fn write_rest(&mut self, step: u64, elapsed: Duration) -> Result<(), Error> {
+        let metrics = self.trainer.last_metrics();
+        if self.trainer.evaluation_is_due() {
+            self.write(elapsed, None, metrics)?;
+        }
+        if let Some(row) = self.files.write_rest(step, elapsed, metrics)? {
+            self.progress.row(&row);
+        }
+        Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<(), Error> {

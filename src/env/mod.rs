@@ -10,8 +10,21 @@ pub use pendulum::Pendulum;
 
 use crate::error::Error;
 
-/// What goes wrong inside an environment; any error type fits.
+/// What goes wrong inside an environment; any error type fits. [`Abandoned`] is the one that is no fault of the environment.
 pub type EnvError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The error of an environment that has stopped, in the middle of a reset or a step, because the user no longer waits for it. It
+/// becomes [`Error::Interrupted`].
+#[derive(Clone, Copy, Debug)]
+pub struct Abandoned;
+
+impl std::fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("nobody waits for it any more")
+    }
+}
+
+impl std::error::Error for Abandoned {}
 
 /// What one step of an environment gives back.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,13 +185,8 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         self.env.on_device()
     }
 
-    /// Steps taken so far, in all episodes.
-    pub(crate) fn steps(&self) -> u64 {
-        self.steps
-    }
-
     pub(crate) fn reset(&mut self, seed: u64) -> Result<Vec<f32>, Error> {
-        let observation = self.env.reset(seed).map_err(|e| error(self.steps, format!("reset: {e}")))?;
+        let observation = self.env.reset(seed).map_err(|e| failure(self.steps, "reset", e))?;
         self.check_observation(self.steps, &observation)?;
         Ok(observation)
     }
@@ -186,7 +194,7 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
     pub(crate) fn step(&mut self, action: &[f32]) -> Result<Step, Error> {
         // A step that fails is none.
         let number = self.steps + 1;
-        let step = self.env.step(action).map_err(|e| error(number, format!("step: {e}")))?;
+        let step = self.env.step(action).map_err(|e| failure(number, "step", e))?;
         self.check_observation(number, &step.observation)?;
         if !(step.reward as f32).is_finite() {
             return Err(error(number, format!("its reward is {:e}, not a finite f32", step.reward)));
@@ -208,7 +216,7 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
 
     #[cfg(feature = "program")]
     pub(crate) fn render(&mut self, action: &[f32]) -> Result<Option<Scene>, Error> {
-        self.env.render(action).map_err(|e| error(self.steps, format!("render: {e}")))
+        self.env.render(action).map_err(|e| failure(self.steps, "render", e))
     }
 
     pub(crate) fn save(&self) -> Option<Vec<u8>> {
@@ -222,7 +230,7 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
 
     pub(crate) fn restore(&mut self, state: &[u8], steps: u64) -> Result<(), Error> {
         self.set_steps(steps);
-        self.env.restore(state).map_err(|e| error(steps, format!("restore: {e}")))
+        self.env.restore(state).map_err(|e| failure(steps, "restore", e))
     }
 
     fn check_observation(&self, step: u64, observation: &[f32]) -> Result<(), Error> {
@@ -235,6 +243,10 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
             None => Ok(()),
         }
     }
+}
+
+fn failure(step: u64, what: &str, cause: EnvError) -> Error {
+    if cause.is::<Abandoned>() { Error::Interrupted } else { error(step, format!("{what}: {cause}")) }
 }
 
 fn error(step: u64, problem: String) -> Error {

@@ -7,6 +7,7 @@ use crate::error::Error;
 use anyhow::Context;
 use gif::{Encoder, Frame, Repeat};
 use resvg::tiny_skia::{FilterQuality, Pixmap, PixmapPaint, PixmapRef, Transform};
+use std::ops::ControlFlow;
 
 /// How an episode is filmed.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +25,20 @@ pub struct Film {
 /// Runs the first of the episodes of [`crate::actor::evaluate`] with the same seed, and returns a GIF: a frame after each
 /// step, with the action just taken and the return so far.
 ///
+/// It calls `watch` with the number of frames before the first of them and after each, and stops when that breaks.
+///
 /// # Errors
-/// If the environment cannot be drawn, or the episode fails as an evaluation would.
+/// If the environment cannot be drawn, or the episode fails as an evaluation would; [`Error::Interrupted`] if `watch` breaks.
 ///
 /// # Panics
-/// If `fps` is not from 1 to 50, or `width` is 0. It never returns if the environment never ends the episode.
-pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8>, Error> {
+/// If `fps` is not from 1 to 50, or `width` is 0.
+pub fn record(
+    actor: &mut Actor,
+    env: &mut dyn Env,
+    film: Film,
+    mut watch: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<Vec<u8>, Error> {
+    let mut go_on = |frames| if watch(frames).is_continue() { Ok(()) } else { Err(Error::Interrupted) };
     assert!((1..=50).contains(&film.fps) && film.width > 0, "a film has frames and they have pixels");
     actor.fits(env)?;
     let bounds = env.action_bounds();
@@ -38,6 +47,7 @@ pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8
     let mut gif = Encoder::new(Vec::new(), film.width, height, &[]).context(PROBLEM)?;
     gif.set_repeat(Repeat::Infinite).context(PROBLEM)?;
     let (mut frames, mut total, mut shown) = (0, 0.0, Vec::new());
+    go_on(0)?;
     run_episode(actor, &mut CheckedEnv::new(env), film.seed, 0, film.stochastic, |env, action, step| {
         let scene = env.render(action)?.context(
             "this environment cannot be drawn; implement Env::render for it, or render_mode=\"rgb_array\" in Python",
@@ -67,7 +77,8 @@ pub fn record(actor: &mut Actor, env: &mut dyn Env, film: Film) -> Result<Vec<u8
         }
         shown = pixels;
         let frame = Frame { delay, ..Frame::from_rgba_speed(film.width, height, &mut changed, 10) };
-        Ok(gif.write_frame(&frame).context(PROBLEM)?)
+        gif.write_frame(&frame).context(PROBLEM)?;
+        go_on(frames)
     })?;
     Ok(gif.into_inner().context(PROBLEM)?)
 }

@@ -6,12 +6,18 @@
 //! |---|---|
 //! | `manifest` | one line of JSON that names the files of the last checkpoint and of the one before, with lengths and checksums, and a line with its own checksum; replaced whole |
 //! | `state-STEP.safetensors` | networks, targets, moments, counts and sums of the learner, the bounds of actions, each environment and its episode; if there are such, the statistics of observations and the policy of the best evaluation |
+//! | `state-STEP-before-evaluation.safetensors` | the same if the evaluation at that step is still to be made, and the episodes that ended with that step, which are written to `metrics.csv` with it |
 //! | `replay-N.bin` | transitions N·65 536 and on, as [`Replay::write_transition`] writes them, in little-endian `f32`; only ever added to. Those that the memory began with come first |
 //! | `lock` | held by the process that trains |
 //!
 //! A checkpoint first adds to the replay files, then writes a new state file, and then replaces the manifest: whenever the
 //! process dies, the manifest names files that are whole. Random numbers need no place in it, because they depend on
 //! the seed and on counters alone.
+//!
+//! A run that is interrupted in an evaluation, or whose evaluation fails, is saved as it was before that evaluation, and begins
+//! it again when it is resumed. Against a process that is killed meanwhile, `sac` makes such a checkpoint before each
+//! evaluation that may take longer than a second: the first of a process, and those that do at the pace of the last one. It
+//! costs no more than any other: the replay files get what is new.
 
 use super::checked::Checked;
 use super::metrics::{MetricsFiles, Position};
@@ -35,6 +41,8 @@ pub(super) const FOLDER: &str = "checkpoint";
 pub(super) const MANIFEST: &str = "manifest";
 pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "soft-actor-critic checkpoint 1";
+/// What the name of a state file ends with if the evaluation is still to be made.
+const BEFORE_EVALUATION: &str = "-before-evaluation.safetensors";
 /// Transitions in a replay file.
 const SEGMENT: usize = 1 << 16;
 /// The most bytes of a manifest that are read.
@@ -46,11 +54,21 @@ const BOUNDS: [&str; 2] = ["action.low", "action.high"];
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     step: u64,
+    /// Whether the evaluation at that step is still to be made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    before_evaluation: bool,
     state: Checked,
     /// By the numbers of the replay files.
     replay: BTreeMap<usize, Checked>,
     /// `metrics.csv` at that step.
     metrics: Checked,
+}
+
+impl Entry {
+    /// The step, and whether the evaluation there is still to be made.
+    fn place(&self) -> (u64, bool) {
+        (self.step, self.before_evaluation)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +182,10 @@ impl Checkpoints {
     pub fn is_due(&self, trainer: &Trainer) -> bool {
         // Every transition goes from the replay memory to the files before it is overwritten.
         let added = trainer.replay().pushed() - self.logged;
-        self.every > 0 && trainer.has_reached(self.every) || added == trainer.replay().capacity()
+        let evaluated = self.manifest.as_ref().is_some_and(|Manifest { current, .. }| {
+            current.before_evaluation && current.step == trainer.steps() && !trainer.evaluation_is_due()
+        });
+        evaluated || self.every > 0 && trainer.has_reached(self.every) || added == trainer.replay().capacity()
     }
 
     /// How many steps there are until one [is due](Self::is_due).
@@ -174,14 +195,14 @@ impl Checkpoints {
         if self.every > 0 { room.min(self.every - trainer.steps() % self.every) } else { room }
     }
 
-    /// Makes one, between two steps of training.
+    /// Makes one, between two steps of training, or between a step and its evaluation.
     ///
     /// # Errors
     /// If a file cannot be written; the checkpoint before stays. If the learner's device fails.
     pub fn save(&mut self, trainer: &mut Trainer, metrics: &mut MetricsFiles) -> Result<(), Error> {
         typed(|| {
-            let step = trainer.steps();
-            if self.manifest.as_ref().is_some_and(|manifest| manifest.current.step == step) {
+            let now = (trainer.steps(), trainer.evaluation_is_due());
+            if self.manifest.as_ref().is_some_and(|Manifest { current, .. }| current.place() == now) {
                 return Ok(());
             }
             self.save_anew(trainer, metrics)
@@ -204,12 +225,14 @@ impl Checkpoints {
 
         let config = config_file::to_toml(&self.environment, trainer.config())?;
         let bytes = state_to_bytes(&state, &cuts, &position, actions, &config, &self.device)?;
-        let mut file = files::create(&self.state_file(state.steps))?;
+        let (step, before_evaluation) = (state.steps, state.before_evaluation.is_some());
+        let mut file = files::create(&state_file(&self.folder, (step, before_evaluation)))?;
         file.write_all(&bytes)?;
         file.sync_all()?;
 
         let entry = Entry {
-            step: state.steps,
+            step,
+            before_evaluation,
             state: Checked::of(&bytes),
             replay: self.replay.clone(),
             metrics: position.metrics,
@@ -270,13 +293,18 @@ impl Checkpoints {
         let entries = self.manifest.iter().flat_map(|manifest| [Some(&manifest.current), manifest.previous.as_ref()]);
         let mut named = BTreeSet::new();
         for entry in entries.flatten() {
-            named.insert(self.state_file(entry.step));
+            named.insert(state_file(&self.folder, entry.place()));
             named.extend(entry.replay.keys().map(|&number| self.replay_file(number)));
         }
         for path in fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|file| file.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let between = |start: &str, end: &str| name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
-            let kinds = [("state-", ".safetensors"), ("replay-", ".bin"), ("replay-", ".tmp")];
+            let kinds = [
+                ("state-", BEFORE_EVALUATION),
+                ("state-", ".safetensors"),
+                ("replay-", ".bin"),
+                ("replay-", ".tmp"),
+            ];
             let number = kinds.iter().find_map(|(start, end)| between(start, end));
             let ours = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
             if ours && !named.contains(&path) {
@@ -285,32 +313,28 @@ impl Checkpoints {
         }
     }
 
-    fn state_file(&self, step: u64) -> PathBuf {
-        state_file(&self.folder, step)
-    }
-
     fn replay_file(&self, number: usize) -> PathBuf {
         replay_file(&self.folder, number)
     }
 }
 
-fn state_file(folder: &Path, step: u64) -> PathBuf {
-    folder.join(format!("state-{step}.safetensors"))
+fn state_file(folder: &Path, (step, before_evaluation): (u64, bool)) -> PathBuf {
+    folder.join(format!("state-{step}{}", if before_evaluation { BEFORE_EVALUATION } else { ".safetensors" }))
 }
 
 fn replay_file(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("replay-{number}.bin"))
 }
 
-/// The step of the last checkpoint of a run, if there is one.
+/// The step of the last checkpoint of a run, if there is one, and whether the evaluation at that step is still to be made.
 ///
 /// # Errors
 /// If what names it cannot be read.
-pub fn last_step(run: &RunDirectory) -> Result<Option<u64>, Error> {
+pub fn last_place(run: &RunDirectory) -> Result<Option<(u64, bool)>, Error> {
     typed(|| {
         let path = folder_of(run.path())?.join(MANIFEST);
         let manifest = files::is_there(&path).then(|| read_manifest(&path)).transpose()?;
-        Ok(manifest.map(|manifest| manifest.current.step))
+        Ok(manifest.map(|manifest| manifest.current.place()))
     })
 }
 
@@ -417,7 +441,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
 /// Loads the state that an entry of the manifest names.
 fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<State> {
     config.validate()?;
-    let path = state_file(&run.file(FOLDER), entry.step);
+    let path = state_file(&run.file(FOLDER), entry.place());
     let bytes = entry.state.read(&path)?;
     let mut state =
         state_from_bytes(&bytes).with_context(|| format!("{} is no checkpoint of this version", path.display()))?;
@@ -427,7 +451,8 @@ fn load_state(run: &RunDirectory, entry: &Entry, config: &Config) -> Result<Stat
     let &Config { steps, checkpoint_every, until_return, .. } = config;
     let same = Config { steps, checkpoint_every, until_return, ..written };
     ensure!(same == *config, "it is of another configuration than config.toml; put back what was changed there");
-    ensure!(state.state.steps == entry.step, "{} is of another step", path.display());
+    let place = (state.state.steps, state.state.before_evaluation.is_some());
+    ensure!(place == entry.place(), "{} is of another step", path.display());
     ensure!(state.state.envs.len() == config.envs, "it is of another number of environments");
     ensure!(counts_fit(&state, config), "{} counts what cannot have been", path.display());
     let [o, a] = state.sizes;
@@ -511,7 +536,7 @@ fn state_to_bytes(
     config: &str,
     device: &str,
 ) -> Result<Vec<u8>> {
-    let TrainerState { learner, bounds, envs, normalizer, steps, preloaded, updates, best } = state;
+    let TrainerState { learner, bounds, envs, normalizer, steps, preloaded, updates, best, before_evaluation } = state;
     let mut tensors = Vec::new();
     for (name, values) in &learner.vectors {
         tensors.push(Tensor::f32(format!("learner.{name}"), vec![values.len()], values));
@@ -544,6 +569,12 @@ fn state_to_bytes(
         tensors.push(Tensor::f64("best.return".into(), &[*mean_return]));
         tensors.push(Tensor::f32("best.policy".into(), vec![theta.len()], theta));
         tensors.extend(normalizer.iter().flat_map(|normalizer| tensors_file::statistics("best.", normalizer)));
+    }
+    if let Some(ended) = before_evaluation {
+        let counts: Vec<_> = ended.iter().flat_map(|episode| [episode.number, episode.length]).collect();
+        let returns: Vec<_> = ended.iter().map(|episode| episode.total_reward).collect();
+        tensors.push(Tensor::u64("ended".into(), &counts));
+        tensors.push(Tensor::f64("ended.total_reward".into(), &returns));
     }
     let Metrics { updates, policy_updates, alpha, .. } = position.last;
     tensors.push(Tensor::u64("metrics.last".into(), &[position.last_step, updates, policy_updates]));
@@ -639,6 +670,20 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
     let envs = (0..=count).map(env_state).collect::<Result<Vec<_>>>()?;
     let observations = envs[0].observation.len();
     ensure!(envs.iter().all(|env| env.observation.len() == observations), "its observations differ in length");
+    let read_ended = || -> Result<Vec<Episode>> {
+        let (counts, returns) = (data("ended", Dtype::U64)?, data("ended.total_reward", Dtype::F64)?);
+        let (counts, _) = counts.as_chunks::<16>();
+        let (returns, _) = returns.as_chunks::<8>();
+        // No more than one of each environment can end with a step.
+        ensure!(counts.len() == returns.len() && counts.len() <= envs.len(), "its ended episodes have another number");
+        let episode = |(counts, &total_reward): (&[u8; 16], _)| {
+            let ([number, length], total_reward) = (u64s("ended", counts)?, f64::from_le_bytes(total_reward));
+            ensure!(total_reward.is_finite(), "the return of an ended episode is not finite");
+            Ok(Episode { number, length, total_reward })
+        };
+        counts.iter().zip(returns).map(episode).collect()
+    };
+    let before_evaluation = file.tensor("ended").is_ok().then(read_ended).transpose()?;
     let cuts = file.tensor("cuts").is_ok().then(|| data("cuts", Dtype::U64)).transpose()?.unwrap_or_default();
     let cuts: Vec<_> = cuts.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
     ensure!(cuts.is_sorted(), "its cuts are in no order");
@@ -653,7 +698,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         "its action bounds are not of {actions} dimensions"
     );
     Ok(State {
-        state: TrainerState { learner, bounds, envs, normalizer, steps, preloaded, updates, best },
+        state: TrainerState { learner, bounds, envs, normalizer, steps, preloaded, updates, best, before_evaluation },
         cuts,
         position: Position { metrics: Checked::of(&[]), last, last_step },
         config: text("config")?,
@@ -671,7 +716,8 @@ mod tests {
 
     fn manifest(step: u64) -> Manifest {
         let checked = Checked::of(&[]);
-        let entry = |step| Entry { step, state: checked, replay: BTreeMap::new(), metrics: checked };
+        let entry =
+            |step| Entry { step, before_evaluation: false, state: checked, replay: BTreeMap::new(), metrics: checked };
         Manifest { format: FORMAT.into(), current: entry(step), previous: Some(entry(step - 1)) }
     }
 
@@ -709,7 +755,7 @@ mod tests {
         change(&mut state, &mut manifest.current);
         let text = config_file::to_toml("pendulum", &config).expect("it has a TOML form");
         let bytes = state_to_bytes(&state, &[], &files.position(), actions, &text, "cpu").expect("it is small");
-        fs::write(checkpoints.state_file(manifest.current.step), &bytes).expect("it can be written");
+        fs::write(state_file(&checkpoints.folder, manifest.current.place()), &bytes).expect("it can be written");
         manifest.current.state = Checked::of(&bytes);
         checkpoints.put(manifest).expect("it can be written");
         drop(checkpoints);

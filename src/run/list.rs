@@ -22,6 +22,8 @@ pub struct Summary {
     pub best_and_last: Option<(f64, f64)>,
     /// The mean return of the evaluation at the last of those steps, if there was one.
     pub last_return: Option<f64>,
+    /// Whether the evaluation at that step is still to be made.
+    pub before_evaluation: bool,
     /// Why it cannot be resumed: what is wrong with what names its checkpoint.
     pub problem: Option<Error>,
 }
@@ -29,14 +31,15 @@ pub struct Summary {
 impl Summary {
     /// Whether nothing would be left to be done with this configuration.
     pub fn is_finished(&self, config: &Config) -> bool {
-        self.steps >= config.steps || self.last_return.is_some_and(|value| config.is_reached_by(value))
+        self.steps >= config.steps && !self.before_evaluation
+            || self.last_return.is_some_and(|value| config.is_reached_by(value))
     }
 
     /// What a directory tells of the run in it.
     fn of(path: &Path) -> Result<Self, Error> {
         let (run, config) = RunDirectory::open(path)?;
-        let (checkpoint, problem) = match checkpoint::last_step(&run) {
-            Ok(step) => (step, None),
+        let (checkpoint, problem) = match checkpoint::last_place(&run) {
+            Ok(place) => (place, None),
             Err(problem) => (None, Some(problem)),
         };
         // One that has just begun has measured nothing yet.
@@ -47,11 +50,12 @@ impl Summary {
             Some((known.map_or(value, |(best, _)| best.max(value)), value))
         });
         // What is not in the last checkpoint will be made again.
-        let steps = checkpoint.unwrap_or(measured.last_step() as u64);
+        let (steps, before_evaluation) = checkpoint.unwrap_or((measured.last_step() as u64, false));
         Ok(Self {
             environment: run.environment().to_string(),
             path: path.to_path_buf(),
-            last_return: measured.evaluation_at(steps),
+            last_return: measured.evaluation_at(steps).filter(|_| !before_evaluation),
+            before_evaluation,
             config,
             steps,
             best_and_last,
