@@ -8,6 +8,7 @@ use soft_actor_critic::replay::Replay;
 use soft_actor_critic::sac::{CpuLearner, Learner};
 use soft_actor_critic::train::{Trainer, TrainerState, with_threads};
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -120,6 +121,17 @@ fn assert_environment_failed<T>(result: Result<T, Error>, expected_step: u64, ex
     assert!(line.contains(expected) && line.ends_with("mend the environment") && !line.contains('\n'), "{line}");
 }
 
+/// The error of an evaluation says in which of its episodes, and at which step of that.
+fn assert_evaluation_failed<T>(result: Result<T, Error>, expected_step: u64, expected: &str) {
+    let Some(Error::Evaluation { episode: 1, step, problem }) = result.as_ref().err() else {
+        panic!("no {expected:?}")
+    };
+    assert!(*step == expected_step && problem.contains(expected), "step {step}: {problem}");
+    let line = result.err().expect("it is one").to_string();
+    assert!(line.starts_with(&format!("episode 1 of the evaluation failed at its step {expected_step}: ")), "{line}");
+    assert!(line.contains(expected) && line.ends_with("fix the environment") && !line.contains('\n'), "{line}");
+}
+
 #[test]
 fn a_faulty_step_ends_training_and_evaluation_with_its_number_and_problem() {
     let cases: [(Always, &str); 7] = [
@@ -137,8 +149,8 @@ fn a_faulty_step_ends_training_and_evaluation_with_its_number_and_problem() {
         let mut trainer = train_on(&env).expect("it begins well");
         assert_environment_failed::<()>(Err(failure(&mut trainer)), 7, problem);
         assert_eq!(trainer.steps(), 6);
-        assert_environment_failed(trainer.evaluate(1), 7, problem);
-        assert_environment_failed(
+        assert_evaluation_failed(trainer.evaluate(1), 7, problem);
+        assert_evaluation_failed(
             evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut env, 0, 1, true),
             7,
             problem,
@@ -158,7 +170,7 @@ fn a_faulty_reset_ends_training_and_evaluation_with_the_steps_before_it_and_its_
         assert_environment_failed(train_on(&at_once), 0, problem);
         let mut trainer = train_on(&later).expect("it begins well");
         assert_environment_failed::<()>(Err(failure(&mut trainer)), 20, problem);
-        assert_environment_failed(
+        assert_evaluation_failed(
             evaluate(&mut trainer.actor().expect("it runs on the CPU"), &mut at_once, 0, 1, false),
             0,
             problem,
@@ -205,7 +217,8 @@ fn a_policy_for_other_actions_or_with_lost_numbers_does_not_act() {
     let actor = trainer.actor().expect("it runs on the CPU");
     let mut lost = Actor::new(actor.policy().clone(), vec![f32::NAN; actor.theta().len()], actor.bounds().clone());
     let error = evaluate(&mut lost, &mut env, 0, 1, false).expect_err("its actions are no numbers");
-    assert_eq!(error, Error::NonFinite { step: 0, quantity: "action" });
+    let problem = "the policy's action is not finite; use another policy".into();
+    assert_eq!(error, Error::Evaluation { episode: 1, step: 0, problem });
     let (low, high) =
         (actor.bounds().low().to_vec(), actor.bounds().high().iter().map(|high| 2.0 * high + 1.0).collect());
     let wider = Bounds::new(low, high).expect("it is a range");
@@ -302,25 +315,50 @@ fn a_trainer_is_restored_with_its_episode_or_with_a_new_one() {
     }
     assert_eq!(first.save().expect("it runs on the CPU"), second.save().expect("it runs on the CPU"));
 
-    let scripted = |envs| {
-        let make = || -> Box<dyn Env> { Box::new(Scripted::new(Script::harmless(), Script::harmless())) };
-        Trainer::new(make, Config { envs, ..config.clone() }).expect("it begins well")
+    // Environments that cannot save themselves repeat their episodes, of ten steps each.
+    let scripted = |envs, replay_capacity, step: Script| {
+        let make = move || -> Box<dyn Env> { Box::new(Scripted::new(Script::harmless(), step.clone())) };
+        Trainer::new(make, Config { envs, replay_capacity, ..config.clone() }).expect("it begins well")
     };
-    for (envs, rounds, goes_on, number) in [(1, 40, true, 5), (1, 43, false, 6), (3, 40, true, 13), (3, 43, false, 16)]
-    {
-        let (mut first, mut second) = (scripted(envs), scripted(envs));
+    let sound = Script::harmless();
+    let other_observation = Script::new(2, || Ok((vec![0.5, -0.4], 1.0)));
+    let other_reward = Script::new(3, || Ok((vec![0.5, -0.5], 1.0 + 1e-6)));
+    let cases = [
+        (1, 40, 400, &sound, true),
+        (1, 43, 400, &sound, true),
+        (3, 43, 400, &sound, true),
+        // The memory holds all of the episode, or lacks its first step.
+        (3, 44, 12, &sound, true),
+        (3, 45, 12, &sound, false),
+        (1, 43, 400, &other_observation, false),
+        (3, 43, 400, &other_reward, false),
+    ];
+    for (envs, rounds, capacity, script, goes_on) in cases {
+        let (mut first, mut second) =
+            (scripted(envs, capacity, sound.clone()), scripted(envs, capacity, script.clone()));
         for _ in 0..rounds {
             first.step().expect("it goes well");
         }
         let state = first.save().expect("it runs on the CPU");
         assert_eq!(state.envs[0].env, None);
         assert_eq!(second.restore(state.clone(), replay_of(&first)).expect("it fits"), goes_on);
-        for (i, env) in second.save().expect("it runs on the CPU").envs.iter().enumerate() {
-            assert_eq!((env.episode.number, env.episode.length), (number + i as u64, 0));
-        }
         assert_eq!(second.steps(), (envs * rounds) as u64);
-        assert!(scripted(envs + 1).restore(state.clone(), replay_of(&first)).is_err());
-        let other = Replay::new(400, 2, 1).expect("it is small");
+        let restored = second.save().expect("it runs on the CPU");
+        if goes_on {
+            assert_eq!(restored, state);
+        }
+        for (i, env) in restored.envs.iter().enumerate() {
+            let number = (4 + usize::from(!goes_on)) * envs + i + 1;
+            let length = if goes_on { rounds % 10 } else { 0 };
+            assert_eq!((env.episode.number, env.episode.length), (number as u64, length as u64));
+        }
+        for _ in 0..15 {
+            let (one, other) = (first.step().expect("it goes well"), second.step().expect("it goes well"));
+            assert!(!goes_on || one == other);
+        }
+        assert_eq!(goes_on, first.save().expect("it runs on the CPU") == second.save().expect("it runs on the CPU"));
+        assert!(scripted(envs + 1, 400, sound.clone()).restore(state.clone(), replay_of(&first)).is_err());
+        let other = Replay::new(401, 2, 1).expect("it is small");
         assert!(matches!(second.restore(state, other), Err(Error::Snapshot(_))));
     }
 }
@@ -345,6 +383,63 @@ fn a_run_does_not_go_on_in_another_environment() {
     }
     // The first checkpoints did not have the bounds.
     pendulum().restore(TrainerState { bounds: None, ..state }, replay(3)).expect("it fits");
+}
+
+/// Whoever watches sees each step of an evaluation and of a repetition, and ends it; then both can be begun again.
+#[test]
+fn evaluations_and_repetitions_are_ended_at_any_step() {
+    let config = Config {
+        steps: 20,
+        random_steps: 10,
+        batch_size: 8,
+        policy_hidden: vec![8],
+        critic_hidden: vec![8],
+        eval_every: 15,
+        eval_episodes: 2,
+        ..Config::default()
+    };
+    let scripted = || {
+        let make = || -> Box<dyn Env> { Box::new(Scripted::new(Script::harmless(), Script::harmless())) };
+        Trainer::new(make, config.clone()).expect("it begins well")
+    };
+    let mut whole = scripted();
+    for _ in 0..15 {
+        whole.step().expect("it goes well");
+    }
+    let state = whole.save().expect("it runs on the CPU");
+    assert_eq!(state.before_evaluation, Some(vec![]));
+    let evaluation = whole.evaluate_if_due().expect("it goes well").expect("it is due");
+    assert_eq!(whole.evaluate_if_due(), Ok(None));
+    let after = whole.save().expect("it runs on the CPU");
+    assert_eq!(after.before_evaluation, None);
+
+    // Five steps are repeated, and an evaluation has two episodes of ten steps.
+    for break_at in 1..=5 + 2 * 11 + 1 {
+        let mut trainer = scripted();
+        let seen = Arc::new(Mutex::new(0));
+        let counter = Arc::clone(&seen);
+        trainer.watch(move |_| {
+            let mut seen = counter.lock().expect("nobody panics with it");
+            *seen += 1;
+            if *seen == break_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let restored = trainer.restore(state.clone(), whole.replay().clone());
+        if break_at <= 5 {
+            assert_eq!(restored, Err(Error::Interrupted));
+            // The environment has no seed, so that another one is needed.
+            trainer = scripted();
+            assert_eq!(trainer.restore(state.clone(), whole.replay().clone()), Ok(true));
+        } else {
+            assert_eq!(restored, Ok(true));
+        }
+        if (6..28).contains(&break_at) {
+            assert_eq!(trainer.evaluate_if_due(), Err(Error::Interrupted));
+            assert_eq!(*seen.lock().expect("nobody panics with it"), break_at);
+        }
+        assert_eq!(trainer.save().expect("it runs on the CPU"), state);
+        assert_eq!(trainer.evaluate_if_due(), Ok(Some(evaluation.clone())));
+        assert_eq!(trainer.save().expect("it runs on the CPU"), after);
+    }
 }
 
 /// What an environment has been through: the seeds of its episodes, and of each step the observation before it, the action, and
@@ -532,7 +627,7 @@ impl Env for Stuck {
 }
 
 /// One of several environments that fails ends training with its problem. Nothing of that round is stored, and a run that goes
-/// on takes up the episodes of those environments that have not gone ahead.
+/// on takes up all episodes: those environments that have gone ahead repeat theirs.
 #[test]
 fn a_fault_in_one_of_several_environments_ends_training() {
     let trainer = |faulty: u64| {
@@ -558,8 +653,8 @@ fn a_fault_in_one_of_several_environments_ends_training() {
         [0, 1, 2].map(|i| (state.envs[i].env.is_some(), state.envs[i].env_steps)),
         [(false, 6), (true, 6), (false, 6)]
     );
-    assert!(!sound.restore(state, stuck.replay().clone()).expect("it fits"));
+    assert!(sound.restore(state, stuck.replay().clone()).expect("it fits"));
     sound.step().expect("it goes well");
     let envs = sound.save().expect("it runs on the CPU").envs;
-    assert_eq!([0, 1, 2].map(|i| (envs[i].episode.number, envs[i].episode.length)), [(4, 1), (2, 7), (6, 1)]);
+    assert_eq!([0, 1, 2].map(|i| (envs[i].episode.number, envs[i].episode.length)), [(1, 7), (2, 7), (3, 7)]);
 }

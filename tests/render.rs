@@ -9,6 +9,7 @@ use soft_actor_critic::env::{Bounds, Env, EnvError, MountainCar, Pendulum, Scene
 use soft_actor_critic::picture::{Film, record, to_png};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::Policy;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{f64::consts::PI, fs};
@@ -180,9 +181,11 @@ fn an_environment_without_looks_is_refused() {
     let theta = policy.initial(&Config::default(), &mut Philox::new(0, Stream::Init, 0));
     let mut actor = Actor::new(policy, theta, Invisible.action_bounds());
     let film = Film { seed: 0, stochastic: false, fps: 30, width: 64 };
-    let error = record(&mut actor, &mut Invisible, film).expect_err("there is nothing to draw");
+    let go_on = |_| ControlFlow::Continue(());
+    let error = record(&mut actor, &mut Invisible, film, go_on).expect_err("there is nothing to draw");
     assert!(error.to_string().starts_with("this environment cannot be drawn; implement Env::render for it"));
     assert!(
-        record(&mut actor, &mut Pendulum::new(), film).is_err_and(|error| error.to_string().contains("does not fit"))
+        record(&mut actor, &mut Pendulum::new(), film, go_on)
+            .is_err_and(|error| error.to_string().contains("does not fit"))
     );
 }
