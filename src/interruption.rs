@@ -21,8 +21,11 @@ static COURSE: Mutex<Course> = Mutex::new(Course { times: 0, has_begun: false, s
 struct Course {
     times: u32,
     has_begun: bool,
-    say: Option<Box<dyn Fn(&str) + Send>>,
+    say: Option<Say>,
 }
+
+/// Prints a line for the user.
+type Say = Box<dyn Fn(&str) + Send>;
 
 /// Heeds interruptions from now on.
 pub fn catch() -> Result<()> {

@@ -221,7 +221,7 @@ impl Lanes {
             }
             // The newest transition of this environment, and those before it.
             let newest = replay.pushed().saturating_sub(apart - i);
-            let goes_on = lane.repeat(seed, &state, replay, newest, &repeated)?;
+            let goes_on = lane.repeat(seed, &state, replay, newest, repeated)?;
             lane.episode = state.episode;
             if !goes_on {
                 if state.episode.length > 0 {

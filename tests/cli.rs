@@ -606,9 +606,10 @@ fn ctrl_c_saves_the_run() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     let lines: Vec<_> = said.lines().collect();
-    assert!(lines.len() == 2 && lines[0].starts_with("training on pendulum"), "{said}");
+    assert!(lines.len() == 3 && lines[0].starts_with("training on pendulum"), "{said}");
+    assert!(lines[1].starts_with("interrupted: stopping at the next step of the environment;"), "{said}");
     let last = scratch.column("run/metrics.csv", "step").pop().expect("there was a row");
-    assert_eq!(lines[1], format!("interrupted at step {last}; the run is saved, go on with: sac resume run"));
+    assert_eq!(lines[2], format!("interrupted at step {last}; the run is saved, go on with: sac resume run"));
     assert_eq!(scratch.files("run"), RUN_FILES);
     scratch.evaluate("run --episodes 2");
 }

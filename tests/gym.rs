@@ -362,7 +362,8 @@ fn a_run_keeps_what_its_environment_is_made_with() {
         let output = scratch.output(&format!("{command} runs/Echo-v0-1 {options} --python ./python"));
         let error = text(&output.stderr);
         assert!(output.status.success() && error.contains("made true=1\n"), "{command}: {error}");
-        assert_eq!(error.contains("a new episode begins"), command == "resume", "{error}");
+        // It repeats its episode.
+        assert!(!error.contains("a new episode begins"), "{error}");
     }
     assert!(scratch.path("Echo-v0.gif").exists());
     let output = scratch.output("eval runs/Echo-v0-1/policy.safetensors --env-arg name=c --python ./python");
@@ -563,4 +564,134 @@ fn an_interrupted_run_is_saved_though_the_environment_is_interrupted_as_well() {
     assert!(text(&output.stdout).contains("\"status\":\"interrupted\""));
     assert!(!text(&output.stderr).contains("Traceback"), "{}", text(&output.stderr));
     assert!(scratch.no_process_is_left());
+}
+
+/// The arguments of a run on an environment that is told apart by its seed and its steps, takes its time, and has no way to save
+/// itself.
+fn slow_run(out: &str) -> String {
+    format!(
+        "gym:sac_envs:Slow-v0 --hidden 8 --batch 8 --random-steps 8 --steps 60 --eval-every 20 --eval-episodes 6 \
+         --final-episodes 8 --checkpoint-every 7 --quiet --threads 1 --python ./python --out {out}"
+    )
+}
+
+/// Whatever the instant at which it is interrupted, a run ends at once and goes on as if it had not been: in an episode, which is
+/// repeated, or in an evaluation, which is made again. `SAC_INTERRUPTIONS` sets how often, 4 times if it is not set.
+#[test]
+fn interrupted_runs_in_python_go_on_as_if_they_had_not_been() {
+    let Some(scratch) = Scratch::new("random-instants") else { return };
+    let number = std::env::var("SAC_INTERRUPTIONS").map_or(4, |number| number.parse().expect("it is a number"));
+    let began = Instant::now();
+    scratch.succeed(&slow_run("alone"));
+    let duration = began.elapsed();
+    let mut rng = Philox::new(0, Stream::Environment, 5);
+    let (mut interrupted, mut resumed, mut slowest, mut runs) = (0, 0, Duration::ZERO, 0);
+    while interrupted < number {
+        runs += 1;
+        let (out, mut arguments) = (format!("run-{runs}"), slow_run(&format!("run-{runs}")));
+        loop {
+            let mut command = scratch.sac(&arguments);
+            let child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
+            sleep(duration.mul_f64(rng.random_range(0.1..0.7)));
+            let signal = ["-INT", "-TERM"][rng.random_range(0..2)];
+            let sent = Instant::now();
+            let _ = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
+            let output = child.wait_with_output().expect("it is ours");
+            if output.status.success() {
+                break;
+            }
+            assert_eq!(output.status.code(), Some(130), "{signal}: {}", text(&output.stderr));
+            slowest = slowest.max(sent.elapsed());
+            interrupted += 1;
+            if scratch.path(&out).join("checkpoint/manifest").exists() {
+                resumed += 1;
+                arguments = format!("resume {out} --quiet --threads 1 --python ./python");
+            }
+        }
+        for name in ["metrics.csv", "policy.safetensors"] {
+            let [one, other] = ["alone", &out].map(|run| fs::read(scratch.path(run).join(name)).expect("it is there"));
+            assert!(one == other, "{out}: {name} differs");
+        }
+    }
+    println!("{interrupted} times, {resumed} of them with something to save, each ended within {slowest:?}: identical");
+    assert!(resumed > 0 && slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
+/// An environment that does not answer as it did begins a new episode, and one that fails is not asked to repeat that.
+#[test]
+fn what_cannot_be_repeated_begins_a_new_episode() {
+    let Some(scratch) = Scratch::new("repeated") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --eval-every 0 --threads 1 --python ./python";
+    for (id, repeats) in [("Slow-v0", true), ("Unseeded-v0", false)] {
+        for envs in ["1", "2"] {
+            let out = format!("{id}-{envs}");
+            // Not the end of an episode.
+            scratch.succeed(&format!("gym:sac_envs:{id} {options} --envs {envs} --steps 36 --quiet --out {out}"));
+            let output = scratch.output(&format!("resume {out} --steps 60 --python ./python"));
+            let error = text(&output.stderr);
+            assert!(output.status.success(), "{error}");
+            assert_eq!(!error.contains("a new episode begins"), repeats, "{out}: {error}");
+        }
+    }
+    scratch.succeed(&format!("gym:sac_envs:Slow-v0 {options} --envs 2 --steps 60 --quiet --out whole"));
+    let rows = |run: &str| scratch.read(&format!("{run}/metrics.csv"));
+    let last = |rows: String| rows.lines().last().map(|row| row.split(',').take(4).collect::<Vec<_>>().join(","));
+    assert_eq!(last(rows("whole")), last(rows("Slow-v0-2")));
+}
+
+/// An evaluation that fails says so, and the run goes on from its checkpoint with that evaluation.
+#[test]
+fn a_failed_evaluation_is_made_again() {
+    let Some(scratch) = Scratch::new("evaluation") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 50 --eval-every 30 --eval-episodes 2 --quiet \
+                   --checkpoint-every 20 --final-episodes 2 --threads 1";
+    scratch.succeed(&format!("gym:sac_envs:Failing-v0 {options} --out alone --python ./python"));
+    // The first of its processes is that of its evaluations, or learns the sizes; the others live on.
+    let mut command = scratch.sac(&format!("gym:sac_envs:Failing-v0 {options} --out run --python ./python"));
+    let output = command.env("FAIL", "throw 33").output().expect("the program starts");
+    let last = last_line(&output);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(
+        last.starts_with(
+            "error: the evaluation at step 30 failed, run holds the run until there, go on from step 30 with \
+             `sac resume run`: episode 2 of the evaluation failed at its step 13: step: ValueError: a problem"
+        ),
+        "{last}"
+    );
+    scratch.succeed("resume run --threads 1 --python ./python");
+    for name in ["metrics.csv", "policy.safetensors"] {
+        let [one, other] = ["alone", "run"].map(|run| fs::read(scratch.path(run).join(name)).expect("it is there"));
+        assert!(one == other, "{name} differs");
+    }
+}
+
+/// Evaluations by themselves, and films, end when they are interrupted.
+#[test]
+fn evaluations_and_films_without_an_end_are_interrupted() {
+    let Some(scratch) = Scratch::new("endless") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 0 --quiet --python ./python";
+    scratch.succeed(&format!("gym:sac_envs:Endless-v0 {options} --out run"));
+    for (arguments, expected) in [
+        ("eval run --json --episodes 3 --env-arg first=5", "interrupted after 1 of 3 episodes: mean return 5.0,"),
+        ("eval run", "interrupted after 0 of 100 episodes"),
+        ("render run --out film.gif --size 64", "interrupted; nothing is written"),
+    ] {
+        let mut command = scratch.sac(&format!("{arguments} --env-arg started=started --python ./python"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let asked = Instant::now();
+        while !scratch.path("started").exists() && asked.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(10));
+        }
+        fs::remove_file(scratch.path("started")).expect("it has taken many steps");
+        let sent = Instant::now();
+        assert!(
+            Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("there is kill").success()
+        );
+        let output = child.wait_with_output().expect("it is ours");
+        assert!(sent.elapsed() < Duration::from_secs(1), "{arguments}: {:?}", sent.elapsed());
+        assert_eq!(output.status.code(), Some(130), "{arguments}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "");
+        assert!(last_line(&output).starts_with(expected), "{expected:?}? {}", text(&output.stderr));
+        assert!(!scratch.path("film.gif").exists());
+    }
 }

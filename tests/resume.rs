@@ -1,6 +1,7 @@
 //! Runs that are killed, interrupted or damaged, and resumed, against runs that were left alone: byte for byte.
 //!
-//! `SAC_KILLED_RUNS` in the environment sets how many runs are killed, 8 if it is not set.
+//! `SAC_KILLED_RUNS` in the environment sets how many runs are killed, 8 if it is not set, and `SAC_INTERRUPTIONS` how often one
+//! is interrupted that spends its time evaluating, 4 if it is not set.
 #![cfg(all(feature = "program", unix))]
 
 use rand::Rng;
@@ -227,6 +228,89 @@ fn interrupted_runs_go_on_as_if_they_had_not_been() {
         assert!(command.arg("--out").arg(&whole).output().expect("the program is there").status.success());
         assert_same(&whole, &interrupted, signal);
     }
+}
+
+/// A run that does little but evaluate: whatever the instant of an interruption, it ends at once, and its successor goes on with
+/// the evaluation. So does that of a run that is killed, from the checkpoint made before the evaluation.
+#[test]
+fn evaluations_that_are_interrupted_or_killed_are_made_again() {
+    let number = std::env::var("SAC_INTERRUPTIONS").map_or(4, |number| number.parse().expect("it is a number"));
+    let begin = |out: &Path| {
+        let arguments = "pendulum --hidden 8 --batch 8 --steps 60 --random-steps 20 --eval-every 7 --checkpoint-every 4 \
+                         --eval-episodes 100 --final-episodes 600 --keep-best --threads 1 --quiet";
+        let mut command = sac(&arguments.split_whitespace().collect::<Vec<_>>());
+        command.arg("--out").arg(out);
+        command
+    };
+    let alone = new_path("alone");
+    let began = std::time::Instant::now();
+    assert!(begin(&alone).output().expect("the program is there").status.success());
+    let duration = began.elapsed();
+    let mut rng = Philox::new(0, Stream::Environment, 2);
+    let (mut interrupted, mut evaluating, mut slowest) = (0, 0, Duration::ZERO);
+    while interrupted < number {
+        let path = new_path("evaluating");
+        let mut begun = false;
+        loop {
+            let mut command = if begun { sac(&["resume", "--threads", "1", "--quiet"]) } else { begin(&path) };
+            if begun {
+                command.arg(&path);
+            }
+            let child = command.stderr(Stdio::piped()).spawn().expect("the program is there");
+            std::thread::sleep(duration.mul_f64(rng.random_range(0.05..0.6)));
+            let signal = ["-INT", "-TERM", "-KILL"][rng.random_range(0..3)];
+            let sent = std::time::Instant::now();
+            let _ = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
+            let output = child.wait_with_output().expect("it has been started");
+            if output.status.success() {
+                break;
+            }
+            let expected = if signal == "-KILL" { None } else { Some(130) };
+            assert_eq!(output.status.code(), expected, "{signal}: {}", text(&output.stderr));
+            slowest = slowest.max(sent.elapsed());
+            assert!(sent.elapsed() < Duration::from_secs(1), "{signal}: {:?}", sent.elapsed());
+            interrupted += 1;
+            begun = path.join("checkpoint/manifest").exists();
+            if begun {
+                let manifest = fs::read_to_string(path.join("checkpoint/manifest")).expect("it is there");
+                let current = manifest.split("\"previous\"").next().expect("it has a beginning");
+                evaluating += usize::from(current.contains("\"before_evaluation\":true"));
+            }
+        }
+        assert_same(&alone, &path, "an interrupted evaluation");
+        let _ = fs::remove_dir_all(path);
+    }
+    println!("{interrupted} times, {evaluating} of them in an evaluation, each ended within {slowest:?}: identical");
+    assert!(evaluating > 0, "no evaluation was interrupted");
+}
+
+/// A run whose last evaluation is still to be made is not finished, and can be given more steps instead of it.
+#[test]
+fn a_run_before_its_last_evaluation_is_not_finished() {
+    let begin = |steps: &str, out: &Path| {
+        let arguments = "pendulum --hidden 8 --batch 8 --random-steps 20 --eval-every 50 --checkpoint-every 10 \
+                         --eval-episodes 1 --final-episodes 4000 --threads 1 --quiet --steps";
+        let mut command = sac(&arguments.split_whitespace().chain([steps]).collect::<Vec<_>>());
+        command.arg("--out").arg(out);
+        command
+    };
+    let path = new_path("last");
+    let child = begin("230", &path).spawn().expect("the program is there");
+    while !path.join("checkpoint/manifest").exists() || manifest_step(&path) < 220 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("there is kill").success());
+    assert_eq!(child.wait_with_output().expect("it has been started").status.code(), Some(130));
+    assert_eq!(manifest_step(&path), 230);
+    let place = path.to_str().expect("it is text");
+    let runs = run(&["runs", place]);
+    assert!(text(&runs.stdout).trim_end().ends_with("unfinished"), "{}", text(&runs.stdout));
+    let resumed = run(&["resume", place, "--steps", "260", "--threads", "1"]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    let whole = new_path("whole");
+    assert!(begin("260", &whole).output().expect("the program is there").status.success());
+    assert_same(&whole, &path, "more steps");
 }
 
 fn manifest_step(run: &Path) -> u64 {

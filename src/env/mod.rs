@@ -115,7 +115,7 @@ pub trait Env: Send {
     }
 
     /// Everything that the steps to come depend on, for [`Self::restore`]; none if it cannot be told, and then a run that is
-    /// resumed begins a new episode.
+    /// resumed repeats the steps of its episode, and begins a new one if they do not come as they did.
     fn save(&self) -> Option<Vec<u8>> {
         None
     }

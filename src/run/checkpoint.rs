@@ -299,12 +299,8 @@ impl Checkpoints {
         for path in fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|file| file.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let between = |start: &str, end: &str| name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
-            let kinds = [
-                ("state-", BEFORE_EVALUATION),
-                ("state-", ".safetensors"),
-                ("replay-", ".bin"),
-                ("replay-", ".tmp"),
-            ];
+            let kinds =
+                [("state-", BEFORE_EVALUATION), ("state-", ".safetensors"), ("replay-", ".bin"), ("replay-", ".tmp")];
             let number = kinds.iter().find_map(|(start, end)| between(start, end));
             let ours = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
             if ours && !named.contains(&path) {

@@ -192,5 +192,46 @@ class Changing(Short):
 def refuse(**arguments):
     raise ValueError(f"made with {arguments}")
 
-for name in (Echo, Spaces, Failing, Large, Exact, Counted, Changing, refuse):
+class Slow(gymnasium.Env):
+    """Episodes of 15 random steps, of 5 ms each."""
+    action_space, observation_space = Box(-1, 1, (1,)), Box(-9, 9, (2,))
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps, self.sum = 0, 0.0
+        return self.np_random.uniform(-1, 1, 2).astype("f4"), {}
+
+    def step(self, action):
+        time.sleep(0.005)
+        self.steps += 1
+        self.sum += float(action[0])
+        random = self.np_random.uniform(-1, 1)
+        return numpy.array([random, self.sum], "f4"), random * self.sum, False, self.steps >= 15, {}
+
+class Unseeded(Slow):
+    """The same, whatever the seed."""
+    def reset(self, seed=None, options=None):
+        return super().reset(seed=int.from_bytes(os.urandom(4), "little"))
+
+class Endless(gymnasium.Env):
+    """Episodes without an end, but for the first steps of a process."""
+    action_space, observation_space = Box(-1, 1, (1,)), Box(-1, 1, (1,))
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None, first=0, started=None):
+        self.render_mode, self.first, self.started, self.steps = render_mode, first, started, 0
+
+    def reset(self, seed=None, options=None):
+        return numpy.zeros(1, "f4"), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 50 and self.started:
+            open(self.started, "w").close()
+        return numpy.zeros(1, "f4"), 1.0, False, self.steps == self.first, {}
+
+    def render(self):
+        return numpy.zeros((1, 1, 3), "u1")
+
+for name in (Echo, Spaces, Failing, Large, Exact, Counted, Changing, Slow, Unseeded, Endless, refuse):
     gymnasium.register(f"{name.__name__}-v0", name)
