@@ -187,7 +187,8 @@ pub struct TrainArgs {
 /// What an environment of Gymnasium is made with.
 #[derive(Args, Debug)]
 pub struct EnvArgs {
-    /// An argument that gym:ID is made with; its value is read as JSON, and else is a text. Can be given several times
+    /// An argument that gym:ID is made with. Its value is read as JSON or as Python (2, true, None, (1, 2)), any other is a
+    /// text. Can be given several times
     #[arg(long = "env-arg", value_name = "KEY=VALUE", value_parser = key_and_value, help_heading = "Gymnasium")]
     pub env_args: Vec<(String, String)>,
 }

@@ -101,6 +101,11 @@ impl Lanes {
         self.lanes[0].env.action_bounds()
     }
 
+    /// What a user should know of them.
+    pub fn notes(&self) -> &[String] {
+        self.lanes[0].env.notes()
+    }
+
     /// Which environment of a device's own they are, if there is no more than one.
     pub fn on_device(&self) -> Option<DeviceEnv> {
         let [lane] = &self.lanes[..] else { return None };
@@ -217,7 +222,7 @@ impl Lanes {
             (lane.steps, lane.in_step, lane.failed) = (state.env_steps, true, false);
             if let Some(env) = state.env {
                 (lane.episode, lane.observation) = (state.episode, state.observation);
-                return lane.env.restore(&env, state.env_steps).map(|()| true);
+                return lane.env.restore(&env, state.env_steps, &lane.observation).map(|()| true);
             }
             // The newest transition of this environment, and those before it.
             let newest = replay.pushed().saturating_sub(apart - i);

@@ -476,7 +476,8 @@ fn make_environment(
         let is_named = !id.is_empty() && !id.ends_with(':');
         anyhow::ensure!(is_named, "{name} names no environment; say gym:ID, as in gym:Pendulum-v1, or gym:MODULE:ID");
         let (id, arguments, python) = (id.to_string(), arguments.clone(), python.clone());
-        let gym = Gym { id, arguments, python, timeout: Duration::from_secs(env_timeout.unwrap_or(60)), draws };
+        let timeout = Duration::from_secs(env_timeout.unwrap_or(60));
+        let gym = Gym { id, arguments, python, timeout, draws, abandon: Some(interruption::abandon()) };
         return Ok(Box::new(move || Ok(Box::new(gym.make()?))));
     }
     let known = || env::BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");

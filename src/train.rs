@@ -267,6 +267,11 @@ impl Trainer {
         self.envs.restore(state.envs, &self.replay, &mut *self.watch)
     }
 
+    /// What the environment says that a user should know, see [`Env::notes`].
+    pub fn notes(&self) -> &[String] {
+        self.envs.notes()
+    }
+
     /// What has been stored to learn from.
     pub fn replay(&self) -> &Replay {
         &self.replay

@@ -311,7 +311,8 @@ pub fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
         let place = run.path().display();
         let beginning =
             format!("training on {environment}: {} steps, seed {}, into {place}", config.steps, config.seed);
-        let notes: Vec<_> = begun.map(|begun| begun.note).into_iter().chain(note).collect();
+        let notes = begun.map(|begun| begun.note).into_iter().chain(note);
+        let notes: Vec<_> = notes.chain(trainer.notes().iter().cloned()).collect();
         let progress = common.board.progress(run.path(), config, 0, &beginning, &notes);
         Session { trainer, run, files, checkpoints, progress, evaluation_episode: None }.go_on()
     };
@@ -364,6 +365,7 @@ pub fn resume_one(
             let episodes_go_on = trainer.restore(state, replay)?;
             let mut notes: Vec<_> = warning.into_iter().collect();
             notes.extend(note);
+            notes.extend(trainer.notes().iter().cloned());
             let beginning = format!("resuming {place} from step {step} of {steps}");
             if device != trained_on {
                 notes.push(format!(

@@ -5,13 +5,18 @@ use rand::Rng;
 use serde_json::Value;
 use soft_actor_critic::actor::Actor;
 use soft_actor_critic::config::Config;
-use soft_actor_critic::env::{Env, EpisodeStatistics, Gym, GymEnv, Pendulum, Scene, Step};
+use soft_actor_critic::env::{Abandoned, Bounds, Env, EpisodeStatistics, Gym, GymEnv, Pendulum, Scene, Step};
+use soft_actor_critic::error::Error;
 use soft_actor_critic::rng::{Philox, Stream};
+use soft_actor_critic::run::policy_file;
 use soft_actor_critic::sac::Policy;
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -33,7 +38,7 @@ impl Scratch {
         let scratch = Self(path);
         let (modules, shown) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gym"), scratch.0.display());
         scratch.script("python", &format!(
-            "export PYTHONPATH='{}':$PYTHONPATH PYTHONDONTWRITEBYTECODE=1 PROCESSES='{shown}/processes'\nexec {python} \"$@\"",
+            "export PYTHONPATH='{}'${{PYTHONPATH:+:$PYTHONPATH}} PYTHONDONTWRITEBYTECODE=1 PROCESSES='{shown}/processes'\nexec {python} \"$@\"",
             modules.display()
         ));
         Some(scratch)
@@ -322,13 +327,13 @@ fn statistics_of_episodes_are_those_of_the_environment() {
         assert!(told.contains(r#""episode_length":2,"episode_return":20.0"#), "{told}");
     }
     for (told, expected) in [
-        ("{'r':numpy.array([1.5]),'l':numpy.array([4])}", Ok(r#""episode_length":4,"episode_return":1.5"#)),
-        ("{'r':numpy.float32(-1),'l':2.0}", Ok(r#""episode_length":2,"episode_return":-1.0"#)),
-        ("{'r':float('nan'),'l':1}", Err("the return that it tells of its episode is NaN, not a finite f32; mend")),
-        ("{'r':1e300,'l':1}", Err("the return that it tells of its episode is 1e300, not a finite f32; mend")),
-        ("{'r':0,'l':-1}", Err("the statistics of its episode are (0, -1), not a return and a length; mend")),
-        ("{'r':None,'l':1}", Err("the statistics of its episode are (None, 1), not a return and a length; mend")),
-        ("{'r':numpy.ones(2),'l':1}", Err("the statistics of its episode are (array([1., 1.]), 1), not a return")),
+        ("dict(r=numpy.array([1.5]),l=numpy.array([4]))", Ok(r#""episode_length":4,"episode_return":1.5"#)),
+        ("dict(r=numpy.float32(-1),l=2.0)", Ok(r#""episode_length":2,"episode_return":-1.0"#)),
+        ("dict(r=float('nan'),l=1)", Err("the return that it tells of its episode is NaN, not a finite f32; mend")),
+        ("dict(r=1e300,l=1)", Err("the return that it tells of its episode is 1e300, not a finite f32; mend")),
+        ("dict(r=0,l=-1)", Err("the statistics of its episode are (0, -1), not a return and a length; mend")),
+        ("dict(r=None,l=1)", Err("the statistics of its episode are (None, 1), not a return and a length; mend")),
+        ("dict(r=numpy.ones(2),l=1)", Err("the statistics of its episode are (array([1., 1.]), 1), not a return")),
     ] {
         let told = format!("--env-arg told={told}");
         match expected {
@@ -694,4 +699,277 @@ fn evaluations_and_films_without_an_end_are_interrupted() {
         assert!(last_line(&output).starts_with(expected), "{expected:?}? {}", text(&output.stderr));
         assert!(!scratch.path("film.gif").exists());
     }
+}
+
+/// Whatever lies in the working directory, it takes the place of nothing of Python's, nor of Gymnasium.
+#[test]
+fn modules_of_the_working_directory_are_found_last() {
+    let Some(scratch) = Scratch::new("shadows") else { return };
+    for module in ["json", "random", "os", "encodings", "numpy", "gymnasium", "sitecustomize", "multiprocessing", "ast"]
+    {
+        let code = format!("open('imported-{module}', 'w').close()\nraise ImportError('a stranger')\n");
+        fs::write(scratch.path(&format!("{module}.py")), code).expect("the target directory can be written");
+    }
+    fs::write(
+        scratch.path("here.py"),
+        "import gymnasium\nfrom sac_envs import Answers\ngymnasium.register('Here-v0', Answers)\n",
+    )
+    .expect("the target directory can be written");
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --quiet --eval-episodes 1 --python ./python";
+    scratch.succeed(&format!("gym:here:Here-v0 --seeds 0..1 --out many {options}"));
+    scratch.succeed("resume many --steps 30 --quiet --python ./python");
+    scratch.succeed("eval many/seed-0 --episodes 1 --python ./python");
+    let imported = fs::read_dir(&scratch.0).expect("it is there").flatten().map(|entry| entry.file_name());
+    let imported: Vec<_> = imported.filter(|name| name.to_string_lossy().starts_with("imported")).collect();
+    assert!(imported.is_empty(), "{imported:?}");
+}
+
+#[test]
+fn an_environment_sees_the_main_module_and_arguments_of_a_plain_python() {
+    let Some(scratch) = Scratch::new("main") else { return };
+    for channel in [None, Some(("SAC_CHANNEL", "pipes"))] {
+        let mut command = scratch.sac("gym:sac_envs:arguments-v0 --env-arg a=1 --python ./python");
+        let output = command.envs(channel).output().expect("the program starts");
+        let expected = "ValueError: given {'a': 1}, argv [''], main [], last path True";
+        assert!(last_line(&output).contains(expected), "{}", text(&output.stderr));
+    }
+}
+
+/// JSON and Python's own literals are values, plain words are texts, and what is almost a value is refused.
+#[test]
+fn arguments_are_read_as_python_would() {
+    let Some(scratch) = Scratch::new("literals") else { return };
+    for (argument, value) in [
+        ("true", "True"),
+        ("False", "False"),
+        ("None", "None"),
+        ("null", "None"),
+        (".5", "0.5"),
+        ("1_000", "1000"),
+        ("(1, 2)", "(1, 2)"),
+        ("[1, {\"b\": null}]", "[1, {'b': None}]"),
+        ("nan", "nan"),
+        ("-inf", "-inf"),
+        ("1e3", "1000.0"),
+        ("\"False\"", "'False'"),
+        ("a word", "'a word'"),
+        ("rgb_array", "'rgb_array'"),
+        ("", "''"),
+    ] {
+        let error = scratch.make("refuse-v0", &[("a", argument)], false).err().expect("it refuses");
+        assert!(error.contains(&format!("made with {{'a': {value}}}")), "{argument}: {error}");
+    }
+    for argument in ["TRUE", "none", "(1, 2", "[1,", "{a}"] {
+        let error = scratch.make("refuse-v0", &[("a", argument)], false).err().expect("it refuses");
+        let expected = format!("--env-arg a={argument} is no value of JSON or Python; write it as in True");
+        assert!(error.contains(&expected), "{argument}: {error}");
+    }
+}
+
+#[test]
+fn numbers_and_flags_are_whatever_is_one() {
+    let Some(scratch) = Scratch::new("scalars") else { return };
+    let step = |arguments: &[(&str, &str)]| -> Result<(Step, Vec<(String, f64)>), String> {
+        let arguments: Vec<_> = arguments.iter().map(|&(key, value)| (key, format!("{value:?}"))).collect();
+        let arguments: Vec<_> = arguments.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let mut env = scratch.make("Answers-v0", &arguments, false)?;
+        env.reset(0).map_err(|error| error.to_string())?;
+        let step = env.step(&[0.0]).map_err(|error| error.to_string())?;
+        Ok((step, env.info().to_vec()))
+    };
+    for reward in
+        ["2", "2.0", "True + 1", "numpy.float32(2)", "numpy.array(2)", "numpy.array([2.0])", "numpy.ones((1, 1)) * 2"]
+    {
+        assert_eq!(step(&[("reward", reward)]).expect(reward).0.reward, 2.0, "{reward}");
+    }
+    for flag in ["True", "1", "numpy.bool_(True)", "numpy.array([True])"] {
+        let (step, _) = step(&[("terminated", flag), ("truncated", flag)]).expect(flag);
+        assert!(step.terminated && step.truncated, "{flag}");
+    }
+    for (quantity, value, expected) in [
+        ("reward", "None", "its reward is None of the type NoneType, not a number"),
+        ("reward", "'1'", "its reward is '1' of the type str, not a number"),
+        ("reward", "numpy.zeros(2)", "its reward is array([0., 0.]) of the type ndarray, not a number"),
+        ("terminated", "None", "its terminated is None of the type NoneType, not true or false"),
+        ("truncated", "'no'", "its truncated is 'no' of the type str, not true or false"),
+        ("observation", "'far'", "its observation is 'far' of the type str, not numbers of the shape (2,)"),
+        ("observation", "['a', 'b']", "its observation is ['a', 'b'] of the type list, not numbers"),
+    ] {
+        let error = step(&[(quantity, value)]).expect_err(value);
+        assert!(error.contains(expected), "{value}: {error}");
+    }
+    let info = "dict(is_success=True, far=numpy.float32(0.5), one=numpy.array([3]), words='x', many=[1, 2], bad=float('nan'), \
+                episode=1, _own=2, **{'a,b\\n\"c': 4})";
+    let (_, numbers) = step(&[("info", info)]).expect("it answers");
+    let expected = [("is_success", 1.0), ("far", 0.5), ("one", 3.0), ("abc", 4.0)];
+    assert_eq!(numbers, expected.map(|(name, number)| (name.to_string(), number)));
+    let (_, many) = step(&[("info", "{str(i): i for i in range(100)}")]).expect("it answers");
+    assert_eq!((many.len(), &many[31]), (32, &("31".to_string(), 31.0)));
+}
+
+/// A terminal observation is not learned from; any other must be finite.
+#[test]
+fn a_terminal_observation_need_not_be_finite() {
+    let Some(scratch) = Scratch::new("terminal") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 0 --quiet --python ./python";
+    let run = |flags: &str| {
+        let observation = "--env-arg observation=\"numpy.array([numpy.nan,1])\"";
+        let mut command = scratch.sac(&format!("gym:sac_envs:Answers-v0 {options} {flags}"));
+        command.args(["--env-arg", observation.trim_start_matches("--env-arg ")]);
+        command.output().expect("the program starts")
+    };
+    let output = run("--env-arg terminated=\"True\" --normalize-observations --out ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = run("--env-arg terminated=\"False\" --out goes-on");
+    assert!(last_line(&output).contains("element 0 of its observation is NaN"), "{}", text(&output.stderr));
+}
+
+/// An episode depends on its seed alone, whichever random numbers the environment uses.
+#[test]
+fn random_numbers_of_the_whole_process_follow_from_the_seed() {
+    let Some(scratch) = Scratch::new("random") else { return };
+    let first = |seeds: &[u64]| {
+        let mut env = scratch.make("Answers-v0", &[], false).expect("it can be made");
+        seeds.iter().map(|&seed| env.reset(seed).expect("it answers")).collect::<Vec<_>>()
+    };
+    let (one, other) = (first(&[1, 2, 1]), first(&[2]));
+    assert_eq!((&one[0], &one[1]), (&one[2], &other[0]));
+    assert!(one[0] != one[1] && one[0][0] != one[1][0] && one[0][1] != one[1][1]);
+}
+
+#[test]
+fn what_a_user_should_know_is_said_once() {
+    let Some(scratch) = Scratch::new("notes") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 0 --python ./python";
+    let limit = |id: &str| {
+        format!(
+            "gym:sac_envs:{id} has no time limit that Gymnasium knows of; if an episode may last forever, set one: \
+             --env-arg max_episode_steps=N"
+        )
+    };
+    let said = |arguments: &str| text(&scratch.output(arguments).stderr);
+    let output = said(&format!("gym:sac_envs:Normed-v0 --envs 2 --out normed {options}"));
+    let learned = "gym:sac_envs:Normed-v0 is wrapped in Normed, whose statistics start again in evaluations and after a \
+                   resume; remove it, and use --normalize-observations instead";
+    for note in [learned, &limit("Normed-v0")] {
+        assert_eq!(output.matches(note).count(), 1, "{output}");
+    }
+    let output = said("resume normed --steps 30 --python ./python");
+    assert!(output.contains(learned), "{output}");
+    let output = said(&format!("gym:Pendulum-v1 --out pendulum {options}"));
+    assert!(output.contains("training on gym:Pendulum-v1") && !output.contains("time limit"), "{output}");
+}
+
+#[test]
+fn there_may_be_very_many_actions() {
+    let Some(scratch) = Scratch::new("wide") else { return };
+    let mut env = scratch.make("Wide-v0", &[], false).expect("it can be made");
+    env.reset(0).expect("it answers");
+    let action: Vec<f32> = (0..9000).map(|i| i as f32 / 9000.0).collect();
+    assert_eq!(env.step(&action).expect("it answers").observation, action);
+}
+
+#[test]
+fn a_python_that_is_too_old_is_refused_in_one_line() {
+    let Some(scratch) = Scratch::new("old") else { return };
+    // It has the version of another.
+    scratch.script(
+        "old",
+        "first=$1 code=$2; shift 2; exec ./python \"$first\" \"import sys; sys.version_info = (3, 8)\n$code\" \"$@\"",
+    );
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 0 --quiet --python ./python";
+    scratch.succeed(&format!("gym:sac_envs:Answers-v0 --seeds 0..1 --out many {options}"));
+    for arguments in ["gym:sac_envs:Answers-v0", "resume many --steps 30"] {
+        let output = scratch.output(&format!("{arguments} --python ./old"));
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{error}");
+        assert!(error.contains("older than 3.9; name a newer one with --python"), "{error}");
+    }
+}
+
+/// However it ends, whatever it has started ends with it.
+#[test]
+fn processes_of_an_environment_end_with_it() {
+    let Some(scratch) = Scratch::new("parent") else { return };
+    let options =
+        "--hidden 8 --batch 8 --random-steps 8 --steps 40 --eval-every 0 --quiet --env-timeout 1 --python ./python";
+    for channel in ["shared", "pipes"] {
+        for (way, code) in
+            [("never", Some(0)), ("throw", Some(1)), ("hang", Some(1)), ("hang_in_c", Some(1)), ("kill", Some(1))]
+        {
+            let mut command = scratch.sac(&format!("gym:sac_envs:Parent-v0 {options} --out {channel}-{way}"));
+            command.env("FAIL", format!("{way} 5")).envs((channel == "pipes").then_some(("SAC_CHANNEL", "pipes")));
+            let output = command.output().expect("the program starts");
+            assert_eq!(output.status.code(), code, "{way}: {}", text(&output.stderr));
+            assert!(scratch.no_process_is_left(), "{channel} {way}");
+        }
+        for way in ["hang", "hang_in_c"] {
+            let _ = fs::remove_file(scratch.path("processes.hangs"));
+            let mut command = scratch.sac(&format!("gym:sac_envs:Parent-v0 {options} --out {channel}-killed-{way}"));
+            command.env("FAIL", format!("{way} 5")).envs((channel == "pipes").then_some(("SAC_CHANNEL", "pipes")));
+            let mut sac = command.stderr(Stdio::null()).spawn().expect("the program starts");
+            while !scratch.path("processes.hangs").exists() {
+                assert!(sac.try_wait().expect("it is ours").is_none(), "the program has ended");
+                sleep(Duration::from_millis(10));
+            }
+            sac.kill().expect("it is ours");
+            sac.wait().expect("it is ours");
+            assert!(scratch.no_process_is_left(), "{channel} {way}, the program killed");
+        }
+    }
+    // The environment, its children by Popen, fork (two) and spawn, and the child of a child.
+    assert_eq!(scratch.read("processes").lines().count(), 14 * 6);
+}
+
+#[test]
+fn an_environment_has_the_time_that_it_takes_to_close() {
+    let Some(scratch) = Scratch::new("closing") else { return };
+    let close = |seconds: &str| {
+        let mut command = scratch.sac("eval policy.safetensors --episodes 1 --env-timeout 4 --python ./python");
+        command.args(["--env", "gym:sac_envs:Closing-v0", "--env-arg", &format!("seconds={seconds}")]);
+        command.args(["--env-arg", "max_episode_steps=1"]).output().expect("the program starts")
+    };
+    let policy = Policy::new(&Config { policy_hidden: vec![4], ..Config::default() }, 1, 1);
+    let bounds = Bounds::new(vec![-1.0], vec![1.0]).expect("they are a range");
+    let actor = Actor::new(policy.clone(), vec![0.0; policy.parameters()], bounds);
+    policy_file::save(&scratch.path("policy.safetensors"), "gym:sac_envs:Closing-v0", &actor)
+        .expect("it can be written");
+    let output = close("2.5");
+    let error = text(&output.stderr);
+    assert!(error.contains("is closing; waiting for it up to 4 s (--env-timeout)"), "{error}");
+    assert!(!error.contains("has not closed") && scratch.path("closed").exists(), "{error}");
+    fs::remove_file(scratch.path("closed")).expect("it is there");
+    let error = text(&close("1000").stderr);
+    assert!(error.contains("has not closed after 4 s (--env-timeout); it is ended"), "{error}");
+}
+
+/// Nobody waits for an environment that is abandoned, whatever it does.
+#[test]
+fn an_environment_is_abandoned_at_once() {
+    let Some(scratch) = Scratch::new("abandoned") else { return };
+    let abandon = Arc::new(AtomicBool::new(false));
+    let (python, arguments) = (Some(scratch.path("hanging")), BTreeMap::new());
+    scratch.script("hanging", "export FAIL='hang 3'\nexec ./python \"$@\"");
+    scratch.script("hanging", &format!("export FAIL='hang 3'\nexec {} \"$@\"", scratch.path("python").display()));
+    let gym = Gym {
+        id: "sac_envs:Failing-v0".into(),
+        python,
+        arguments,
+        abandon: Some(Arc::clone(&abandon)),
+        ..Gym::default()
+    };
+    let mut env = gym.make().expect("it can be made");
+    env.reset(0).expect("it answers");
+    let waiting = std::thread::spawn(move || {
+        (0..3).find_map(|_| env.step(&[0.0]).err()).map(|error| (error.is::<Abandoned>(), env.step(&[0.0]).is_err()))
+    });
+    while !scratch.path("processes.hangs").exists() {
+        sleep(Duration::from_millis(10));
+    }
+    let asked = Instant::now();
+    abandon.store(true, Ordering::Relaxed);
+    assert_eq!(waiting.join().expect("it does not panic"), Some((true, true)));
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(scratch.no_process_is_left());
+    assert_eq!(gym.make().err(), Some(Error::Interrupted));
 }

@@ -1,12 +1,14 @@
 """The other end of src/env/gym.rs: makes an environment by Gymnasium, and answers requests about it until there are no more.
 
-usage: python -c SCRIPT IDENTIFIER DRAWS [KEY=VALUE...]
-
-The formats of requests and answers, in little-endian, are described there.
+It comes through the standard input, and finds in ARGUMENTS: the number of a file that is open as long as the program lives,
+or -; the seconds that a step or close() may take; 1 if pictures are wanted, or 0; the identifier; and KEY=VALUE for each
+argument. The formats of requests and answers, in little-endian, are described there.
 """
+import ast
 import json
 import mmap
 import os
+import random
 import select
 import signal
 import stat
@@ -16,19 +18,65 @@ import threading
 import time
 import traceback
 
-MAGIC = b"sac-gym1"
+MAGIC = b"sac-gym2"
 STATE, FAILURE, PICTURE = range(3)
 STEP, RESET, DRAW = range(3)
 GREETING = struct.Struct("<8sII")
 REQUEST = struct.Struct("<IIQ")
 ANSWER = struct.Struct("<IId")
 STATISTICS = struct.Struct("<dQ")
+LENGTH = struct.Struct("<I")
+NUMBER = struct.Struct("<d")
+# The most numbers of an info that are reported, and the most characters of their names.
+MOST_NUMBERS, LONGEST_NAME = 32, 64
+# What Gymnasium and its wrappers put into an info for themselves.
+NOT_OF_THE_TASK = {"episode", "final_info", "final_observation", "final_obs", "terminal_observation", "TimeLimit.truncated"}
 
-# The program is told of signals that reach both, and then still has steps to take and a run to save. These are handlers,
-# because what is ignored would be ignored by the programs that an environment starts as well.
+# Who stops all processes of a service stops this one as well, and then the program still has steps to take and a run to save.
+# These are handlers, because what is ignored would be ignored by the programs that an environment starts as well.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 for number in SIGNALS:
     signal.signal(number, lambda *_: None)
+
+
+def guard(life):
+    """Leaves a process behind that ends the whole group once the program has ended, and returns whether there is one.
+
+    A thread could not do so while the environment hangs in C code that holds Python's lock.
+    """
+    try:
+        if not stat.S_ISFIFO(os.fstat(int(life)).st_mode):
+            return False
+    except (OSError, ValueError):
+        # There is none, or a script has led elsewhere.
+        return False
+    life = int(life)
+    child = os.fork()
+    if child:
+        os.close(life)
+        os.waitpid(child, 0)
+        return True
+    try:
+        # A child of its own would be one that an environment may wait for.
+        if os.fork():
+            return os._exit(0)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        for name in os.listdir("/dev/fd"):
+            if int(name) != life:
+                try:
+                    os.close(int(name))
+                except OSError:
+                    pass
+        os.read(life, 1)
+        os.killpg(0, signal.SIGKILL)
+    finally:
+        os._exit(1)
+
+
+LIFE, TIMEOUT, *ARGUMENTS = ARGUMENTS
+TIMEOUT = float(TIMEOUT)
+is_guarded = guard(LIFE)
 
 
 class Pipes:
@@ -197,15 +245,26 @@ def to_bytes(problem):
     return problem.encode("utf-8", "replace")[:4000]
 
 
-def value(text):
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 class Unusable(Exception):
-    """An environment, or a Python, that can be told in a line to be of no use here."""
+    """An environment, or a Python, that is of no use here, for a reason that a line can say."""
+
+
+def value(argument):
+    """The value of an argument KEY=VALUE: as JSON or as Python has it, or else the text itself."""
+    key, text = argument.split("=", 1)
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return key, read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            pass
+    text = text.strip()
+    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return key, float(text)
+    if text[:1] in tuple("([{\"'") or text.lower() in ("true", "false", "none", "null"):
+        quoted = json.dumps(text)
+        raise Unusable(f"--env-arg {key}={text} is no value of JSON or Python; write it as in True, None, 0.5, [1, 2] or "
+                       f"(1, 2), or as {quoted} if it is a text")
+    return key, text
 
 
 def complains(gymnasium, error, arguments):
@@ -232,9 +291,8 @@ def make(identifier, draws, arguments):
             f"the Python {sys.executable} has no module {error.name}; install it there (pip install gymnasium), "
             "or name another Python with --python"
         ) from error
-    arguments = {key: value(text) for key, text in (argument.split("=", 1) for argument in arguments)}
-    if draws:
-        arguments["render_mode"] = "rgb_array"
+    given = dict(map(value, arguments))
+    arguments = {**given, "render_mode": "rgb_array"} if draws else given
     try:
         env = gymnasium.make(identifier, **arguments)
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
@@ -253,9 +311,13 @@ def make(identifier, draws, arguments):
     except Exception as error:
         # What the making of an environment has raised, Gymnasium raises anew.
         cause = error.__context__ or error
-        if not complains(gymnasium, cause, arguments):
+        if draws and "render_mode" not in given and "keyword argument 'render_mode'" in str(cause):
+            raise Unusable("its class takes no render_mode, so it cannot be filmed; give it one, and \"rgb_array\" in "
+                           "metadata[\"render_modes\"]") from error
+        if not complains(gymnasium, cause, given):
             raise
-        raise Unusable(f"{in_one_line(cause)}; change what --env-arg says it is made with") from error
+        advice = "; change what --env-arg says it is made with" if given else ""
+        raise Unusable(in_one_line(cause) + advice) from error
 
     def one_line(space):
         return " ".join(str(space).split())
@@ -285,11 +347,65 @@ def make(identifier, draws, arguments):
     return env, numpy, low, high
 
 
+def layers(env):
+    """The wrappers of an environment from the outermost to the innermost, and then itself."""
+    while env is not None:
+        yield env
+        env = vars(env).get("env") if hasattr(env, "__dict__") else None
+
+
+def notes(env, identifier):
+    """What a user should know before training, a sentence each."""
+    LEARNED = {"obs_rms": "--normalize-observations", "return_rms": "--reward-scale"}
+    for layer in layers(env):
+        for name, instead in LEARNED.items():
+            if name in getattr(layer, "__dict__", ()):
+                yield (f"gym:{identifier} is wrapped in {type(layer).__name__}, whose statistics start again in evaluations and "
+                       f"after a resume; remove it, and use {instead} instead")
+    has_limit = any(type(layer).__name__ == "TimeLimit" for layer in layers(env))
+    if not has_limit and getattr(env.spec, "max_episode_steps", None) is None:
+        yield (f"gym:{identifier} has no time limit that Gymnasium knows of; if an episode may last forever, set one: "
+               "--env-arg max_episode_steps=N")
+
+
 def recorder(env):
     """The wrapper within an environment that counts the rewards and steps of an episode, or None."""
-    while env is not None and type(env).__name__ != "RecordEpisodeStatistics":
-        env = getattr(env, "env", None)
-    return env
+    return next((layer for layer in layers(env) if type(layer).__name__ == "RecordEpisodeStatistics"), None)
+
+
+def number(quantity, value, numpy, kinds="biuf"):
+    """A number or a boolean, or the only one of an array."""
+    try:
+        array = numpy.asarray(value)
+        if array.size == 1 and array.dtype.kind in kinds:
+            return array.item()
+    except Exception:
+        # What the conversion of a foreign type may raise is as little a number.
+        pass
+    wanted = "true or false" if kinds == "bi" else "a number"
+    raise ValueError(f"its {quantity} is {shown(value)} of the type {type(value).__name__}, not {wanted}")
+
+
+def shown(value):
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def numbers(info, numpy):
+    """The numbers of an info by their names, as they are sent."""
+    sent = []
+    for key, told in info.items() if isinstance(info, dict) else ():
+        name = "".join(c for c in str(key) if c.isprintable() and c not in ",\"")[:LONGEST_NAME].strip()
+        if not name or str(key).startswith("_") or key in NOT_OF_THE_TASK or len(sent) == MOST_NUMBERS:
+            continue
+        try:
+            told = float(number(name, told, numpy))
+        except ValueError:
+            continue
+        if numpy.isfinite(told):
+            name = name.encode("utf-8", "replace")
+            sent.append(LENGTH.pack(len(name)) + name + NUMBER.pack(told))
+    return b"".join(sent)
 
 
 def of_episode(info, counts, numpy):
@@ -336,26 +452,63 @@ def serve(env, numpy):
             channel.send(answer + struct.pack("<II", width, height) + pixels.tobytes())
             continue
         if operation == RESET:
+            # An episode depends on nothing but its seed, whatever random numbers the environment uses.
+            random.seed(seed)
+            numpy.random.seed(seed)
             observation, _ = env.reset(seed=seed)
-            reward, ends, statistics = 0.0, 0, b""
+            reward, ends, rest = 0.0, 0, b""
         else:
             # A copy, because the environment may keep it.
             action = chosen.astype(actions.dtype)
             if clips:
                 numpy.clip(action, actions.low, actions.high, out=action)
             observation, reward, terminated, truncated, info = env.step(action)
-            ends = bool(terminated) | bool(truncated) << 1
-            statistics = of_episode(info, counts, numpy) if ends else b""
-        observation = numpy.asarray(observation)
-        if observation.shape != shape:
-            raise ValueError(f"its observation has the shape {observation.shape} instead of {shape}")
-        seen[...] = observation
-        ANSWER.pack_into(answer, 0, STATE, ends | bool(statistics) << 2, float(reward))
-        channel.send(answer + statistics if statistics else answer)
+            if not isinstance(reward, float):
+                reward = float(number("reward", reward, numpy))
+            if not (isinstance(terminated, bool) and isinstance(truncated, bool)):
+                terminated = bool(number("terminated", terminated, numpy, "bi"))
+                truncated = bool(number("truncated", truncated, numpy, "bi"))
+            ends, rest = terminated | truncated << 1, b""
+            if ends:
+                statistics, told = of_episode(info, counts, numpy), numbers(info, numpy)
+                ends |= bool(statistics) << 2 | bool(told) << 3
+                rest = statistics + (LENGTH.pack(len(told)) + told if told else b"")
+        observed = numpy.asarray(observation)
+        if observed.dtype.kind not in "biuf":
+            what = f"{shown(observation)} of the type {type(observation).__name__}"
+            raise ValueError(f"its observation is {what}, not numbers of the shape {shape}")
+        if observed.shape != shape:
+            raise ValueError(f"its observation has the shape {observed.shape} instead of {shape}")
+        seen[...] = observed
+        ANSWER.pack_into(answer, 0, STATE, ends, reward)
+        channel.send(answer + rest if rest else answer)
 
 
-def main(identifier, draws, *arguments):
-    if hasattr(select, "poll"):
+def end_in_time(identifier):
+    """Lets the environment close for as long as a step may take, and says so where that is long."""
+    def watch():
+        patience = min(2.0, TIMEOUT / 2)
+        time.sleep(patience)
+        say(f"gym:{identifier} is closing; waiting for it up to {TIMEOUT:g} s (--env-timeout)")
+        time.sleep(TIMEOUT - patience)
+        say(f"gym:{identifier} has not closed after {TIMEOUT:g} s (--env-timeout); it is ended")
+        os._exit(1)
+
+    def say(line):
+        os.write(2, f"{line}\n".encode("utf-8", "replace"))
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_children():
+    """Ends the processes that an environment has left running, for which Python would wait forever."""
+    if "multiprocessing" in sys.modules:
+        for child in sys.modules["multiprocessing"].active_children():
+            child.kill()
+
+
+def main(draws, identifier, *arguments):
+    if not is_guarded and hasattr(select, "poll"):
         threading.Thread(target=end_with_the_program, daemon=True).start()
     try:
         env, numpy, low, high = make(identifier, draws == "1", arguments)
@@ -366,16 +519,22 @@ def main(identifier, draws, *arguments):
             traceback.print_exc()
             problem = to_bytes(in_one_line(error))
         channel.send(GREETING.pack(MAGIC, 0, len(problem)) + problem)
+        end_in_time(identifier)
+        end_children()
         return
     size = int(numpy.prod(env.observation_space.shape))
-    channel.send(GREETING.pack(MAGIC, size, low.size) + low.tobytes() + high.tobytes())
+    noted = to_bytes("\n".join(" ".join(note.split()) for note in notes(env, identifier)))
+    bounds = low.tobytes() + high.tobytes()
+    channel.send(GREETING.pack(MAGIC, size, low.size) + bounds + LENGTH.pack(len(noted)) + noted)
     try:
         serve(env, numpy)
     except Exception as error:
         traceback.print_exc()
         problem = to_bytes(in_one_line(error))
         channel.send(ANSWER.pack(FAILURE, len(problem), 0.0) + bytes(4 * size) + problem)
+    end_in_time(identifier)
     env.close()
+    end_children()
 
 
-main(*sys.argv[1:])
+main(*ARGUMENTS)

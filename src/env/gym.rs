@@ -6,10 +6,10 @@
 //!
 //! | message | bytes |
 //! |---|---|
-//! | greeting | `sac-gym1`; O and A as `u32`; the lowest and the highest action, each A × `f32` |
-//! | greeting of one that cannot be made | `sac-gym1`; 0 and a length as `u32`; as many bytes of text |
+//! | greeting | `sac-gym2`; O and A as `u32`; the lowest and the highest action, each A × `f32`; a length as `u32`, and as many bytes of text, a line for each of [`Env::notes`] |
+//! | greeting of one that cannot be made | `sac-gym2`; 0 and a length as `u32`; as many bytes of text |
 //! | request | what is asked for as `u32` (0 a step, 1 a reset, 2 a picture); `u32` 0; the seed as `u64`; the action, A × `f32` |
-//! | answer to a step or a reset | `u32` 0; whether it has terminated, plus twice whether it is truncated, plus four times whether statistics of its episode follow, as `u32`; the reward as `f64`; the observation, O × `f32`; and then those, the return as `f64` and the length as `u64` |
+//! | answer to a step or a reset | `u32` 0; whether it has terminated, plus twice whether it is truncated, plus four times whether statistics of its episode follow, plus eight times whether numbers of its info do, as `u32`; the reward as `f64`; the observation, O × `f32`; the statistics, the return as `f64` and the length as `u64`; the length of all numbers in bytes as `u32`, and for each the length of its name as `u32`, the name, and the number as `f64` |
 //! | answer that it has failed | `u32` 1; a length as `u32`; as many bytes as in the answer above to its end; as many bytes of text as that length |
 //! | answer with a picture | `u32` 2; a length as `u32`; again as many bytes; width and height as `u32`, and the pixels as RGB, row by row from the top, all together of that length; none if that is 0 |
 //!
@@ -21,23 +21,24 @@
 //! waits for an update of the networks, or for a slow environment, leaves its core to others.
 
 use self::channel::Channel;
-use super::{Bounds, Env, EnvError, EpisodeStatistics, Scene, Step};
+use self::process::{Failure, Group, Process};
+use super::{Abandoned, Bounds, Env, EnvError, EpisodeStatistics, Scene, Step};
 use crate::error::Error;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 mod channel;
+mod process;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod shared;
 
 const SCRIPT: &str = include_str!("gym.py");
-const MAGIC: &[u8] = b"sac-gym1";
+const MAGIC: &[u8] = b"sac-gym2";
 const GREETING: usize = 16;
 const HEAD: usize = 16;
 const STATISTICS: usize = 16;
@@ -54,18 +55,53 @@ const PICTURE: u32 = 2;
 
 /// The largest text, and the largest picture, in bytes. What claims to be longer is no answer.
 const LONGEST_TEXT: usize = 1 << 12;
+const LONGEST_NUMBERS: usize = 1 << 14;
 const LARGEST_PICTURE: usize = 1 << 28;
 
-/// How often it is looked whether an answer is overdue, in the time that one may take; and in how many times that time the
-/// environment must have been made.
-const LOOKS: u32 = 20;
-const TIMES_TO_START: u32 = 5;
+/// A process and what leads to it.
+type Started = (Group, Box<dyn Channel>);
 
-/// How long a process may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The most actions, and the most observations.
+const MOST_ACTIONS: usize = 1 << 24;
+const MOST_OBSERVATIONS: usize = 1 << 28;
+
+/// What any Python begins with. Modules of the working directory are found last, so that none of them stands in for one of
+/// Python's own or for Gymnasium. One that is too old for `gym.py` ends with [`TOO_OLD`](process::TOO_OLD).
+const BEGIN: &str = "\
+def begin():
+    import sys
+    if sys.version_info < (3, 9):
+        sys.exit(77)
+    sys.path[:] = [path for path in sys.path if path]
+    import os
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:
+        return
+    sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here] + [here]
+begin()
+";
+
+/// And then the one that runs `gym.py`, which it reads from its standard input. The main module and its arguments are left as they
+/// are where Python is started without a script.
+const RUN: &str = "\
+def run():
+    import os, sys, types
+    script = b''
+    while len(script) < SIZE:
+        part = os.read(0, SIZE - len(script))
+        if not part:
+            return
+        script += part
+    module = types.ModuleType('sac_gym')
+    module.ARGUMENTS, sys.argv[:] = sys.argv[1:], ['']
+    del sys.modules['__main__'].begin, sys.modules['__main__'].run
+    exec(compile(script, '<gym.py>', 'exec'), module.__dict__)
+run()
+";
 
 /// An environment of Gymnasium that is to be made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Gym {
     /// What `gymnasium.make` is given: an identifier, or `module:identifier` where a module that registers it is to be
     /// imported first.
@@ -78,6 +114,9 @@ pub struct Gym {
     pub timeout: Duration,
     /// Whether it is made with `render_mode="rgb_array"`, for [`Env::render`]. Default no.
     pub draws: bool,
+    /// Once this is true, nothing waits for the environment any more: its process is ended, and what waits for it fails with
+    /// [`Abandoned`].
+    pub abandon: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Gym {
@@ -88,6 +127,7 @@ impl Default for Gym {
             python: None,
             timeout: Duration::from_secs(60),
             draws: false,
+            abandon: None,
         }
     }
 }
@@ -99,51 +139,65 @@ impl Gym {
     /// [`Error::NoEnvironment`] if there is no interpreter, if it has no Gymnasium, if that cannot make the environment, or
     /// if its actions or observations are such that nothing here could learn them.
     pub fn make(&self) -> Result<GymEnv, Error> {
-        let (child, channel, python) = self.start()?;
+        let ((group, channel), python) = self.start()?;
         let shown = python.display();
         let cannot = |problem: String| Error::NoEnvironment(format!("gym:{} cannot be made: {problem}", self.id));
-        let mut process = Process::new(child, channel, self.timeout).map_err(|error| cannot(error.to_string()))?;
+        let process = Process::new(group, channel, self.timeout, self.abandon.clone());
+        let mut process = process.map_err(|error| cannot(error.to_string()))?;
         let read = |process: &mut Process| {
+            let channel = &mut process.channel;
             let mut greeting = [0; GREETING];
-            process.channel.read_exact(&mut greeting)?;
+            channel.read_exact(&mut greeting)?;
             let [observations, actions] = [8, 12].map(|at| u32_at(&greeting, at) as usize);
-            let sensible = actions <= LONGEST_TEXT && observations < 1 << 28;
-            if !greeting.starts_with(MAGIC) || actions == 0 || !sensible {
+            let most = if observations == 0 { LONGEST_TEXT } else { MOST_ACTIONS };
+            let is_sensible = (1..=most).contains(&actions) && observations <= MOST_OBSERVATIONS;
+            if !greeting.starts_with(MAGIC) || !is_sensible {
                 return Err(ErrorKind::InvalidData.into());
             }
-            let mut rest = vec![0; if observations == 0 { actions } else { 8 * actions }];
-            process.channel.read_exact(&mut rest).map(|()| (observations, actions, rest))
+            if observations == 0 {
+                return Ok((0, bytes(channel, actions)?, Vec::new()));
+            }
+            let bounds = bytes(channel, 8 * actions)?;
+            Ok((observations, bounds, text_after_length(channel)?))
         };
         let greeted = process.waiting(read);
-        let (observation_size, actions, rest) =
-            greeted.map_err(|error| cannot(format!("{}; see to {shown}", process.failure(error.kind()))))?;
+        let (observation_size, rest, notes) = greeted.map_err(|error| match process.failure(error.kind()) {
+            Failure::Problem(problem) => cannot(format!("{problem}; see to {shown}")),
+            Failure::Abandoned => Error::Interrupted,
+        })?;
         if observation_size == 0 {
             return Err(cannot(text(&rest)));
         }
-        let (low, high) = rest.split_at(4 * actions);
+        let (low, high) = rest.split_at(rest.len() / 2);
         let bounds = Bounds::new(floats(low).collect(), floats(high).collect()).map_err(cannot)?;
+        let notes = String::from_utf8_lossy(&notes).lines().map(|note| text(note.as_bytes())).collect();
         Ok(GymEnv {
             process,
             observation_size,
-            request: vec![0; HEAD + 4 * actions],
+            request: vec![0; HEAD + 4 * bounds.dimensions()],
             answer: vec![0; HEAD + 4 * observation_size],
             bounds,
             statistics: None,
+            info: Vec::new(),
+            notes,
             draws: self.draws,
             failure: None,
         })
     }
 
     /// The process, what leads to it, and its interpreter.
-    fn start(&self) -> Result<(Child, Box<dyn Channel>, PathBuf), Error> {
-        let command = |python: &Path| {
-            let mut command = Command::new(python);
-            command.args(["-c", SCRIPT, &self.id, if self.draws { "1" } else { "0" }]);
-            command.args(self.arguments.iter().map(|(key, value)| format!("{key}={value}")));
-            channel::spawn(command)
-        };
-        let ((child, channel), python) = start_python(self.python.as_deref(), command)?;
-        Ok((child, channel, python))
+    fn start(&self) -> Result<(Started, PathBuf), Error> {
+        let seconds = self.timeout.as_secs_f64().to_string();
+        start_python(self.python.as_deref(), |python| {
+            let command = |life: Option<i32>| {
+                let mut command = python_command(python, &RUN.replace("SIZE", &SCRIPT.len().to_string()));
+                command.arg(life.map_or("-".into(), |number| number.to_string())).arg(&seconds);
+                command.args([if self.draws { "1" } else { "0" }, &self.id]);
+                command.args(self.arguments.iter().map(|(key, value)| format!("{key}={value}")));
+                command
+            };
+            Group::start(command, |command| channel::spawn(command, SCRIPT.as_bytes()))
+        })
     }
 
     /// Whether there is an interpreter, and Gymnasium in it.
@@ -151,17 +205,37 @@ impl Gym {
     /// # Errors
     /// [`Error::NoEnvironment`] if there is not.
     pub fn check(python: Option<&Path>) -> Result<(), Error> {
-        let import = |python: &Path| Command::new(python).args(["-c", "import gymnasium"]).output();
+        let import = |python: &Path| python_command(python, "import gymnasium\n").stdin(Stdio::null()).output();
         let (output, python) = start_python(python, import)?;
-        if output.status.success() {
-            return Ok(());
-        }
         let shown = python.display();
+        match output.status.code() {
+            Some(0) => return Ok(()),
+            Some(process::TOO_OLD) => {
+                let problem = format!("the Python {shown} is older than 3.9; name a newer one with --python");
+                return Err(Error::NoEnvironment(problem));
+            }
+            _ => {}
+        }
         Err(Error::NoEnvironment(format!(
             "the Python {shown} cannot import gymnasium; install it there (pip install gymnasium), or name another Python with \
              --python"
         )))
     }
+}
+
+/// A Python that runs `code`, in which the working directory comes last; see [`BEGIN`].
+fn python_command(python: &Path, code: &str) -> Command {
+    let mut command = Command::new(python);
+    command.arg("-c").arg(format!("{BEGIN}{code}"));
+    // An empty part stands for the working directory, and would come first even before Python has begun.
+    if let Some(paths) = std::env::var_os("PYTHONPATH") {
+        let paths = std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty());
+        match std::env::join_paths(paths) {
+            Ok(paths) if !paths.is_empty() => command.env("PYTHONPATH", paths),
+            _ => command.env_remove("PYTHONPATH"),
+        };
+    }
+    command
 }
 
 /// What `start` makes of the interpreter that is asked for, or of the first of those by default that is there; and its path.
@@ -203,6 +277,9 @@ pub struct GymEnv {
     bounds: Bounds,
     /// Of the episode that the last step has ended, if the environment has told any.
     statistics: Option<EpisodeStatistics>,
+    /// Of the same episode.
+    info: Vec<(String, f64)>,
+    notes: Vec<String>,
     draws: bool,
     request: Vec<u8>,
     answer: Vec<u8>,
@@ -219,32 +296,42 @@ impl GymEnv {
         self.request[8..16].copy_from_slice(&seed.to_le_bytes());
         let (request, answer) = (&self.request, &mut self.answer);
         let answered = self.process.waiting(|process| {
-            process.channel.write_all(request)?;
-            process.channel.read_exact(answer)?;
+            let channel = &mut process.channel;
+            channel.write_all(request)?;
+            channel.read_exact(answer)?;
             let (kind, detail) = (u32_at(answer, 0), u32_at(answer, 4));
             let length = detail as usize;
-            let mut rest = |length| {
-                let mut bytes = vec![0; length];
-                process.channel.read_exact(&mut bytes).map(|()| bytes)
-            };
             match kind {
-                FAILURE if length <= LONGEST_TEXT => Ok(Err(text(&rest(length)?))),
-                STATE if operation != DRAW && detail < 4 => Ok(Ok(Answer::State { ends: detail, statistics: None })),
-                STATE if operation == STEP && detail < 8 => {
-                    let told = rest(STATISTICS)?;
-                    let [total_reward, length] = [0, 8].map(|at| u64_at(&told, at));
-                    let statistics = EpisodeStatistics { total_reward: f64::from_bits(total_reward), length };
-                    Ok(Ok(Answer::State { ends: detail, statistics: Some(statistics) }))
+                FAILURE if length <= LONGEST_TEXT => Ok(Err(text(&bytes(channel, length)?))),
+                STATE if operation == RESET && detail < 4 || operation == STEP && detail < 16 => {
+                    let mut state = State { ends: detail, statistics: None, info: Vec::new() };
+                    if detail & 4 != 0 {
+                        let told = bytes(channel, STATISTICS)?;
+                        let [total_reward, length] = [0, 8].map(|at| u64_at(&told, at));
+                        let total_reward = f64::from_bits(total_reward);
+                        state.statistics = Some(EpisodeStatistics { total_reward, length });
+                    }
+                    if detail & 8 != 0 {
+                        state.info = numbers(&text_after_length(channel)?).ok_or(ErrorKind::InvalidData)?;
+                    }
+                    Ok(Ok(Answer::State(state)))
                 }
-                PICTURE if operation == DRAW && length <= LARGEST_PICTURE => Ok(Ok(Answer::Picture(rest(length)?))),
+                PICTURE if operation == DRAW && length <= LARGEST_PICTURE => {
+                    Ok(Ok(Answer::Picture(bytes(channel, length)?)))
+                }
                 _ => Err(ErrorKind::InvalidData.into()),
             }
         });
-        let answered = answered.unwrap_or_else(|error| Err(self.process.failure(error.kind())));
-        answered.map_err(|failure| {
-            self.failure = Some(failure.clone());
-            failure.into()
-        })
+        let failure = match answered {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(problem)) => problem,
+            Err(error) => match self.process.failure(error.kind()) {
+                Failure::Problem(problem) => problem,
+                Failure::Abandoned => return Err(Abandoned.into()),
+            },
+        };
+        self.failure = Some(failure.clone());
+        Err(failure.into())
     }
 
     fn observation(&self) -> Vec<f32> {
@@ -271,16 +358,24 @@ impl Env for GymEnv {
         for (bytes, value) in self.request[HEAD..].as_chunks_mut().0.iter_mut().zip(action) {
             *bytes = value.to_le_bytes();
         }
-        let Answer::State { ends, statistics } = self.ask(STEP, 0)? else {
+        let Answer::State(State { ends, statistics, info }) = self.ask(STEP, 0)? else {
             unreachable!("a picture was not asked for")
         };
-        self.statistics = statistics;
+        (self.statistics, self.info) = (statistics, info);
         let reward = f64::from_bits(u64_at(&self.answer, 8));
         Ok(Step { observation: self.observation(), reward, terminated: ends & 1 != 0, truncated: ends & 2 != 0 })
     }
 
     fn episode_statistics(&self) -> Option<EpisodeStatistics> {
         self.statistics
+    }
+
+    fn info(&self) -> &[(String, f64)] {
+        &self.info
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn render(&mut self, _: &[f32]) -> Result<Option<Scene>, EnvError> {
@@ -299,130 +394,41 @@ impl Env for GymEnv {
 
 /// What has been answered.
 enum Answer {
-    /// To a reset or a step. How the episode ends is told here, and what there was in it if the environment tells that; the rest
-    /// stands in [`GymEnv::answer`].
-    State { ends: u32, statistics: Option<EpisodeStatistics> },
+    /// To a reset or a step.
+    State(State),
     /// Width, height and pixels, or nothing.
     Picture(Vec<u8>),
 }
 
-/// A process, watched while an answer of it is waited for.
-struct Process {
-    child: Arc<Mutex<Child>>,
-    channel: Box<dyn Channel>,
-    watch: Arc<Watch>,
-    watchman: Option<JoinHandle<()>>,
-    timeout: Duration,
+/// How the episode ends, and what there was in it if the environment gives that; the rest stands in [`GymEnv::answer`].
+struct State {
+    ends: u32,
+    statistics: Option<EpisodeStatistics>,
+    info: Vec<(String, f64)>,
 }
 
-/// What the thread that waits for an answer and the one that watches tell each other.
-#[derive(Default)]
-struct Watch {
-    /// Twice the answers that have come, plus one while one is waited for.
-    exchanges: AtomicU64,
-    /// Whether one was overdue, and the process has been killed for it.
-    overdue: AtomicBool,
-    /// Whether there is nothing left to watch.
-    over: AtomicBool,
+fn bytes(channel: &mut Box<dyn Channel>, length: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    channel.read_exact(&mut bytes).map(|()| bytes)
 }
 
-impl Process {
-    fn new(child: Child, channel: Box<dyn Channel>, timeout: Duration) -> std::io::Result<Self> {
-        let hang_up = channel.hang_up()?;
-        let (child, watch) = (Arc::new(Mutex::new(child)), Arc::new(Watch::default()));
-        let watchman = {
-            let (child, watch) = (Arc::clone(&child), Arc::clone(&watch));
-            thread::spawn(move || watch.keep(&child, timeout, hang_up))
-        };
-        Ok(Self { child, channel, watch, watchman: Some(watchman), timeout })
-    }
-
-    /// Does what waits for the process, and is watched over meanwhile.
-    fn waiting<T>(&mut self, work: impl FnOnce(&mut Self) -> std::io::Result<T>) -> std::io::Result<T> {
-        let watch = Arc::clone(&self.watch);
-        watch.exchanges.fetch_add(1, Ordering::Relaxed);
-        let done = work(self);
-        watch.exchanges.fetch_add(1, Ordering::Relaxed);
-        done
-    }
-
-    /// Ends the process after an answer has failed to come in this way, and says why it did.
-    fn failure(&mut self, kind: ErrorKind) -> String {
-        if kind == ErrorKind::InvalidData {
-            self.kill();
-            return "what its process wrote is no answer".into();
-        }
-        let status = self.end();
-        if self.watch.overdue.load(Ordering::Relaxed) {
-            let starting = self.watch.exchanges.load(Ordering::Relaxed) <= 2;
-            let times = if starting { TIMES_TO_START } else { 1 };
-            let seconds = (self.timeout * times).as_secs_f64();
-            return format!("it has not answered for {seconds} s (--env-timeout says how long it may take)");
-        }
-        match status {
-            Some(status) => format!("its process ended ({status})"),
-            None => "its process does not answer any more".into(),
-        }
-    }
-
-    /// Ends the process: asks it to by closing its requests, and kills it if it has not ended after some time.
-    fn end(&mut self) -> Option<ExitStatus> {
-        self.channel.close();
-        let asked = Instant::now();
-        while asked.elapsed() < PATIENCE {
-            match lock(&self.child).try_wait() {
-                Ok(None) => thread::sleep(Duration::from_millis(1)),
-                ended => return ended.ok().flatten(),
-            }
-        }
-        self.kill();
-        None
-    }
-
-    fn kill(&self) {
-        let mut child = lock(&self.child);
-        // One that has ended already is as good.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
+/// A length, and as many bytes; a text or what has names, so that there are not many.
+fn text_after_length(channel: &mut Box<dyn Channel>) -> std::io::Result<Vec<u8>> {
+    let length = u32_at(&bytes(channel, 4)?, 0) as usize;
+    if length > LONGEST_NUMBERS { Err(ErrorKind::InvalidData.into()) } else { bytes(channel, length) }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
-        self.watch.over.store(true, Ordering::Relaxed);
-        if let Some(watchman) = self.watchman.take() {
-            watchman.thread().unpark();
-            // It does nothing that could panic.
-            let _ = watchman.join();
-        }
+/// Numbers by their names; none if the bytes are something else.
+fn numbers(mut bytes: &[u8]) -> Option<Vec<(String, f64)>> {
+    let mut numbers = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let (number, rest) = rest.split_first_chunk()?;
+        numbers.push((text(name), f64::from_le_bytes(*number)));
+        bytes = rest;
     }
-}
-
-impl Watch {
-    /// Kills the process when an answer is overdue. What is counted are looks and not time, so that an answer is not taken
-    /// for overdue after both processes have been stopped for a while.
-    fn keep(&self, child: &Mutex<Child>, timeout: Duration, hang_up: impl FnOnce()) {
-        let (mut last, mut looks) = (0, 0);
-        while !self.over.load(Ordering::Relaxed) {
-            thread::park_timeout(timeout / LOOKS);
-            let exchange = self.exchanges.load(Ordering::Relaxed);
-            let waits = exchange % 2 == 1 && exchange == last;
-            (last, looks) = (exchange, if waits { looks + 1 } else { 0 });
-            let times = if exchange == 1 { TIMES_TO_START } else { 1 };
-            if looks >= LOOKS * times {
-                self.overdue.store(true, Ordering::Relaxed);
-                // It has ended, or it is ended now.
-                let _ = lock(child).kill();
-                hang_up();
-                return;
-            }
-        }
-    }
-}
-
-fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
-    child.lock().unwrap_or_else(PoisonError::into_inner)
+    Some(numbers)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -29,7 +29,7 @@ impl std::error::Error for Abandoned {}
 /// What one step of an environment gives back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// s′, of the environment's observation size.
+    /// s′, of the environment's observation size. If it is terminal, elements that are not finite are taken from s instead.
     pub observation: Vec<f32>,
     /// r
     pub reward: f64,
@@ -96,6 +96,11 @@ pub trait Env: Send {
     /// Other numbers of the episode that the last step has ended, by name, such as `is_success`. They are measured and change
     /// nothing that is learned. Of these, a run takes the first [`MAX_INFO`] names and the finite numbers.
     fn info(&self) -> &[(String, f64)] {
+        &[]
+    }
+
+    /// What a user should know before training in it, a sentence each.
+    fn notes(&self) -> &[String] {
         &[]
     }
 
@@ -166,11 +171,13 @@ pub(crate) struct CheckedEnv<E> {
     env: E,
     observation_size: usize,
     steps: u64,
+    /// The last observation, `[O]`.
+    observation: Vec<f32>,
 }
 
 impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
     pub(crate) fn new(env: E) -> Self {
-        Self { observation_size: env.observation_size(), env, steps: 0 }
+        Self { observation_size: env.observation_size(), env, steps: 0, observation: Vec::new() }
     }
 
     pub(crate) fn action_bounds(&self) -> Bounds {
@@ -188,14 +195,22 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
     pub(crate) fn reset(&mut self, seed: u64) -> Result<Vec<f32>, Error> {
         let observation = self.env.reset(seed).map_err(|e| failure(self.steps, "reset", e))?;
         self.check_observation(self.steps, &observation)?;
+        self.observation.clone_from(&observation);
         Ok(observation)
     }
 
     pub(crate) fn step(&mut self, action: &[f32]) -> Result<Step, Error> {
         // A step that fails is none.
         let number = self.steps + 1;
-        let step = self.env.step(action).map_err(|e| failure(number, "step", e))?;
+        let mut step = self.env.step(action).map_err(|e| failure(number, "step", e))?;
+        if step.terminated && step.observation.len() == self.observation.len() {
+            // Nothing is bootstrapped from it, so that it need not be a number.
+            for (value, &last) in step.observation.iter_mut().zip(&self.observation) {
+                *value = if value.is_finite() { *value } else { last };
+            }
+        }
         self.check_observation(number, &step.observation)?;
+        self.observation.clone_from(&step.observation);
         if !(step.reward as f32).is_finite() {
             return Err(error(number, format!("its reward is {:e}, not a finite f32", step.reward)));
         }
@@ -214,6 +229,10 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         self.env.episode_statistics()
     }
 
+    pub(crate) fn notes(&self) -> &[String] {
+        self.env.notes()
+    }
+
     #[cfg(feature = "program")]
     pub(crate) fn render(&mut self, action: &[f32]) -> Result<Option<Scene>, Error> {
         self.env.render(action).map_err(|e| failure(self.steps, "render", e))
@@ -228,8 +247,10 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
         self.steps = steps;
     }
 
-    pub(crate) fn restore(&mut self, state: &[u8], steps: u64) -> Result<(), Error> {
+    /// Goes back to where the environment stood after `steps` steps, when it had returned `observation`.
+    pub(crate) fn restore(&mut self, state: &[u8], steps: u64, observation: &[f32]) -> Result<(), Error> {
         self.set_steps(steps);
+        self.observation = observation.to_vec();
         self.env.restore(state).map_err(|e| failure(steps, "restore", e))
     }
 

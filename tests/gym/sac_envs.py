@@ -1,6 +1,10 @@
 """Environments for tests/gym.rs."""
+import ctypes
+import multiprocessing
 import os
+import random
 import signal
+import subprocess
 import sys
 import time
 
@@ -98,14 +102,93 @@ class Failing(gymnasium.Env):
         while True:
             time.sleep(1)
 
+    def hang_in_c(self):
+        """Holds Python's lock, so that none of its threads can do anything."""
+        open(os.environ["PROCESSES"] + ".hangs", "w").close()
+        ctypes.PyDLL(None).sleep(1000)
+
     def babble(self):
-        sys.modules["__main__"].channel.send(b"?" * 1000)
+        # What answers is not to be found by a module's name.
+        frame = sys._getframe()
+        while "channel" not in frame.f_globals:
+            frame = frame.f_back
+        frame.f_globals["channel"].send(b"?" * 1000)
 
     def shape(self):
         return numpy.zeros(1), 0.0, False, False, {}
 
     def nan(self):
         return numpy.array([0, numpy.nan]), 0.0, False, False, {}
+
+class Parent(Failing):
+    """Starts other processes, in every way, and leaves them."""
+    def __init__(self):
+        super().__init__()
+        spawn, fork = multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")
+        children = [subprocess.Popen(["sleep", "1000"])]
+        for context, daemon in ((fork, False), (fork, True), (spawn, False)):
+            children.append(context.Process(target=time.sleep, args=(1000,), daemon=daemon))
+            children[-1].start()
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            # The child of a child, which nobody is the parent of.
+            child = os.fork()
+            if child == 0:
+                time.sleep(1000)
+            os.write(writer, str(child).encode())
+            os._exit(0)
+        os.wait()
+        pids = [child.pid for child in children] + [int(os.read(reader, 20))]
+        with open(os.environ["PROCESSES"], "a") as file:
+            print(*pids, sep="\n", file=file)
+
+class Closing(gymnasium.Env):
+    """Takes its time to close."""
+    action_space, observation_space = Box(-1, 1, (1,)), Box(-1, 1, (1,))
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def reset(self, seed=None, options=None):
+        return numpy.zeros(1), {}
+
+    def close(self):
+        time.sleep(self.seconds)
+        open("closed", "w").close()
+
+class Answers(gymnasium.Env):
+    """Ends an episode with the answer that it was given, as Python reads it."""
+    action_space, observation_space = Box(-1, 1, (1,)), Box(-1, 1, (2,))
+
+    def __init__(self, observation="numpy.zeros(2)", reward="0.0", terminated="False", truncated="True", info="{}"):
+        self.answer = observation, reward, terminated, truncated, info
+
+    def reset(self, seed=None, options=None):
+        return numpy.array([random.random(), numpy.random.random()]), {}
+
+    def step(self, action):
+        return tuple(eval(part) for part in self.answer)
+
+def arguments(**given):
+    """Refuses to be made, and says what it has been given, and what a script sees of itself."""
+    own = sorted(name for name in vars(sys.modules["__main__"]) if not name.startswith("__"))
+    raise ValueError(f"given {given}, argv {sys.argv}, main {own}, last path {sys.path[-1] == os.getcwd()}")
+
+class Normed(gymnasium.wrappers.NormalizeObservation):
+    """Learns statistics of its own."""
+    def __init__(self):
+        super().__init__(Answers())
+
+class Wide(gymnasium.Env):
+    """Has very many actions."""
+    action_space = observation_space = Box(-1, 1, (9000,))
+
+    def reset(self, seed=None, options=None):
+        return numpy.zeros(9000), {}
+
+    def step(self, action):
+        return action, 0.0, False, True, {}
+
 
 class Large(gymnasium.Env):
     """Says and shows more than fits into one piece of what leads to the program."""
@@ -233,5 +316,8 @@ class Endless(gymnasium.Env):
     def render(self):
         return numpy.zeros((1, 1, 3), "u1")
 
-for name in (Echo, Spaces, Failing, Large, Exact, Counted, Changing, Slow, Unseeded, Endless, refuse):
+for name in (
+    Echo, Spaces, Failing, Parent, Closing, Answers, arguments, Normed, Wide, Large, Exact, Counted, Changing, Slow, Unseeded,
+    Endless, refuse,
+):
     gymnasium.register(f"{name.__name__}-v0", name)

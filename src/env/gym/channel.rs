@@ -13,19 +13,22 @@ pub trait Channel: Read + Write + Send {
     fn hang_up(&self) -> Result<Box<dyn FnOnce() + Send>>;
 }
 
-/// Starts the process: with memory that both see where there can be some, and else with pipes, which are slower and no different.
+/// Starts the process, and gives it the script through its standard input: with memory that both see where there can be some, and else with pipes, which are slower and no different.
 ///
 /// The variable `SAC_CHANNEL` of the environment, which is `pipes`, asks for them.
-pub fn spawn(mut command: Command) -> Result<(Child, Box<dyn Channel>)> {
+pub fn spawn(mut command: Command, script: &[u8]) -> Result<(Child, Box<dyn Channel>)> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     if std::env::var_os("SAC_CHANNEL").is_none()
-        && let Ok((memory, input, output)) = super::shared::Shared::new()
+        && let Ok((mut memory, input, output)) = super::shared::Shared::new()
     {
         let child = command.stdin(input).stdout(output).spawn()?;
+        memory.send_script(script);
         return Ok((child, Box::new(memory)));
     }
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let stdin = child.stdin.take();
+    let mut stdin = child.stdin.take();
+    // One that does not read it has ended, which is seen when its greeting is read.
+    let _ = stdin.as_mut().map(|stdin| stdin.write_all(script).and_then(|()| stdin.flush()));
     let stdout = child.stdout.take().expect("it was asked for");
     Ok((child, Box::new(Pipes { stdin, stdout })))
 }

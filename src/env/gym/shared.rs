@@ -15,8 +15,8 @@
 //! | 4 416 | the piece, up to 65 536 bytes |
 //! | 69 952 | the same for answers |
 //!
-//! The process begins with the memory as its standard output and one end of a pair of sockets as its standard input, and `gym.py`
-//! has them to itself before it makes the environment. Whoever waits
+//! The process begins with the memory as its standard output and one end of a pair of sockets as its standard input, through which
+//! `gym.py` itself comes first; it has them to itself before it makes the environment. Whoever waits
 //! looks at the other's count for a while, if the last time was short as well, and then sleeps until there is something to be read
 //! from its socket: whoever counts a piece writes a byte to it if the other waits for that. A processor may let an end see that the other
 //! is awake though it has just fallen asleep, so whoever sleeps also looks from time to time.
@@ -99,6 +99,18 @@ impl Shared {
         bell.set_write_timeout(Some(NAP))?;
         let shared = Self { memory, bell, written: 0, taken: 0, read: 0, is_eager: false };
         Ok((shared, other.into(), file.into()))
+    }
+
+    /// Sends what the process reads before it knows of the memory.
+    pub fn send_script(&mut self, mut script: &[u8]) {
+        while !script.is_empty() {
+            match self.bell.write(script) {
+                Ok(sent) => script = &script[sent..],
+                Err(error) if is_later(error.kind()) => {}
+                // It has ended, which is seen when its greeting is read.
+                Err(_) => return,
+            }
+        }
     }
 
     fn word(&self, position: usize) -> &AtomicU64 {
