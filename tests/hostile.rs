@@ -6,7 +6,8 @@
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use soft_actor_critic::run::Checked;
+use soft_actor_critic::config::Config;
+use soft_actor_critic::run::{Checked, RunDirectory};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -397,6 +398,8 @@ fn what_a_terminal_obeys_is_not_printed() {
         for (command, output) in scratch.all(what) {
             assert_eq!(harmful(&output), None, "{what}: {command}");
         }
+        let picture = fs::read_to_string(scratch.path("inside/picture.svg")).unwrap_or_default();
+        assert!(!picture.contains(|c: char| c.is_control() && c != '\n'), "{what}: no SVG may hold that");
     };
     let config = scratch.path("inside/run/config.toml");
     let read = || fs::read_to_string(&config).expect("it is there");
@@ -487,6 +490,41 @@ fn what_a_terminal_obeys_is_not_printed() {
             serde_json::from_str::<Value>(line).expect("it is still JSON");
         });
     }
+}
+
+/// While another process has the lock of a run, no command changes anything in it, nor in what is about to become a run.
+#[test]
+fn nothing_is_written_without_the_lock() {
+    let scratch = Scratch::new("locked");
+    scratch.renew();
+    let (run, _) = RunDirectory::open(&scratch.path("inside/run")).expect("it is a run");
+    let lock = run.lock().expect("nobody trains it");
+    let before = tree(&scratch.path("inside/run"));
+    let writers = COMMANDS.iter().filter(|command| command.starts_with("resume"));
+    for command in writers.chain(&["resume run --steps 300 --device cpu"]) {
+        let output = scratch.sac(command, "the run is locked");
+        let told = text(&output.stderr);
+        assert!(!output.status.success() && told.contains("another process trains this run"), "{command}: {told}");
+        assert_eq!(tree(&scratch.path("inside/run")), before, "{command}");
+    }
+    drop(lock);
+    assert!(scratch.sac("resume run --steps 270", "the run is free again").status.success());
+
+    // A new run is locked before it has anything that makes it one, and a group begins none there.
+    fs::create_dir(scratch.path("inside/group")).expect("nothing is there");
+    let head = "seeds = \"0..1\"\ndevice = \"cpu\"\n";
+    let config = fs::read_to_string(template().join("config.toml")).expect("it is there");
+    fs::write(scratch.path("inside/group/group.toml"), format!("{head}{config}")).expect("it can be written");
+    let new = RunDirectory::create(Some(&scratch.path("inside/group/seed-0")), "pendulum", &Config::default(), None)
+        .expect("nothing is there");
+    let before = tree(new.path());
+    for command in ["resume group", "pendulum --out group/seed-0"] {
+        let output = scratch.sac(command, "the run is being begun");
+        assert!(!output.status.success(), "{command}");
+        assert_eq!(tree(new.path()), before, "{command}");
+    }
+    drop(new);
+    assert!(scratch.sac("resume group --quiet", "nobody begins it").status.success());
 }
 
 /// Files of a run but for its times and its lock.

@@ -221,7 +221,7 @@ fn common_name(runs: &[&MeasuredRun]) -> String {
     let shared = |end: usize| first.is_char_boundary(end) && rest.iter().all(|name| name.starts_with(&first[..end]));
     let end = (0..=first.len()).rev().find(|&end| shared(end)).unwrap_or(0);
     let name = first[..end].trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '_', '.', ' ']);
-    if name.is_empty() { runs[0].directory().environment().to_string() } else { name.to_string() }
+    if name.is_empty() { shown(runs[0].directory().environment()) } else { name.to_string() }
 }
 
 /// The mean of several curves at the steps of any of them that all of them reach, and a band around it.
@@ -279,6 +279,11 @@ impl Line {
     }
 }
 
+/// A name without the characters that no SVG may hold.
+fn shown(name: &str) -> String {
+    name.replace(char::is_control, "?")
+}
+
 /// Axes, and lines in them.
 fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_step: f64) -> anyhow::Result<()> {
     let large = y_title.is_some();
@@ -287,7 +292,7 @@ fn panel(area: &Area, title: &str, y_title: Option<&str>, lines: &[Line], last_s
     let low = values().chain(ends()).fold(f64::INFINITY, f64::min);
     let high = values().chain(ends()).fold(f64::NEG_INFINITY, f64::max);
     let margin = margin_of(low, high);
-    let below_title = area.margin(4, 0, 0, 0).titled(title, ("sans-serif", if large { 18 } else { 14 }))?;
+    let below_title = area.margin(4, 0, 0, 0).titled(&shown(title), ("sans-serif", if large { 18 } else { 14 }))?;
     let below_names = if large { legend(&below_title, lines)? } else { below_title };
     let mut chart = ChartBuilder::on(&below_names)
         .margin(8)

@@ -5,6 +5,7 @@ use crate::error::Error;
 use anyhow::{Context, ensure};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::path::Path;
 
 /// What is known of the first bytes of a file.
@@ -28,6 +29,28 @@ impl Checked {
         let mut hasher = Hasher::new_with_initial_len(self.crc32, self.bytes);
         hasher.update(more);
         Self { bytes: self.bytes + more.len() as u64, crc32: hasher.finalize() }
+    }
+
+    /// Whether a file begins with the bytes, of which no more than a piece is held in memory at a time.
+    ///
+    /// # Errors
+    /// If it does not, or cannot be read.
+    pub fn check(self, path: &Path) -> Result<(), Error> {
+        typed(|| {
+            let shown = path.display();
+            let unreadable = || format!("{shown} cannot be read");
+            let mut file = files::reader(path).with_context(unreadable)?.take(self.bytes);
+            let (mut found, mut piece) = (Self::of(&[]), vec![0; 1 << 16]);
+            loop {
+                match file.read(&mut piece).with_context(unreadable)? {
+                    0 => break,
+                    length => found = found.and(&piece[..length]),
+                }
+            }
+            ensure!(found.bytes == self.bytes, "{shown} has {} bytes instead of {}", found.bytes, self.bytes);
+            ensure!(found == self, "{shown} is damaged");
+            Ok(())
+        })
     }
 
     /// The first bytes of a file, if they are the ones.

@@ -151,7 +151,7 @@ impl Checkpoints {
             let (entry, (State { state, position, device, .. }, replay), problem) =
                 last_good(&manifest, load).with_context(|| format!("{shown} has no checkpoint that can be resumed"))?;
             // A table that does not fit is no damage to the checkpoint, and can be put back.
-            let metrics = entry.metrics.read(&run.file(MetricsFiles::METRICS));
+            let metrics = entry.metrics.check(&run.file(MetricsFiles::METRICS));
             metrics.context("the checkpoint goes on from another metrics.csv; put that back")?;
             let warning = problem.map(|problem| format!("{problem}; going on from step {}", entry.step));
             let checkpoints = Self {
