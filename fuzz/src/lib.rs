@@ -2,8 +2,15 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use serde_json::{Map, Value, json};
+use soft_actor_critic::config::{Config, Heads};
+use soft_actor_critic::env::{self, MountainCar};
+use soft_actor_critic::export::{to_c, to_onnx, to_rust};
+use soft_actor_critic::run::policy_file;
+use soft_actor_critic::train::Trainer;
+use std::fs;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Text, or bytes, in place of others.
 #[derive(Arbitrary, Debug)]
@@ -58,6 +65,8 @@ pub enum Change<'a> {
 pub enum Text<'a> {
     Words(&'a str),
     Number(Number),
+    /// Numbers between commas.
+    List(Vec<f32>),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -174,6 +183,9 @@ impl Pieces {
                 let value = match value {
                     Text::Words(words) => json!(words),
                     Text::Number(number) => json!(number.value().to_string()),
+                    Text::List(numbers) => {
+                        json!(numbers.iter().map(f32::to_string).collect::<Vec<_>>().join(","))
+                    }
                 };
                 key(*at).map(|key| self.metadata.insert(key, value));
             }
@@ -210,4 +222,53 @@ pub fn own_path(name: &str) -> PathBuf {
 pub fn stay_in_this_thread() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread();
     pool.build_global().expect("there is no pool yet");
+}
+
+/// Where a policy lies.
+static PATH: LazyLock<PathBuf> = LazyLock::new(|| own_path("policy"));
+
+/// Policies of each shape.
+pub static POLICIES: LazyLock<Vec<Pieces>> = LazyLock::new(|| {
+    stay_in_this_thread();
+    let shapes = [(Heads::Shared, vec![2, 3]), (Heads::Separate, vec![2]), (Heads::Shared, vec![])];
+    let policies = shapes.map(|(policy_heads, policy_hidden)| {
+        let normalize_observations = policy_hidden.is_empty();
+        let config =
+            Config { policy_heads, policy_hidden, normalize_observations, replay_capacity: 300, ..Config::default() };
+        let mut trainer = Trainer::new(|| Box::new(MountainCar::new()), config).expect("it is valid");
+        let actor = trainer.actor().expect("it is on the CPU");
+        policy_file::save(&PATH, "mountain-car", &actor).expect("the temporary directory can be written");
+        Pieces::of(&fs::read(&*PATH).expect("it was just written"))
+    });
+    policies.into()
+});
+
+/// What holds for whatever is in a file of a policy: an error of one line, or it acts, is exported, and is saved and loaded as
+/// the same.
+pub fn check_policy(bytes: &[u8]) {
+    fs::write(&*PATH, bytes).expect("the temporary directory can be written");
+    let (environment, mut actor) = match policy_file::load(&PATH) {
+        Ok(loaded) => loaded,
+        Err(error) => return assert!(!format!("{error:#}").contains('\n'), "{error:#}"),
+    };
+    let (observations, actions) = (actor.policy().observation_size(), actor.bounds().dimensions());
+    assert!(observations > 0, "a policy of nothing");
+    // Runs and pictures are called by it, and stay where they are.
+    let name = format!("{}.gif", env::file_name(&environment));
+    let parts: Vec<_> = Path::new(&name).components().collect();
+    assert!(matches!(parts[..], [Component::Normal(_)]) && !name.contains(char::is_control), "{name:?}");
+    for noise in [None, Some(vec![0.5; actions])] {
+        let stochastic = noise.is_some();
+        actor.act(&vec![0.1; observations], noise.as_deref(), &mut vec![0.0; actions]);
+        let _ = to_c(&actor, &environment, stochastic);
+        let _ = to_rust(&actor, &environment, stochastic);
+        let _ = to_onnx(&actor, &environment, stochastic);
+    }
+    policy_file::save(&PATH, &environment, &actor).expect("the temporary directory can be written");
+    let saved = fs::read(&*PATH).expect("it was just written");
+    let (again, other) = policy_file::load(&PATH).expect("it was just written");
+    assert_eq!((&again, other.theta(), other.bounds()), (&environment, actor.theta(), actor.bounds()));
+    assert_eq!(other.normalizer(), actor.normalizer());
+    policy_file::save(&PATH, &again, &other).expect("the temporary directory can be written");
+    assert!(fs::read(&*PATH).expect("it was just written") == saved);
 }

@@ -351,13 +351,27 @@ pub fn gym_id(name: &str) -> Option<&str> {
 }
 
 /// What stands in the names of files for the environment called `name`: for `gym:module:namespace/Id-v0` no more than `Id-v0`.
-pub fn file_name(name: &str) -> &str {
-    name.rsplit([':', '/']).next().unwrap_or(name)
+/// A name from a file leads into no other directory, and holds nothing that a terminal obeys.
+pub fn file_name(name: &str) -> String {
+    name.rsplit([':', '/', '\\']).next().unwrap_or(name).replace(char::is_control, "_")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_files_stay_in_their_directory() {
+        for (name, expected) in [
+            ("pendulum", "pendulum"),
+            ("gym:module:namespace/Id-v0", "Id-v0"),
+            ("gym:../../Id-v0", "Id-v0"),
+            ("gym:..\\Id-v0", "Id-v0"),
+            ("gym:\u{1b}[2J\u{9b}\n", "_[2J__"),
+        ] {
+            assert_eq!(file_name(name), expected);
+        }
+    }
 
     #[test]
     fn actions_are_scaled_to_the_bounds_of_each_dimension() {
