@@ -45,7 +45,6 @@ pub fn is_asked_for() -> bool {
 }
 
 /// What becomes true when environments are no longer to be waited for.
-#[allow(dead_code)]
 pub fn abandon() -> Arc<AtomicBool> {
     Arc::clone(&ABANDON)
 }

