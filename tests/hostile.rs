@@ -540,7 +540,7 @@ fn content(run: &Path) -> Tree {
 /// them leaves, or both one after the other.
 #[test]
 fn two_commands_at_once_leave_what_one_after_the_other_leaves() {
-    const PAIRED: [&str; 8] = [
+    const PAIRED: [&str; 9] = [
         "pendulum --steps 250 --seed 0 OPTIONS --quiet --out run",
         "pendulum --steps 250 --seed 1 OPTIONS --quiet --out run",
         "resume run --threads 1 --quiet",
@@ -548,6 +548,7 @@ fn two_commands_at_once_leave_what_one_after_the_other_leaves() {
         "resume . --threads 1 --quiet --steps 290",
         "eval run --episodes 1",
         "runs run",
+        "export run --format c --out policy.c",
         "plot run --out picture.svg",
     ];
     let repeat = std::env::var("SAC_REPEAT").map_or(1, |times| times.parse().expect("it is a number"));
@@ -569,7 +570,8 @@ fn two_commands_at_once_leave_what_one_after_the_other_leaves() {
     for begin in ["nothing", "a run", "an unfinished run"] {
         for (i, one) in PAIRED.iter().enumerate() {
             for other in &PAIRED[i..] {
-                let writes = |command: &str| !["eval", "runs", "plot"].iter().any(|word| command.starts_with(word));
+                let writes =
+                    |command: &str| !["eval", "runs", "export", "plot"].iter().any(|word| command.starts_with(word));
                 if !writes(one) && !writes(other) {
                     continue;
                 }
