@@ -65,13 +65,13 @@ pub struct TrainArgs {
     pub environment: String,
 
     /// Environment steps to train for, those of all environments together
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Run")]
     pub steps: Option<u64>,
     /// Environments to train on side by side, a step of each in turn
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>, allow_negative_numbers = true, help_heading = "Run")]
     pub envs: Option<usize>,
     /// Seed of every random stream
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Run")]
     pub seed: Option<u64>,
     /// Several runs in one process, a run for each seed from A to below B, as many at once as there are threads, or on
     /// one GPU all at once, if their updates are fused; each is the same as by itself. --out is then the directory of
@@ -107,16 +107,16 @@ pub struct TrainArgs {
     #[arg(long, requires = "init_from", help_heading = "Run")]
     pub with_replay: bool,
     /// Environment steps from one evaluation to the next; 0 for never
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Run")]
     pub eval_every: Option<u64>,
     /// Environment steps from one checkpoint to the next; 0 for as few as can be
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Run")]
     pub checkpoint_every: Option<u64>,
     /// Episodes of an evaluation during training
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Run")]
     pub eval_episodes: Option<u64>,
     /// Episodes of the evaluation at the end
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Run")]
     pub final_episodes: Option<u64>,
     /// Keep the policy of the best evaluation as well, for `sac eval DIR --best` and the like
     #[arg(long, help_heading = "Run")]
@@ -132,10 +132,10 @@ pub struct TrainArgs {
     pub log: Log,
 
     /// Widths of the hidden layers of policy, critics and value network, as in 256,256
-    #[arg(long, value_name = "WIDTHS", value_delimiter = ',', help_heading = "Algorithm")]
+    #[arg(long, value_name = "WIDTHS", value_delimiter = ',', value_parser = count::<usize>, help_heading = "Algorithm")]
     pub hidden: Option<Vec<usize>>,
     /// Transitions in a batch
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>, allow_negative_numbers = true, help_heading = "Algorithm")]
     pub batch: Option<usize>,
     /// Learning rate of policy, critics, value network and temperature
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Algorithm")]
@@ -162,26 +162,72 @@ pub struct TrainArgs {
     #[arg(long, value_name = "auto|NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub target_entropy: Option<TargetEntropy>,
     /// Transitions that the replay memory keeps
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>, allow_negative_numbers = true, help_heading = "Algorithm")]
     pub replay: Option<usize>,
     /// Uniformly random steps at the start
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Algorithm")]
     pub random_steps: Option<u64>,
     /// Steps of an environment for which each of those random actions is held
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true, help_heading = "Algorithm")]
     pub random_hold: Option<u64>,
     /// The step after which the first update is made: auto for when the random steps are over and a batch is stored
-    #[arg(long, value_name = "auto|N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    #[arg(long, value_name = "auto|N", value_parser = first_update, allow_negative_numbers = true, help_heading = "Algorithm")]
     pub first_update: Option<FirstUpdate>,
     /// Updates for each environment step from then on, as in 0.5 or 4
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub utd: Option<f64>,
     /// Steps whose rewards a critic's target sums before it bootstraps
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Algorithm")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>, allow_negative_numbers = true, help_heading = "Algorithm")]
     pub n_step: Option<usize>,
     /// What the products between hidden layers are made of: f32, or tf32 on the tensor cores of an NVIDIA GPU
     #[arg(long, value_name = "f32|tf32", help_heading = "Algorithm")]
     pub precision: Option<Precision>,
+}
+
+/// A whole number as people type it: 1000000, 1_000_000 or 1e6.
+fn count<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let digits = text.trim().replace('_', "");
+    let whole = |value: f64| value.fract() == 0.0 && (0.0..9e15).contains(&value);
+    let number = digits.parse().ok().or_else(|| Some(digits.parse::<f64>().ok().filter(|&value| whole(value))? as u64));
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| "it is not a whole number, as in 1000000 or 1e6".into())
+}
+
+/// The step of the first update: auto, or a whole number.
+fn first_update(text: &str) -> Result<FirstUpdate, String> {
+    if text == "auto" { Ok(FirstUpdate::Auto) } else { count(text).map(FirstUpdate::Fixed) }
+}
+
+/// A whole number that is at least 1.
+fn positive(text: &str) -> Result<u64, String> {
+    count(text).and_then(|number| if number > 0 { Ok(number) } else { Err("it must be at least 1".into()) })
+}
+
+/// The option for what another program calls so.
+pub fn option_of_others(name: &str) -> Option<&'static str> {
+    const OTHERS: [(&str, &str); 18] = [
+        ("--batch-size", "--batch"),
+        ("--batchsize", "--batch"),
+        ("--learning-rate", "--lr"),
+        ("--policy-lr", "--lr"),
+        ("--q-lr", "--lr"),
+        ("--buffer-size", "--replay"),
+        ("--replay-size", "--replay"),
+        ("--total-timesteps", "--steps"),
+        ("--timesteps", "--steps"),
+        ("--n-timesteps", "--steps"),
+        ("--learning-starts", "--random-steps"),
+        ("--start-steps", "--random-steps"),
+        ("--gradient-steps", "--utd"),
+        ("--ent-coef", "--alpha"),
+        ("--num-envs", "--envs"),
+        ("--n-envs", "--envs"),
+        ("--net-arch", "--hidden"),
+        ("--env-id", "the environment's name without an option, as in sac pendulum"),
+    ];
+    let name = name.split('=').next().unwrap_or(name).replace('_', "-").to_lowercase();
+    OTHERS.iter().find(|(other, _)| *other == name).map(|(_, ours)| *ours)
 }
 
 /// What an environment of Gymnasium is made with.
@@ -292,7 +338,7 @@ pub struct ResumeArgs {
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
     /// Environment steps to train for, in all, at least those that the run was begun with [default: those]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, allow_negative_numbers = true)]
     pub steps: Option<u64>,
     /// Where to train [default: where the run was trained]
     #[arg(long, value_name = "DEVICE")]
@@ -406,10 +452,10 @@ pub struct EvalArgs {
     #[arg(long)]
     pub best: bool,
     /// Episodes to run
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
     pub episodes: u64,
     /// Seed of the start states, and of the noise
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<u64>)]
     pub seed: u64,
     /// Sample actions instead of taking the deterministic ones
     #[arg(long)]
@@ -445,7 +491,7 @@ pub struct RenderArgs {
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Seed of the start state, and of the noise: that of the first episode of `sac eval`
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<u64>)]
     pub seed: u64,
     /// Sample actions instead of taking the deterministic ones
     #[arg(long)]

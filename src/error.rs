@@ -37,6 +37,8 @@ pub enum Error {
         step: u64,
         /// Which quantity it was.
         quantity: &'static str,
+        /// What is likely to help.
+        advice: String,
     },
     /// The replay memory does not fit.
     Memory {
@@ -86,11 +88,8 @@ impl fmt::Display for Error {
                     "the run does not fit the environment: {problem}; change the environment back, or begin a new run"
                 )
             }
-            Self::NonFinite { step, quantity } => {
-                write!(
-                    f,
-                    "the {quantity} is no longer finite at step {step}; lower the learning rates or scale the rewards down (--reward-scale)"
-                )
+            Self::NonFinite { step, quantity, advice } => {
+                write!(f, "the {quantity} is no longer finite at step {step}; {advice}")
             }
             Self::Memory { transitions } => {
                 write!(f, "a replay memory of {transitions} transitions does not fit; lower replay_capacity (--replay)")

@@ -13,11 +13,12 @@ mod trust;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use cli::{
     Cli, Command, CompareArgs, EnvArgs, EvalArgs, ExportArgs, Format, PlotArgs, PresetsArgs, PythonArgs, RenderArgs,
     RunsArgs, TrustArgs,
 };
-use progress::{Watcher, print};
+use progress::{Watcher, print, short};
 use serde_json::json;
 use soft_actor_critic::actor::{Actor, Evaluation, EvaluationProgress, evaluate_watched};
 use soft_actor_critic::env::{self, Env, Gym};
@@ -26,12 +27,16 @@ use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
 use soft_actor_critic::picture::{self, Film, plot};
 use soft_actor_critic::presets;
-use soft_actor_critic::run::{Comparison, Listing, MeasuredRun, RunDirectory, compare, is_run, list, policy_file};
+use soft_actor_critic::run::{
+    Comparison, Listing, MeasuredRun, RunDirectory, Summary, compare, is_run, list, policy_file,
+};
 use soft_actor_critic::statistics::Estimate;
 use soft_actor_critic::train::Activity;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io;
+use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -225,7 +230,7 @@ fn write_new(out: &Path, bytes: &[u8]) -> Result<()> {
     let shown = out.display();
     let write = |mut file: File| file.write_all(bytes).inspect_err(|_| drop(std::fs::remove_file(out)));
     File::create_new(out).and_then(write).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => taken(out),
+        io::ErrorKind::AlreadyExists => taken(out),
         _ => anyhow!("{shown} cannot be written ({error}); choose another file with --out"),
     })
 }
@@ -246,28 +251,27 @@ fn list_runs(args: &RunsArgs) -> Outcome {
         let path = args.path.display();
         return Err(Failure::Input(anyhow!("{path} holds no runs; train one, or name another directory")));
     }
-    let width = runs.iter().map(|run| run.path.display().to_string().chars().count()).max().unwrap_or(0);
-    let mut text = format!(
-        "{:width$}  {:14} {:>6} {:>10} {:>10} {:>9} {:>9}  state\n",
-        "run", "environment", "seed", "steps", "of", "best", "last"
-    );
-    for run in &runs {
-        let cell = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
-        let (best, last) = (cell(run.best_and_last.map(|both| both.0)), cell(run.best_and_last.map(|both| both.1)));
+    let heading = ["run", "environment", "seed", "steps", "of", "best", "last", "state"].map(String::from);
+    let cell = |value: Option<f64>| value.map_or("-".into(), |value| short(value, 1));
+    let row = |run: &Summary| {
         let state = match run.problem {
             Some(_) => "damaged",
             None if run.is_finished(&run.config) => "finished",
             None => "unfinished",
         };
-        text += &format!(
-            "{:width$}  {:14} {:>6} {:>10} {:>10} {best:>9} {last:>9}  {state}\n",
+        [
             run.path.display().to_string(),
-            run.environment,
-            run.config.seed,
-            run.steps,
-            run.config.steps
-        );
-    }
+            run.environment.clone(),
+            run.config.seed.to_string(),
+            run.steps.to_string(),
+            run.config.steps.to_string(),
+            cell(run.best_and_last.map(|both| both.0)),
+            cell(run.best_and_last.map(|both| both.1)),
+            state.into(),
+        ]
+    };
+    let rows: Vec<_> = std::iter::once(heading).chain(runs.iter().map(row)).collect();
+    let text = columns(&rows, 2..7);
     let problems = runs.iter().filter_map(|run| run.problem.as_ref().map(|problem| (&run.path, problem)));
     let problems: Vec<_> = problems.chain(damaged.iter().map(|(path, problem)| (path, problem))).collect();
     for (path, problem) in &problems {
@@ -349,29 +353,22 @@ fn compare_groups(args: &CompareArgs) -> Outcome {
 }
 
 fn table(comparison: &Comparison) -> String {
-    let interval = |Estimate { value, low, high }: Estimate| format!("{value:.1} [{low:.1}, {high:.1}]");
+    let short = |value: f64| progress::short(value, 1);
+    let interval =
+        |Estimate { value, low, high }: Estimate| format!("{} [{}, {}]", short(value), short(low), short(high));
     let first = &comparison.groups[0];
-    let width = |heading: &str| {
-        comparison
-            .groups
-            .iter()
-            .map(String::as_str)
-            .chain([heading])
-            .map(|name| name.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
     let mut text = String::new();
     for scores in &comparison.environments {
         let heading = format!("{} at step {}", scores.environment, scores.step);
-        let width = width(&heading);
-        text += &format!("{heading:width$}  runs  {:28}{:28}less {first}\n", "mean return", "interquartile mean");
+        let names = ["runs", "mean return", "interquartile mean"].map(String::from);
+        let mut rows = vec![[vec![heading], names.to_vec(), vec![format!("less {first}")]].concat()];
         for (name, scores) in comparison.groups.iter().zip(&scores.groups) {
             let Some(scores) = scores else { continue };
-            let (mean, iqm) = (interval(scores.mean), interval(scores.interquartile_mean));
             let difference = scores.difference.map_or("-".into(), interval);
-            text += &format!("{name:width$}  {:>4}  {mean:28}{iqm:28}{difference}\n", scores.values.len());
+            let (mean, iqm) = (interval(scores.mean), interval(scores.interquartile_mean));
+            rows.push(vec![name.clone(), scores.values.len().to_string(), mean, iqm, difference]);
         }
+        text += &columns(&rows, 1..2);
         let (least, most) = scores.episodes();
         if least < most {
             text += &format!(
@@ -388,6 +385,23 @@ fn table(comparison: &Comparison) -> String {
         }
     }
     text + "in brackets: 95 % bootstrap intervals, drawn anew within each group and environment\n"
+}
+
+/// Rows of cells as columns, of which those of `numbers` end at their right.
+fn columns<R: AsRef<[String]>>(rows: &[R], numbers: Range<usize>) -> String {
+    let count = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+    let length = |cell: &String| cell.chars().count();
+    let width = |i: usize| rows.iter().filter_map(|row| row.as_ref().get(i)).map(length).max().unwrap_or(0);
+    let widths: Vec<_> = (0..count).map(width).collect();
+    let line = |row: &R| {
+        let cells =
+            row.as_ref().iter().zip(&widths).enumerate().map(|(i, (cell, &width))| match numbers.contains(&i) {
+                true => format!("{cell:>width$}"),
+                false => format!("{cell:width$}"),
+            });
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 fn comparison_to_json(comparison: &Comparison) -> serde_json::Value {
@@ -480,16 +494,41 @@ fn make_environment(
         let gym = Gym { id, arguments, python, timeout, draws, abandon: Some(interruption::abandon()) };
         return Ok(Box::new(move || Ok(Box::new(gym.make()?))));
     }
-    let known = || env::BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let make = env::built_in(name)
-        .with_context(|| format!("there is no environment {name:?}; there are: {}, and gym:ID", known()))?;
+    let make = env::built_in(name).with_context(|| no_environment(name))?;
     anyhow::ensure!(arguments.is_empty(), "{name} takes no arguments; leave out --env-arg, or env_args in the file");
     Ok(Box::new(move || Ok(make())))
 }
 
-/// The first line of what clap has to say, which names the argument and what is wrong with it.
+/// Why there is no built-in environment of this name, and which may be meant.
+fn no_environment(name: &str) -> String {
+    let known: Vec<_> = env::BUILT_IN.iter().map(|(name, _)| *name).collect();
+    let is_versioned = |name: &str| {
+        let version = name.rsplit_once("-v").map_or("", |(_, version)| version);
+        !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let stem = name.rsplit_once("-v").map_or(name, |(stem, _)| stem).to_lowercase().replace('_', "-");
+    let near = known.iter().map(|known| (strsim::jaro_winkler(known, &stem), known)).filter(|(near, _)| *near > 0.85);
+    let near = near.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, known)| known.to_string());
+    let meant: Vec<_> = near.into_iter().chain(is_versioned(name).then(|| format!("gym:{name}"))).collect();
+    let meant = if meant.is_empty() { String::new() } else { format!("; is {} meant?", meant.join(" or ")) };
+    let known = known.join(", ");
+    match meant.as_str() {
+        "" => format!("there is no environment {name:?}; there are: {known}, and gym:ID"),
+        meant => format!("there is no environment {name:?}{meant} There are: {known}, and gym:ID"),
+    }
+}
+
+/// What clap has to say in one line, which names the argument, what is wrong with it, and what may be meant.
 fn one_line(error: &clap::Error) -> anyhow::Error {
     let text = error.to_string();
     let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    anyhow!("{}; see sac --help", lines.join(" ").trim_start_matches("error: "))
+    let problem = lines.join(" ").trim_start_matches("error: ").to_string();
+    let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(name))) => Some(name.as_str()),
+        _ => None,
+    };
+    let ours = unknown.and_then(cli::option_of_others).map(|ours| format!("use {ours}"));
+    let similar = || text.lines().find_map(|line| Some(line.trim().strip_prefix("tip: ")?.to_string()));
+    let tip = ours.or_else(similar).map_or(String::new(), |tip| format!("; {tip}"));
+    anyhow!("{problem}{tip}; see sac --help")
 }

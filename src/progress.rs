@@ -218,27 +218,31 @@ impl Progress {
             return;
         }
         let speed = (row.step - at) as f64 / since.elapsed().as_secs_f64().max(1e-9);
-        let evaluation = row.evaluation.map_or(String::new(), |(mean, _)| format!("evaluation {mean:8.1}  "));
+        let evaluation =
+            row.evaluation.map_or(String::new(), |(mean, _)| format!("evaluation {:>8}  ", short(mean, 1)));
         self.say(&format!("step {:7}  {evaluation}{}  {speed:.0} steps/s", row.step, self.state()));
         self.last_line = (Instant::now(), row.step);
     }
 
     fn state(&self) -> String {
-        let mut state = self.returns.front().map_or(String::new(), |r| format!("episode {r:8.1}"));
+        let mut state = self.returns.front().map_or(String::new(), |r| format!("episode {:>8}", short(*r, 1)));
         if let Some(m) = &self.means {
             state += &format!(
-                "  α {:.3}  entropy {:6.2}  Q {:8.2}  losses: critic {:.3}",
-                m.alpha, m.entropy, m.q, m.critic_loss
+                "  α {}  entropy {:>6}  Q {:>8}  losses: critic {}",
+                short(m.alpha, 3),
+                short(m.entropy, 2),
+                short(m.q, 2),
+                short(m.critic_loss, 3)
             );
             // What is exactly zero is not there: no value network, a fixed temperature.
             if m.value_loss != 0.0 {
-                state += &format!(", value {:.3}", m.value_loss);
+                state += &format!(", value {}", short(m.value_loss, 3));
             }
             if m.policy_updates > 0 {
-                state += &format!(", policy {:.2}", m.policy_loss);
+                state += &format!(", policy {}", short(m.policy_loss, 2));
             }
             if m.temperature_loss != 0.0 {
-                state += &format!(", temperature {:.3}", m.temperature_loss);
+                state += &format!(", temperature {}", short(m.temperature_loss, 3));
             }
         }
         state
@@ -486,10 +490,10 @@ impl Crowd {
         let returns = match told.returns.len() {
             0 => String::new(),
             many => format!(
-                "  last returns: mean {:.1}, {:.1} to {:.1}",
-                returns().sum::<f64>() / many as f64,
-                returns().fold(f64::INFINITY, f64::min),
-                returns().fold(f64::NEG_INFINITY, f64::max)
+                "  last returns: mean {}, {} to {}",
+                short(returns().sum::<f64>() / many as f64, 1),
+                short(returns().fold(f64::INFINITY, f64::min), 1),
+                short(returns().fold(f64::NEG_INFINITY, f64::max), 1)
             ),
         };
         format!("{} of {} runs ended  {speed:.0} steps/s{returns}", told.ended, self.runs)
@@ -507,14 +511,30 @@ fn curve<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> String {
 
 /// An evaluation in words.
 pub fn describe(evaluation: &Evaluation) -> String {
-    format!(
-        "mean return {:.1}, std {:.1}, min {:.1}, max {:.1}, over {} episodes",
-        evaluation.mean(),
-        evaluation.std(),
-        evaluation.min(),
-        evaluation.max(),
-        evaluation.returns.len()
-    )
+    let [mean, std, min, max] =
+        [evaluation.mean(), evaluation.std(), evaluation.min(), evaluation.max()].map(|value| short(value, 1));
+    let episodes = evaluation.returns.len();
+    format!("mean return {mean}, std {std}, min {min}, max {max}, over {episodes} episodes")
+}
+
+/// A word as a shell reads it.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-+=:,./@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A path in a command that is shown to be typed.
+pub fn quoted_path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+/// A measured number in a few characters, however large.
+pub fn short(value: f64, decimals: usize) -> String {
+    if value.abs() < 1e7 { format!("{value:.decimals$}") } else { format!("{value:.2e}") }
 }
 
 /// What a text from a file or an environment can hold and a terminal would obey, or show in another order, is spelled out, in

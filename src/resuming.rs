@@ -1,10 +1,10 @@
 //! `sac resume`: which runs of a directory go on, which begin, and which are left out.
 
 use crate::cli::ResumeArgs;
-use crate::progress::{Board, Many, print_error};
+use crate::progress::{Board, Many, print_error, quoted, quoted_path};
 use crate::sharing::{Sharing, share};
 use crate::training::{Common, NewRun, Share, at_once, begin, resume_one, sizes};
-use crate::trust::{self, Named, quoted};
+use crate::trust::{self, Named};
 use crate::{Failure, Outcome, interruption, make_environment};
 use anyhow::{Context, Result, anyhow};
 use soft_actor_critic::config::Config;
@@ -198,8 +198,8 @@ impl Pending {
             many => Some(format!("{many} {what}s")),
         };
         let counts: Vec<_> = self.left_out.iter().zip(["group", "run"]).filter_map(count).collect();
-        let (counts, shown) = (counts.join(" and "), args.path.display());
-        let mend = format!("mend that, and go on with: sac resume {shown}");
+        let counts = counts.join(" and ");
+        let mend = format!("mend that, and go on with: sac resume {}", quoted_path(&args.path));
         (!counts.is_empty()).then(|| format!("left out, see above: {counts}; {mend}"))
     }
 }

@@ -3,7 +3,7 @@
 //! With several environments, [`Config::envs`], each goes through the same loop in a round: one step of every environment.
 
 use crate::actor::{Actor, Evaluation, EvaluationProgress, evaluate_watched, mismatch};
-use crate::config::Config;
+use crate::config::{Alpha, Config};
 use crate::env::{Bounds, Env};
 use crate::error::Error;
 use crate::lanes::Lanes;
@@ -356,7 +356,7 @@ impl Trainer {
         self.steps = envs[0].env_steps;
         self.envs.restore(envs, &self.replay, &mut *self.watch)?;
         match self.metrics()?.failure {
-            Some((_, quantity)) => Err(Error::NonFinite { step: self.steps, quantity }),
+            Some((_, quantity)) => Err(self.non_finite(quantity)),
             None => Ok(self.ended_with(ended.into_iter().collect())),
         }
     }
@@ -390,7 +390,7 @@ impl Trainer {
             self.learner.act(self.observation.view(), Some(self.action_noise.view()), self.action.view_mut())?;
         }
         if self.action.iter().any(|action| !action.is_finite()) {
-            return Err(Error::NonFinite { step: self.steps, quantity: "action" });
+            return Err(self.non_finite("action"));
         }
         for (action, env) in self.action.rows().into_iter().zip(self.envs.iter_mut()) {
             self.bounds.scale(action.to_slice().expect("rows are contiguous"), &mut env.action);
@@ -403,9 +403,41 @@ impl Trainer {
         self.learner.learn(&self.replay, self.updates)?;
         self.updates += 1;
         match self.metrics()?.failure {
-            Some((_, quantity)) => Err(Error::NonFinite { step: self.steps, quantity }),
+            Some((_, quantity)) => Err(self.non_finite(quantity)),
             None => Ok(()),
         }
+    }
+
+    /// The error of a quantity that is no longer finite, with the advice that fits what has been seen last: sizes whose squares
+    /// or products leave f32 soon.
+    fn non_finite(&self, quantity: &'static str) -> Error {
+        const SEEN: usize = 1_000;
+        const HUGE: f32 = 1e6;
+        let (o, a) = (self.observation.ncols(), self.bounds.dimensions());
+        let mut transition = vec![0.0; self.replay.transition_size()];
+        let (mut observation, mut reward) = (0.0_f32, 0.0_f32);
+        for t in self.replay.pushed().saturating_sub(SEEN.min(self.replay.len()))..self.replay.pushed() {
+            self.replay.write_transition(t % self.replay.capacity(), &mut transition);
+            observation = transition[..o].iter().fold(observation, |largest, value| largest.max(value.abs()));
+            reward = reward.max(transition[o + a].abs());
+        }
+        let (alpha, scaled) = (self.last_metrics.alpha, reward * self.config.reward_scale as f32);
+        let advice = if observation > HUGE && !self.config.normalize_observations {
+            format!("observations are as large as {observation:.1e}; normalize them (--normalize-observations)")
+        } else if alpha > f64::from(HUGE) {
+            match self.config.alpha {
+                Alpha::Fixed(_) => format!("the temperature is {alpha:.1e}; choose a smaller one (--alpha)"),
+                Alpha::Auto => format!(
+                    "the temperature has grown to {alpha:.1e}, because the policy's entropy stays below its target; lower the \
+                     target (--target-entropy)"
+                ),
+            }
+        } else if scaled > HUGE {
+            format!("rewards are as large as {scaled:.1e}; scale them down (--reward-scale)")
+        } else {
+            "lower the learning rates (--lr), or scale the rewards down (--reward-scale)".into()
+        };
+        Error::NonFinite { step: self.steps, quantity, advice }
     }
 
     /// What the updates so far have seen.

@@ -1,7 +1,7 @@
 //! `sac ENVIRONMENT`, and what `sac resume` has in common with it: one run, or several at once in one process.
 
 use crate::cli::{EnvArgs, PythonArgs, ResumeArgs, TrainArgs};
-use crate::progress::{self, Board, Many, Progress, Watcher, print_error};
+use crate::progress::{self, Board, Many, Progress, Watcher, print_error, quoted_path, short};
 use crate::sharing::{Kind, Sharing, learner_config};
 use crate::trust::{self, Named};
 use crate::{Failure, MakeEnv, Outcome, find_preset, interruption, make_environment, to_json};
@@ -225,7 +225,7 @@ pub fn at_once(
         }
     });
     common.board.close();
-    let (all, shown) = (runs.len(), root.display());
+    let (all, quoted) = (runs.len(), quoted_path(root));
     let (mut returns, mut finished, mut failed, mut begun, mut bad_input) = (Vec::new(), 0, 0, 0, None);
     for (run, trained) in runs.iter().zip(ended) {
         match trained.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -249,7 +249,7 @@ pub fn at_once(
         return Err(match begun {
             0 => Failure::Input(error),
             _ => Failure::Work(anyhow!(
-                "{error:#}; {left} of {all} runs have not been begun, go on with: sac resume {shown}"
+                "{error:#}; {left} of {all} runs have not been begun, go on with: sac resume {quoted}"
             )),
         });
     }
@@ -257,25 +257,25 @@ pub fn at_once(
     if alike && returns.len() > 1 {
         let over = estimate(&[&returns], |strata| mean(&strata[0]));
         common.board.say(&format!(
-            "{} runs: mean return {:.1}, 95 % bootstrap interval {:.1} to {:.1}",
+            "{} runs: mean return {}, 95 % bootstrap interval {} to {}",
             returns.len(),
-            over.value,
-            over.low,
-            over.high
+            short(over.value, 1),
+            short(over.low, 1),
+            short(over.high, 1)
         ));
     }
     if finished + failed < all {
-        common.board.say(&format!("{finished} of {all} runs are finished; go on with: sac resume {shown}"));
+        common.board.say(&format!("{finished} of {all} runs are finished; go on with: sac resume {quoted}"));
         return Err(Failure::Interrupted);
     }
     if failed > 0 {
-        let problem = format!("{failed} of {all} runs failed, see above; go on with: sac resume {shown}");
+        let problem = format!("{failed} of {all} runs failed, see above; go on with: sac resume {quoted}");
         return Err(Failure::Work(anyhow!(problem)));
     }
     common.board.say(&if alike && !returns.is_empty() {
-        format!("saved; compare them with others: sac compare {shown} DIR")
+        format!("saved; compare them with others: sac compare {quoted} DIR")
     } else {
-        format!("saved; list them with: sac runs {shown}")
+        format!("saved; list them with: sac runs {quoted}")
     });
     Ok(())
 }
@@ -352,7 +352,7 @@ pub fn resume_one(
     };
     let (run, config, begun_with, has_reached, make_env, threads, mut checkpoints, loaded) =
         prepare().map_err(Failure::input)?;
-    let place = run.path().display().to_string();
+    let (place, quoted) = (run.path().display().to_string(), quoted_path(run.path()));
     let work = || {
         let begin = || -> Result<_> {
             let Loaded { state, replay, metrics, device, warning } = loaded;
@@ -399,7 +399,7 @@ pub fn resume_one(
             tell_of_picture(plot::save_curve(&run, trainer.config()), &run, &progress);
             let mend =
                 if has_reached { "go on with --until-return off or a higher one" } else { "give it more --steps" };
-            progress.say(&format!("it is finished; {mend}, or evaluate it: sac eval {place}"));
+            progress.say(&format!("it is finished; {mend}, or evaluate it: sac eval {quoted}"));
             return Ok(None);
         }
         Session { trainer, run, files, checkpoints, progress, evaluation_episode: None }.go_on()
@@ -450,8 +450,8 @@ fn make_trainer(
 /// Without the picture in its directory nothing of a run is lost, so that a failure is told and no more.
 fn tell_of_picture(drawn: Result<(), Error>, run: &RunDirectory, progress: &Progress) {
     if let Err(error) = drawn {
-        let path = run.path().display();
-        progress.warn(&format!("{error}; the run itself is saved, draw it elsewhere with: sac plot {path}"));
+        let quoted = quoted_path(run.path());
+        progress.warn(&format!("{error}; the run itself is saved, draw it elsewhere with: sac plot {quoted}"));
     }
 }
 
@@ -522,12 +522,12 @@ impl Session {
                 "evaluation": evaluation.map(to_json),
             }));
         };
-        let path = self.run.path().display();
+        let (path, quoted) = (self.run.path().display(), quoted_path(self.run.path()));
         let evaluation = match ended {
             Ok(End::Evaluated(evaluation)) => Some(evaluation),
             Ok(End::NotEvaluated) => None,
             Ok(End::Interrupted) => {
-                let mend = if progress.is_one_of_many() { "" } else { &format!(", go on with: sac resume {path}") };
+                let mend = if progress.is_one_of_many() { "" } else { &format!(", go on with: sac resume {quoted}") };
                 let during = if self.trainer.evaluation_is_due() { " in the evaluation" } else { "" };
                 progress.say(&format!("interrupted{during} at step {steps}; the run is saved{mend}"));
                 end("interrupted", None);
@@ -536,14 +536,14 @@ impl Session {
             Ok(End::EnvironmentFailed(error)) => {
                 end("failed", None);
                 let context =
-                    format!("training stopped, {path} holds the run until then, go on with `sac resume {path}`");
+                    format!("training stopped, {path} holds the run until then, go on with `sac resume {quoted}`");
                 return Err(Failure::Work(anyhow::Error::from(error).context(context)));
             }
             Ok(End::EvaluationFailed(error)) => {
                 end("failed", None);
                 let context = format!(
                     "the evaluation at step {steps} failed, {path} holds the run until there, go on from step {steps} with \
-                     `sac resume {path}`"
+                     `sac resume {quoted}`"
                 );
                 return Err(Failure::Work(anyhow::Error::from(error).context(context)));
             }
@@ -567,11 +567,12 @@ impl Session {
         }
         if let Some(Best { step, mean_return, .. }) = self.trainer.best() {
             progress.say(&format!(
-                "best evaluation: mean return {mean_return:.1} at step {step}; evaluate it further with: sac eval {path} --best"
+                "best evaluation: mean return {} at step {step}; evaluate it further with: sac eval {quoted} --best",
+                short(*mean_return, 1)
             ));
         }
         if !progress.is_one_of_many() {
-            progress.say(&format!("saved; evaluate it further with: sac eval {path}"));
+            progress.say(&format!("saved; evaluate it further with: sac eval {quoted}"));
         }
         Ok(evaluation)
     }

@@ -1,10 +1,11 @@
 //! What files may make Python do: import a module, and give arguments to what makes an environment.
 //!
 //! Both can run any code, so neither happens because a file says so. The user says it on the command line, by
-//! `sac gym:MODULE:ID`, `--env`, `--env-arg` or `--trust`. What the user has said is remembered for the working directory,
-//! in a file of the user's own and not in the run: runs can be evaluated and resumed where they were made, and a run from
-//! elsewhere brings no trust along. `docs/run.md` says why this is safe.
+//! `sac gym:MODULE:ID`, `--env`, `--env-arg` or `--trust`. What the user has said is remembered for the working
+//! directory, in a file of the user's own and not in the run: runs can be evaluated and resumed where they were made,
+//! and a run from elsewhere brings no trust along. `docs/run.md` says why this is safe.
 
+use crate::progress::quoted;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use soft_actor_critic::env;
@@ -92,8 +93,8 @@ pub fn check(all: &[Named], trust: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where it is remembered what the user has said: `soft-actor-critic/environments.jsonl` in the user's directory for the state
-/// of programs.
+/// Where it is remembered what the user has said: `soft-actor-critic/environments.jsonl` in the user's directory for the
+/// state of programs.
 fn file() -> Option<PathBuf> {
     let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = directory("XDG_STATE_HOME").or_else(|| {
@@ -131,14 +132,4 @@ fn remember(named: &Named) {
 fn command_line() -> String {
     let arguments = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy()));
     ["sac".to_string()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a shell reads it.
-pub fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "_-+=:,./@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.into()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }

@@ -1,7 +1,7 @@
 //! Environments that a user may bring: faulty ones, ones with uneven action ranges, ones whose rewards explode.
 
 use soft_actor_critic::actor::{Actor, evaluate};
-use soft_actor_critic::config::{Config, FirstUpdate};
+use soft_actor_critic::config::{Alpha, Config, FirstUpdate};
 use soft_actor_critic::env::{Bounds, Env, EnvError, MountainCar, Pendulum, Step};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::replay::Replay;
@@ -233,17 +233,18 @@ fn exploding_rewards_end_training_with_the_quantity_and_leave_the_policy_finite(
     let env = Scripted::new(Script::harmless(), Script::new(from, || Ok((vec![0.5, -0.5], 1e30))));
     let mut trainer = train_on(&env).expect("it begins well");
     let error = failure(&mut trainer);
-    let Error::NonFinite { step, quantity } = error else { panic!("{error:?}") };
+    let Error::NonFinite { step, quantity, advice } = error.clone() else { panic!("{error:?}") };
     assert_eq!(quantity, "critic loss");
     // The first such reward is not necessarily in the first batch after it.
     assert!((from..from + 200).contains(&step) && step == trainer.steps(), "step {step}");
     let line = error.to_string();
-    assert!(line.contains(quantity) && line.contains(&format!("step {step}")) && line.contains("lower"), "{line}");
+    assert!(line.contains(quantity) && line.contains(&format!("step {step}")), "{line}");
+    assert!(line.ends_with("rewards are as large as 1.0e30; scale them down (--reward-scale)"), "{line}");
 
     let learned = trainer.actor().expect("it runs on the CPU");
     let metrics = trainer.metrics().expect("it runs on the CPU");
     assert!(metrics.updates > 0 && metrics.critic_loss.is_finite() && metrics.policy_loss.is_finite());
-    assert_eq!(trainer.step().expect_err("it does not recover"), Error::NonFinite { step: step + 1, quantity });
+    assert_eq!(trainer.step().expect_err("it does not recover"), Error::NonFinite { step: step + 1, quantity, advice });
     assert_eq!(trainer.actor().expect("it runs on the CPU").theta(), learned.theta());
 }
 
@@ -657,4 +658,54 @@ fn a_fault_in_one_of_several_environments_ends_training() {
     sound.step().expect("it goes well");
     let envs = sound.save().expect("it runs on the CPU").envs;
     assert_eq!([0, 1, 2].map(|i| (envs[i].episode.number, envs[i].episode.length)), [(1, 7), (2, 7), (3, 7)]);
+}
+
+/// What to do about a quantity that is no longer finite depends on what has been seen.
+#[test]
+fn the_advice_after_a_divergence_fits_its_cause() {
+    /// Observes and rewards what it is told.
+    struct Sized {
+        observation: f32,
+        reward: f64,
+    }
+    impl Env for Sized {
+        fn observation_size(&self) -> usize {
+            1
+        }
+        fn action_bounds(&self) -> Bounds {
+            Bounds::new(vec![-1.0], vec![1.0]).expect("they are a range")
+        }
+        fn reset(&mut self, _: u64) -> Result<Vec<f32>, EnvError> {
+            Ok(vec![self.observation])
+        }
+        fn step(&mut self, _: &[f32]) -> Result<Step, EnvError> {
+            let (observation, reward) = (vec![self.observation], self.reward);
+            Ok(Step { observation, reward, terminated: false, truncated: true })
+        }
+    }
+    let small = Config {
+        steps: 400,
+        random_steps: 8,
+        batch_size: 8,
+        policy_hidden: vec![8],
+        critic_hidden: vec![8],
+        eval_every: 0,
+        ..Config::default()
+    };
+    for (observation, reward, alpha, expected) in [
+        (1e20, 0.0, Alpha::Auto, "observations are as large as 1.0e20; normalize them (--normalize-observations)"),
+        (1.0, 0.0, Alpha::Fixed(1e30), "the temperature is 1.0e30; choose a smaller one (--alpha)"),
+        (1.0, 1e30, Alpha::Auto, "rewards are as large as 1.0e30; scale them down (--reward-scale)"),
+    ] {
+        let config = Config { alpha, ..small.clone() };
+        let mut trainer =
+            Trainer::new(move || Box::new(Sized { observation, reward }), config).expect("it is a configuration");
+        let error = loop {
+            if let Err(error) = trainer.step() {
+                break error.to_string();
+            }
+            assert!(!trainer.is_finished(), "{expected}: it does not diverge");
+        };
+        assert!(error.contains("no longer finite at step") && error.ends_with(expected), "{expected:?}? {error}");
+    }
 }

@@ -185,6 +185,11 @@ fn what_cannot_be_learned_or_made_is_told_in_one_line_that_names_the_mend() {
         ("Spaces-v0", &[("actions", "huge")], "without finite bounds; give it some"),
         ("Spaces-v0", &[("actions", "scalar")], "give both at least one dimension"),
         ("Spaces-v0", &[("actions", "point")], "ranges from 1 to 1"),
+        (
+            "Spaces-v0",
+            &[("actions", "narrow")],
+            "from 1.0 to 1.000000001 in dimension [1], which is one number in float32; wrap it in",
+        ),
         ("Spaces-v0", &[("observations", "discrete")], flatten),
         ("Spaces-v0", &[("observations", "dictionary")], flatten),
         ("Spaces-v0", &[("observations", "scalar")], "give both at least one dimension"),
@@ -907,6 +912,18 @@ fn what_a_user_should_know_is_said_once() {
     assert!(output.contains(learned), "{output}");
     let output = said(&format!("gym:Pendulum-v1 --out pendulum {options}"));
     assert!(output.contains("training on gym:Pendulum-v1") && !output.contains("time limit"), "{output}");
+}
+
+#[test]
+fn a_limit_of_open_files_is_named() {
+    let Some(scratch) = Scratch::new("files") else { return };
+    let options = "--envs 12 --hidden 8 --batch 8 --random-steps 8 --steps 24 --eval-every 0 --python ./python";
+    let sac = format!("ulimit -n 24; exec {} gym:sac_envs:Answers-v0 {options}", env!("CARGO_BIN_EXE_sac"));
+    let output = Command::new("sh").args(["-c", &sac]).current_dir(&scratch.0).output().expect("there is a shell");
+    let last = last_line(&output);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(last.contains("more files would be open than the system allows; allow more (ulimit -n)"), "{last}");
+    assert!(!scratch.path("runs").exists());
 }
 
 #[test]

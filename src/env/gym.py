@@ -336,6 +336,13 @@ def make(identifier, draws, arguments):
             f"its actions are {one_line(actions)}, without finite bounds; "
             "give it some, by wrapping it in gymnasium.wrappers.TransformAction with a bounded action_space"
         )
+    alike = numpy.argwhere((low == high) & (actions.low < actions.high))
+    if len(alike):
+        first = tuple(alike[0])
+        raise Unusable(
+            f"its action ranges from {actions.low[first]!s} to {actions.high[first]!s} in dimension {list(map(int, first))}, which "
+            "is one number in float32; wrap it in gymnasium.wrappers.RescaleAction"
+        )
     if not isinstance(observations, gymnasium.spaces.Box):
         raise Unusable(
             f"its observations are {one_line(observations)}, and only a Box will do; "

@@ -143,7 +143,9 @@ impl Gym {
         let shown = python.display();
         let cannot = |problem: String| Error::NoEnvironment(format!("gym:{} cannot be made: {problem}", self.id));
         let process = Process::new(group, channel, self.timeout, self.abandon.clone());
-        let mut process = process.map_err(|error| cannot(error.to_string()))?;
+        let problem =
+            |error: &std::io::Error| if has_no_more_files(error) { NO_MORE_FILES.into() } else { error.to_string() };
+        let mut process = process.map_err(|error| cannot(problem(&error)))?;
         let read = |process: &mut Process| {
             let channel = &mut process.channel;
             let mut greeting = [0; GREETING];
@@ -238,6 +240,17 @@ fn python_command(python: &Path, code: &str) -> Command {
     command
 }
 
+/// What to do where an environment needs more files than may be open.
+const NO_MORE_FILES: &str = "more files would be open than the system allows; allow more (ulimit -n), or train in fewer environments \
+                             at once (--envs, or --threads for many runs)";
+
+/// Whether the system refuses to open any more files.
+fn has_no_more_files(error: &std::io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    cfg!(unix) && matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
 /// What `start` makes of the interpreter that is asked for, or of the first of those by default that is there; and its path.
 fn start_python<T>(python: Option<&Path>, start: impl Fn(&Path) -> std::io::Result<T>) -> Result<(T, PathBuf), Error> {
     let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -255,6 +268,7 @@ fn start_python<T>(python: Option<&Path>, start: impl Fn(&Path) -> std::io::Resu
         match start(python) {
             Ok(started) => return Ok((started, python.clone())),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if has_no_more_files(&error) => return Err(Error::NoEnvironment(NO_MORE_FILES.into())),
             Err(error) => {
                 let shown = python.display();
                 return Err(Error::NoEnvironment(format!(

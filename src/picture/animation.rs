@@ -133,8 +133,8 @@ fn compose(scene: &str, step: u64, total: f64, action: &[f32], bounds: &Bounds) 
 <rect x="130" y="-10" width="170" height="10" fill="#ECEFF1"/><rect x="{from}" y="-10" width="{width}" height="10" fill="{ACTION_COLOR}"/>
 <path d="M{zero} -13V3" stroke="#90A4AE"/><text x="380" text-anchor="end">{value}</text></g>"##,
                 y = SCENE + LINE + BAR * i as f32 + 14.0,
-                low = number(low.into(), 0),
-                high = number(high.into(), 0),
+                low = bound(low),
+                high = bound(high),
                 width = to - from,
                 zero = x(0.0),
                 value = number(action[i].into(), 2),
@@ -150,6 +150,13 @@ fn compose(scene: &str, step: u64, total: f64, action: &[f32], bounds: &Bounds) 
         baseline = SCENE + 27.0,
         total = number(total, 1),
     )
+}
+
+/// A bound with its own digits, as far as there is room.
+fn bound(value: f32) -> String {
+    let own = value.to_string();
+    let text = if own.len() <= 7 { own } else { format!("{value:.2e}") };
+    text.replace('-', "−")
 }
 
 /// A number with a minus sign instead of a hyphen, and with none before a zero.
@@ -179,6 +186,8 @@ mod tests {
         ] {
             assert!(svg.contains(part), "{part}: {svg}");
         }
+        let bounds = [-0.5, 1.5, -2.0, 100.0, 0.1, 1.0 / 3.0, -1e9].map(bound);
+        assert_eq!(bounds, ["−0.5", "1.5", "−2", "100", "0.1", "3.33e−1", "−1.00e9"]);
         assert_eq!([number(-1.25, 1), number(-0.004, 2), number(100.0, 0)], ["−1.2", "0.00", "100"]);
     }
 

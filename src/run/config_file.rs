@@ -68,6 +68,16 @@ pub fn parse(text: &str, environment: &str) -> Result<Config, Error> {
             let written_for = shown(written_for);
             bail!("it was written for the environment {written_for}, not \"{environment}\"; mend or remove that line");
         }
+        let defaults = toml::Table::try_from(Config::default()).context("the default has no TOML form")?;
+        for (key, value) in &mut table {
+            // 1e6 is how people write a count, and a floating point number to TOML.
+            let is_count = defaults.get(key).is_some_and(toml::Value::is_integer) || key == "first_update";
+            if let Some(number) = value.as_float().filter(|number| is_count && number.fract() == 0.0)
+                && (0.0..9e15).contains(&number)
+            {
+                *value = toml::Value::Integer(number as i64);
+            }
+        }
         Config::deserialize(table).map_err(|error| {
             let text = error.to_string().trim().replace('\n', " ");
             // A number, which stands between these marks, may have 300 digits.
@@ -126,7 +136,7 @@ pub fn differences(one: &Config, other: &Config) -> Result<Vec<(String, toml::Va
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Alpha, TargetEntropy};
+    use crate::config::{Alpha, FirstUpdate, TargetEntropy};
 
     #[test]
     fn what_is_written_is_read_back() {
@@ -148,6 +158,15 @@ mod tests {
     fn whole_numbers_serve_as_real_ones() {
         let config = parse("alpha = 1\ngamma = 1", "pendulum").expect("it is valid");
         assert_eq!((config.alpha, config.gamma), (Alpha::Fixed(1.0), 1.0));
+    }
+
+    #[test]
+    fn counts_may_be_written_with_an_exponent() {
+        let text = "steps = 1e6\nreplay_capacity = 2.5e5\nfirst_update = 3e2\nrandom_steps = 1_000\ngamma = 1e0";
+        let config = parse(text, "pendulum").expect("it is valid");
+        let expected = (1_000_000, 250_000, FirstUpdate::Fixed(300), 1_000);
+        assert_eq!((config.steps, config.replay_capacity, config.first_update, config.random_steps), expected);
+        assert!(parse("steps = 1.5", "pendulum").is_err() && parse("steps = -1e3", "pendulum").is_err());
     }
 
     #[test]

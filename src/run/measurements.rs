@@ -17,6 +17,9 @@ pub struct Measurements {
     rows: Vec<Vec<Option<f64>>>,
 }
 
+/// The largest number that is drawn and compared; a return is below it, whose rewards are finite in f32.
+const MOST: f64 = 1e100;
+
 impl Measurements {
     /// What a run has measured so far; it may be training at this moment.
     ///
@@ -47,7 +50,7 @@ impl Measurements {
             Ok((length > 0).then(|| String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string()))
         };
         let names: Vec<_> = next()?.unwrap_or_default().split(',').map(str::to_string).collect();
-        let number = |cell: &str| cell.parse().ok().filter(|value: &f64| value.abs() <= 1e30);
+        let number = |cell: &str| cell.parse().ok().filter(|value: &f64| value.abs() <= MOST);
         let mut rows: Vec<Vec<Option<f64>>> = Vec::new();
         while let Some(line) = next()? {
             let row: Vec<_> = line.split(',').map(number).collect();

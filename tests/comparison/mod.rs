@@ -885,7 +885,8 @@ pub fn pendulum(gpu: fn() -> Option<Box<dyn Gpu>>) {
             broken.restore(state, replay.clone()).expect("it fits");
             let error = broken.advance(u64::MAX).expect_err("it cannot go on");
             let step = if utd < 1.0 && quantity != "action" { broken.steps() } else { step };
-            assert_eq!(error, Error::NonFinite { step, quantity });
+            let advice = "lower the learning rates (--lr), or scale the rewards down (--reward-scale)".into();
+            assert_eq!(error, Error::NonFinite { step, quantity, advice });
             assert!(broken.steps() == step && broken.replay().pushed() as u64 == preloaded + step && step < 204);
         }
     }

@@ -47,6 +47,7 @@ class Spaces(gymnasium.Env):
         "fine": Box(-1, 1, (1,)), "discrete": Discrete(3), "dictionary": Dict(a=Box(-1, 1, (1,))),
         "infinite": Box(-numpy.inf, numpy.inf, (1,)), "huge": Box(-1e300, 1e300, (1,), numpy.float64),
         "whole": Box(0, 9, (1,), numpy.int32), "scalar": Box(-1, 1, ()), "point": Box(1, 1, (1,)),
+        "narrow": Box(numpy.array([0, 1.0]), numpy.array([1, 1.0 + 1e-9]), dtype=numpy.float64),
     }
 
     def __init__(self, actions="fine", observations="fine"):
