@@ -1,6 +1,6 @@
 //! A trained policy in the environment's own units, and how well it does.
 
-use crate::env::{Bounds, CheckedEnv, Env, Step};
+use crate::env::{Bounds, CheckedEnv, Env, Info, Step};
 use crate::error::Error;
 use crate::nn::Theta;
 use crate::normalizer::Normalizer;
@@ -102,6 +102,8 @@ impl Actor {
 pub struct Evaluation {
     /// One for each episode, in the order of their seeds.
     pub returns: Vec<f64>,
+    /// The means of the numbers that the [environment gives](Env::info) of its episodes, a success rate for instance.
+    pub info: Info,
 }
 
 impl Evaluation {
@@ -175,7 +177,7 @@ pub fn evaluate_watched(
     assert!(episodes > 0, "an evaluation has at least one episode");
     actor.fits(env)?;
     let mut env = CheckedEnv::new(env);
-    let mut returns = Vec::new();
+    let (mut returns, mut info) = (Vec::new(), Vec::new());
     for episode in 0..episodes {
         let mut go_on = |steps| {
             let goes_on = watch(EvaluationProgress { episodes, returns: &returns, steps }).is_continue();
@@ -188,8 +190,9 @@ pub fn evaluate_watched(
             go_on(steps)
         })?;
         returns.push(total);
+        info.push(env.info());
     }
-    Ok(Evaluation { returns })
+    Ok(Evaluation { returns, info: Info::means(&info) })
 }
 
 /// Runs one of the episodes that `seed` tells, calls `after_step` with the environment, the action and what came of it,

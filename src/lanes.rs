@@ -1,7 +1,7 @@
 //! The environments that are trained on, side by side.
 
 use crate::config::Config;
-use crate::env::{Bounds, CheckedEnv, DeviceEnv, Env, EpisodeStatistics, Step};
+use crate::env::{Bounds, CheckedEnv, DeviceEnv, Env, EpisodeStatistics, Info, Step};
 use crate::error::Error;
 use crate::replay::Replay;
 use crate::rng::{Philox, Stream};
@@ -54,6 +54,7 @@ type Answer = Result<(Step, Option<Ended>), Error>;
 struct Ended {
     /// What the environment itself tells of the episode.
     statistics: Option<EpisodeStatistics>,
+    info: Info,
     /// The first observation of the next one.
     first: Result<Vec<f32>, Error>,
 }
@@ -66,7 +67,7 @@ impl Lanes {
             Ok(Lane {
                 observation: Vec::new(),
                 action: vec![0.0; env.action_bounds().dimensions()],
-                episode: Episode { number: i + 1, length: 0, total_reward: 0.0 },
+                episode: Episode { number: i + 1, length: 0, total_reward: 0.0, info: Info::NONE },
                 steps: 0,
                 in_step: true,
                 failed: false,
@@ -166,15 +167,16 @@ impl Lanes {
             lane.steps += 1;
             lane.episode.length += 1;
             lane.episode.total_reward += step.reward;
-            let Some(Ended { statistics, first }) = end else {
+            let Some(Ended { statistics, info, first }) = end else {
                 lane.observation = step.observation;
                 continue;
             };
-            ended.push(match statistics {
-                Some(EpisodeStatistics { total_reward, length }) => Episode { total_reward, length, ..lane.episode },
-                None => lane.episode,
-            });
-            lane.episode = lane.episode.next(apart);
+            let next = lane.episode.next(apart);
+            let mut episode = Episode { info, ..std::mem::replace(&mut lane.episode, next) };
+            if let Some(EpisodeStatistics { total_reward, length }) = statistics {
+                (episode.total_reward, episode.length) = (total_reward, length);
+            }
+            ended.push(episode);
             lane.in_step = first.is_ok();
             match first {
                 Ok(observation) => lane.observation = observation,
@@ -192,7 +194,7 @@ impl Lanes {
             let env = if lane.in_step { lane.env.save() } else { None };
             // An episode that cannot go on is not repeated: it would fail again.
             let gives_up = lane.failed && env.is_none() && lane.episode.length > 0;
-            let episode = if gives_up { lane.episode.next(apart) } else { lane.episode };
+            let episode = if gives_up { lane.episode.next(apart) } else { lane.episode.clone() };
             EnvState { env, env_steps: lane.steps, observation: lane.observation.clone(), episode }
         };
         self.lanes.iter().map(save).collect()
@@ -229,8 +231,8 @@ impl Lanes {
             let goes_on = lane.repeat(seed, &state, replay, newest, repeated)?;
             lane.episode = state.episode;
             if !goes_on {
-                if state.episode.length > 0 {
-                    lane.episode = state.episode.next(apart as u64);
+                if lane.episode.length > 0 {
+                    lane.episode = lane.episode.next(apart as u64);
                 }
                 lane.env.set_steps(state.env_steps);
                 lane.observation = lane.env.reset(episode_seed(seed, lane.episode.number))?;
@@ -257,6 +259,7 @@ impl Lane {
             let ended = step.terminated || step.truncated;
             let end = ended.then(|| Ended {
                 statistics: self.env.episode_statistics(),
+                info: self.env.info(),
                 first: self.env.reset(episode_seed(seed, self.episode.number + apart)),
             });
             (step, end)

@@ -21,7 +21,7 @@ use cli::{
 use progress::{Watcher, print, short};
 use serde_json::json;
 use soft_actor_critic::actor::{Actor, Evaluation, EvaluationProgress, evaluate_watched};
-use soft_actor_critic::env::{self, Env, Gym};
+use soft_actor_critic::env::{self, Env, Gym, Info};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::export;
 use soft_actor_critic::nn::gemm;
@@ -151,7 +151,7 @@ fn eval(args: &EvalArgs) -> Outcome {
     };
     let evaluation = evaluate_watched(&mut actor, &mut *env, args.seed, args.episodes, args.stochastic, watch);
     if evaluation == Err(Error::Interrupted) {
-        let (of, ended) = (args.episodes, Evaluation { returns: ended });
+        let (of, ended) = (args.episodes, Evaluation { returns: ended, info: Info::NONE });
         let so_far = if ended.returns.is_empty() { String::new() } else { format!(": {}", progress::describe(&ended)) };
         progress::write_line(&format!("interrupted after {} of {of} episodes{so_far}", ended.returns.len()));
     }
@@ -161,14 +161,18 @@ fn eval(args: &EvalArgs) -> Outcome {
 }
 
 fn to_json(evaluation: &Evaluation) -> serde_json::Value {
-    json!({
+    let mut object = json!({
         "episodes": evaluation.returns.len(),
         "mean_return": evaluation.mean(),
         "std_return": evaluation.std(),
         "min_return": evaluation.min(),
         "max_return": evaluation.max(),
         "returns": evaluation.returns,
-    })
+    });
+    if !evaluation.info.is_empty() {
+        object["info"] = evaluation.info.iter().map(|(name, mean)| (name.to_string(), json!(mean))).collect();
+    }
+    object
 }
 
 /// `sac render`

@@ -190,9 +190,10 @@ impl Progress {
         if self.log == Log::Json {
             let cells = row.cells().into_iter().chain(row.timing().map(|(name, value)| (name, Some(value))));
             let known = cells.filter_map(|(name, value)| Some((name.to_string(), json!(value?))));
-            let mut object: Map<_, _> = known.collect();
+            let info = row.info.iter().map(|(name, value)| (name.clone(), json!(value)));
+            let mut object: Map<_, _> = known.chain(info).collect();
             object.extend([("event".into(), json!("row")), ("step".into(), json!(row.step))]);
-            if let Some(Episode { number, length, .. }) = row.episode {
+            if let Some(Episode { number, length, .. }) = &row.episode {
                 object.extend([("episode".into(), json!(number)), ("episode_length".into(), json!(length))]);
             }
             return self.event(&Value::Object(object));
@@ -200,11 +201,13 @@ impl Progress {
         if let (Some(crowd), Some(name)) = (&self.crowd, &self.name) {
             let evaluation = row.evaluation.map(|(mean, _)| mean);
             crowd.told().returns.extend(
-                evaluation.or(row.episode.map(|episode| episode.total_reward)).map(|value| (name.clone(), value)),
+                evaluation
+                    .or(row.episode.as_ref().map(|episode| episode.total_reward))
+                    .map(|value| (name.clone(), value)),
             );
             return;
         }
-        if let Some(episode) = row.episode {
+        if let Some(episode) = &row.episode {
             self.returns.truncate(CURVE - 1);
             self.returns.push_front(episode.total_reward);
         }
@@ -514,7 +517,10 @@ pub fn describe(evaluation: &Evaluation) -> String {
     let [mean, std, min, max] =
         [evaluation.mean(), evaluation.std(), evaluation.min(), evaluation.max()].map(|value| short(value, 1));
     let episodes = evaluation.returns.len();
-    format!("mean return {mean}, std {std}, min {min}, max {max}, over {episodes} episodes")
+    let info = evaluation.info.iter().map(|(name, mean)| format!("{name} {}", short(mean, 3)));
+    let info = info.collect::<Vec<_>>().join(", ");
+    let info = if info.is_empty() { info } else { format!("; {info}") };
+    format!("mean return {mean}, std {std}, min {min}, max {max}, over {episodes} episodes{info}")
 }
 
 /// A word as a shell reads it.
@@ -581,6 +587,17 @@ pub fn write_line(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use soft_actor_critic::env::Info;
+
+    #[test]
+    fn the_numbers_of_an_environment_are_shown_where_there_are_some() {
+        let mut evaluation = Evaluation { returns: vec![1.0, 2.0], info: Info::NONE };
+        assert_eq!(describe(&evaluation), "mean return 1.5, std 0.5, min 1.0, max 2.0, over 2 episodes");
+        assert_eq!(crate::to_json(&evaluation).get("info"), None);
+        evaluation.info = Info::new([("is_success", 0.9276), ("distance", 2.0)]);
+        assert!(describe(&evaluation).ends_with("over 2 episodes; distance 2.000, is_success 0.928"));
+        assert_eq!(crate::to_json(&evaluation)["info"], json!({ "is_success": 0.9276, "distance": 2.0 }));
+    }
 
     #[test]
     fn what_a_terminal_obeys_is_spelled_out() {

@@ -4,7 +4,7 @@
 
 use crate::actor::{Actor, Evaluation, EvaluationProgress, evaluate_watched, mismatch};
 use crate::config::{Alpha, Config};
-use crate::env::{Bounds, Env};
+use crate::env::{Bounds, Env, Info};
 use crate::error::Error;
 use crate::lanes::Lanes;
 use crate::nn::threads;
@@ -18,7 +18,7 @@ use rand_distr::StandardNormal;
 use std::ops::ControlFlow;
 
 /// A finished training episode.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Episode {
     /// Its number, counted from 1: with N environments, the one numbered i from 0 has the episodes i + 1, i + 1 + N and so on.
     pub number: u64,
@@ -26,12 +26,14 @@ pub struct Episode {
     pub length: u64,
     /// The sum of its rewards, or what [`Env::episode_statistics`] tells instead.
     pub total_reward: f64,
+    /// What [`Env::info`] gives of it, once it has ended.
+    pub info: Info,
 }
 
 impl Episode {
     /// The episode that follows in the same one of `envs` environments, before its first step.
     pub(crate) fn next(&self, envs: u64) -> Self {
-        Self { number: self.number + envs, length: 0, total_reward: 0.0 }
+        Self { number: self.number + envs, length: 0, total_reward: 0.0, info: Info::NONE }
     }
 }
 

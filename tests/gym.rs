@@ -861,6 +861,24 @@ fn numbers_and_flags_are_whatever_is_one() {
     assert_eq!((many.len(), &many[31]), (32, &("31".to_string(), 31.0)));
 }
 
+#[test]
+fn numbers_of_info_become_columns() {
+    let Some(scratch) = Scratch::new("info") else { return };
+    let options =
+        "--hidden 8 --batch 8 --random-steps 8 --steps 20 --eval-every 10 --eval-episodes 2 --python ./python";
+    let mut command = scratch.sac(&format!("gym:sac_envs:Answers-v0 {options} --final-episodes 2 --out run"));
+    let output = command.args(["--env-arg", r#"info="{'is_success': True, 'name': 'x'}""#]).output();
+    let output = output.expect("the program starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let metrics = scratch.read("run/metrics.csv");
+    let (header, rows) = metrics.split_once('\n').expect("it has rows");
+    assert!(header.ends_with(",q,info.is_success,evaluation.is_success"), "{header}");
+    assert!(rows.starts_with("1,1,1,") && rows.lines().next().is_some_and(|row| row.ends_with(",1,")), "{rows}");
+    assert_eq!(rows.lines().filter(|row| row.ends_with(",1,1")).count(), 2, "{rows}");
+    let output = scratch.sac("eval run --episodes 3 --python ./python").output().expect("the program starts");
+    assert!(text(&output.stdout).trim_end().ends_with("over 3 episodes; is_success 1.000"), "{}", text(&output.stdout));
+}
+
 /// A terminal observation is not learned from; any other must be finite.
 #[test]
 fn a_terminal_observation_need_not_be_finite() {

@@ -1,10 +1,12 @@
 //! Environments: the trait, the bounds of actions, and what is built in.
 
 mod gym;
+mod info;
 mod mountain_car;
 pub(crate) mod pendulum;
 
 pub use gym::{Gym, GymEnv};
+pub use info::Info;
 pub use mountain_car::MountainCar;
 pub use pendulum::Pendulum;
 
@@ -48,7 +50,7 @@ pub struct EpisodeStatistics {
     pub length: u64,
 }
 
-/// How many names [`Env::info`] can have in a run.
+/// How many numbers [`Env::info`] can give of an episode, and how many names they can have in a run.
 pub const MAX_INFO: usize = 32;
 
 /// What an environment looks like.
@@ -94,7 +96,7 @@ pub trait Env: Send {
     }
 
     /// Other numbers of the episode that the last step has ended, by name, such as `is_success`. They are measured and change
-    /// nothing that is learned. Of these, a run takes the first [`MAX_INFO`] names and the finite numbers.
+    /// nothing that is learned. [`Info`] says which are used.
     fn info(&self) -> &[(String, f64)] {
         &[]
     }
@@ -231,6 +233,10 @@ impl<E: std::ops::DerefMut<Target: Env>> CheckedEnv<E> {
 
     pub(crate) fn notes(&self) -> &[String] {
         self.env.notes()
+    }
+
+    pub(crate) fn info(&self) -> Info {
+        Info::new(self.env.info().iter().map(|(name, number)| (name.as_str(), *number)))
     }
 
     #[cfg(feature = "program")]

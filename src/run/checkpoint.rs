@@ -24,7 +24,7 @@ use super::metrics::{MetricsFiles, Position};
 use super::tensors_file::{self, Tensor};
 use super::{RunDirectory, config_file, files, typed};
 use crate::config::Config;
-use crate::env::Bounds;
+use crate::env::{Bounds, Info};
 use crate::error::Error;
 use crate::replay::Replay;
 use crate::sac::{Metrics, Policy, Snapshot};
@@ -151,7 +151,7 @@ impl Checkpoints {
             let (entry, (State { state, position, device, .. }, replay), problem) =
                 last_good(&manifest, load).with_context(|| format!("{shown} has no checkpoint that can be resumed"))?;
             // A table that does not fit is no damage to the checkpoint, and can be put back.
-            let metrics = entry.metrics.check(&run.file(MetricsFiles::METRICS));
+            let metrics = position.check(&run.file(MetricsFiles::METRICS));
             metrics.context("the checkpoint goes on from another metrics.csv; put that back")?;
             let warning = problem.map(|problem| format!("{problem}; going on from step {}", entry.step));
             let checkpoints = Self {
@@ -468,7 +468,7 @@ fn counts_fit(State { state, position: Position { last, last_step, .. }, .. }: &
         state.learner.counts.iter().map(|&(_, count)| count).chain([last.updates, last.policy_updates]),
     );
     let env_fits = |(i, env): (u64, &EnvState)| {
-        let (rounds, Episode { number, length, .. }) = (steps / n, env.episode);
+        let (rounds, &Episode { number, length, .. }) = (steps / n, &env.episode);
         let before = number.checked_sub(1).filter(|before| before % n == i);
         before.is_some_and(|before| [env.env_steps, length, before / n].iter().all(|&count| count <= rounds))
     };
@@ -566,22 +566,31 @@ fn state_to_bytes(
         tensors.push(Tensor::f32("best.policy".into(), vec![theta.len()], theta));
         tensors.extend(normalizer.iter().flat_map(|normalizer| tensors_file::statistics("best.", normalizer)));
     }
+    let mut metadata = BTreeMap::from([
+        ("format".to_string(), FORMAT.to_string()),
+        ("config".to_string(), config.to_string()),
+        ("device".to_string(), device.to_string()),
+        ("actions".to_string(), actions.to_string()),
+    ]);
     if let Some(ended) = before_evaluation {
         let counts: Vec<_> = ended.iter().flat_map(|episode| [episode.number, episode.length]).collect();
         let returns: Vec<_> = ended.iter().map(|episode| episode.total_reward).collect();
         tensors.push(Tensor::u64("ended".into(), &counts));
         tensors.push(Tensor::f64("ended.total_reward".into(), &returns));
+        for (i, info) in ended.iter().map(|episode| &episode.info).enumerate().filter(|(_, info)| !info.is_empty()) {
+            let (names, numbers): (Vec<_>, Vec<_>) = info.iter().unzip();
+            tensors.push(Tensor::f64(format!("ended.{i}.info"), &numbers));
+            metadata.insert(format!("ended.{i}.info"), names.join(","));
+        }
     }
     let Metrics { updates, policy_updates, alpha, .. } = position.last;
     tensors.push(Tensor::u64("metrics.last".into(), &[position.last_step, updates, policy_updates]));
     let sums = position.last.sums().map(|(_, sum)| sum);
     tensors.push(Tensor::f64("metrics.last.sums".into(), &[&sums[..], &[alpha]].concat()));
-    let metadata = BTreeMap::from([
-        ("format", FORMAT.to_string()),
-        ("config", config.to_string()),
-        ("device", device.to_string()),
-        ("actions", actions.to_string()),
-    ]);
+    // Most environments give no numbers, and once there were no columns for them.
+    if !position.columns.is_empty() {
+        metadata.insert("columns".into(), position.columns.join(","));
+    }
     tensors_file::to_bytes(&tensors, &metadata)
 }
 
@@ -660,7 +669,8 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         let [total_reward] = f64s("episode.total_reward", &data(&name("episode.total_reward"), Dtype::F64)?)?;
         ensure!(total_reward.is_finite(), "its episode is none");
         let observation = f32s(&name("observation"))?;
-        Ok(EnvState { env, env_steps, observation, episode: Episode { number, length, total_reward } })
+        let episode = Episode { number, length, total_reward, info: Info::NONE };
+        Ok(EnvState { env, env_steps, observation, episode })
     };
     let count = (1..).take_while(|&i| file.tensor(&of_env("observation", i)).is_ok()).count();
     let envs = (0..=count).map(env_state).collect::<Result<Vec<_>>>()?;
@@ -672,17 +682,28 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
         let (returns, _) = returns.as_chunks::<8>();
         // No more than one of each environment can end with a step.
         ensure!(counts.len() == returns.len() && counts.len() <= envs.len(), "its ended episodes have another number");
-        let episode = |(counts, &total_reward): (&[u8; 16], _)| {
+        let episode = |(i, (counts, &total_reward)): (usize, (&[u8; 16], _))| {
             let ([number, length], total_reward) = (u64s("ended", counts)?, f64::from_le_bytes(total_reward));
             ensure!(total_reward.is_finite(), "the return of an ended episode is not finite");
-            Ok(Episode { number, length, total_reward })
+            let name = format!("ended.{i}.info");
+            let info = match metadata.get(&name) {
+                None => Info::NONE,
+                Some(names) => {
+                    let numbers = data(&name, Dtype::F64)?;
+                    let numbers = numbers.as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
+                    Info::new(names.split(',').zip(numbers))
+                }
+            };
+            Ok(Episode { number, length, total_reward, info })
         };
-        counts.iter().zip(returns).map(episode).collect()
+        counts.iter().zip(returns).enumerate().map(episode).collect()
     };
     let before_evaluation = file.tensor("ended").is_ok().then(read_ended).transpose()?;
     let cuts = file.tensor("cuts").is_ok().then(|| data("cuts", Dtype::U64)).transpose()?.unwrap_or_default();
     let cuts: Vec<_> = cuts.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
     ensure!(cuts.is_sorted(), "its cuts are in no order");
+    let columns = metadata.get("columns").map_or(Vec::new(), |text| text.split(',').map(str::to_string).collect());
+    ensure!(Position::are_columns(&columns), "its columns of metrics.csv are invalid");
     let normalizer = tensors_file::read_statistics(&file, "")?;
     let actions: usize = text("actions")?.parse().context("its number of actions is none")?;
     // The first checkpoints did not have them.
@@ -696,7 +717,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
     Ok(State {
         state: TrainerState { learner, bounds, envs, normalizer, steps, preloaded, updates, best, before_evaluation },
         cuts,
-        position: Position { metrics: Checked::of(&[]), last, last_step },
+        position: Position { metrics: Checked::of(&[]), columns, last, last_step },
         config: text("config")?,
         device: text("device")?,
         sizes: [observations, actions],
@@ -706,7 +727,7 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::Pendulum;
+    use crate::env::{MAX_INFO, Pendulum};
     use anyhow::bail;
     use std::cell::Cell;
 
@@ -771,9 +792,35 @@ mod tests {
         let state = trainer.save().expect("it is on the CPU");
         for bounds in [state.bounds.clone(), None] {
             let state = TrainerState { bounds, ..state.clone() };
-            let position = Position { metrics: Checked::of(&[]), last: Metrics::default(), last_step: 0 };
+            let position =
+                Position { metrics: Checked::of(&[]), columns: vec![], last: Metrics::default(), last_step: 0 };
             let bytes = state_to_bytes(&state, &[], &position, 1, "", "cpu").expect("it is small");
             assert_eq!(state_from_bytes(&bytes).expect("it was just written").state.bounds, state.bounds);
+        }
+    }
+
+    /// A checkpoint without columns is one from before there were any.
+    #[test]
+    fn columns_are_those_that_a_run_can_have() {
+        let config = Config { policy_hidden: vec![2], replay_capacity: 300, ..Config::default() };
+        let mut trainer = Trainer::new(|| Box::new(Pendulum::new()), config).expect("it is valid");
+        let state = trainer.save().expect("it is on the CPU");
+        let read = |columns: &[String]| {
+            let (metrics, columns) = (Checked::of(&[]), columns.to_vec());
+            let position = Position { metrics, columns, last: Metrics::default(), last_step: 0 };
+            let bytes = state_to_bytes(&state, &[], &position, 1, "", "cpu").expect("it is small");
+            let has_them = bytes.windows(7).any(|window| window == b"columns");
+            assert_eq!(has_them, !position.columns.is_empty());
+            state_from_bytes(&bytes).map(|state| state.position.columns)
+        };
+        let many = |count| (0..count).map(|i| format!("info.{i}")).collect::<Vec<_>>();
+        let with = |column: &str| vec!["info.a".to_string(), column.to_string()];
+        for columns in [vec![], with("evaluation.a"), with("info.é"), many(MAX_INFO)] {
+            assert_eq!(read(&columns).expect("a run can have them"), columns);
+        }
+        for columns in [with("info.a"), with("q"), with("evaluation.a\nb"), with(""), many(MAX_INFO + 1)] {
+            let error = read(&columns).map(drop).expect_err("no run has them");
+            assert!(error.to_string().contains("its columns of metrics.csv are invalid"), "{error:#}");
         }
     }
 

@@ -159,12 +159,12 @@ impl EventsFile {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&mut self, row: &Row) -> Result<()> {
-        let scalar = |(column, value): (_, Option<f64>)| {
-            let content = Some(Content::Scalar(value? as f32));
-            Some(Value { tag: tag(column).into(), metadata: None, content })
-        };
+        let scalar = |tag, value: f64| Value { tag, metadata: None, content: Some(Content::Scalar(value as f32)) };
         let timing = row.timing().map(|(column, value)| (column, Some(value)));
-        let values = row.cells().into_iter().chain(timing).filter_map(scalar).collect();
+        let cells = row.cells().into_iter().chain(timing);
+        let cells = cells.filter_map(|(column, value)| Some(scalar(tag(column).into(), value?)));
+        let info = row.info.iter().map(|(column, value)| scalar(column.replacen('.', "/", 1), *value));
+        let values = cells.chain(info).collect();
         self.append(row.step, What::Summary(Summary { values }))
     }
 

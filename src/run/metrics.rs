@@ -1,19 +1,23 @@
 //! `metrics.csv`, which is the same for the same configuration, `timings.csv`, which never is, and both for TensorBoard.
 
-use super::RunDirectory;
 use super::checked::Checked;
 use super::events::EventsFile;
-use super::files;
+use super::{RunDirectory, files, typed};
 use crate::actor::Evaluation;
 use crate::config::Config;
+use crate::env::{Info, MAX_INFO};
 use crate::error::Error;
 use crate::sac::Metrics;
 use crate::train::Episode;
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What the columns of an environment's numbers begin with: those of episodes, and the means over an evaluation's.
+const PREFIXES: [&str; 2] = ["info.", "evaluation."];
 
 /// What there is to tell at a step.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +28,9 @@ pub struct Row {
     pub episode: Option<Episode>,
     /// Mean and standard deviation of the returns of the evaluation made there.
     pub evaluation: Option<(f64, f64)>,
+    /// The numbers of the environment, by column: `info.NAME` of the episode, and `evaluation.NAME` for the means over the
+    /// evaluation's episodes.
+    pub info: Vec<(String, f64)>,
     /// Means over the updates since the row before.
     pub means: Option<Metrics>,
     /// What the run has taken until then.
@@ -31,13 +38,13 @@ pub struct Row {
 }
 
 impl Row {
-    /// The columns of `metrics.csv` after the step, by name; a cell for which there is nothing is none.
+    /// The columns of `metrics.csv` after the step that every run has, by name; a cell for which there is nothing is none.
     pub fn cells(&self) -> [(&'static str, Option<f64>); 12] {
         let Self { episode, evaluation, means, .. } = self;
         [
-            ("episode", episode.map(|e| e.number as f64)),
-            ("episode_length", episode.map(|e| e.length as f64)),
-            ("episode_return", episode.map(|e| e.total_reward)),
+            ("episode", episode.as_ref().map(|e| e.number as f64)),
+            ("episode_length", episode.as_ref().map(|e| e.length as f64)),
+            ("episode_return", episode.as_ref().map(|e| e.total_reward)),
             ("evaluation_return", evaluation.map(|e| e.0)),
             ("evaluation_std", evaluation.map(|e| e.1)),
             ("critic_loss", means.map(|m| m.critic_loss)),
@@ -60,13 +67,16 @@ impl Row {
     }
 
     /// The row without anything in it.
-    pub(super) const EMPTY: Self = Self { step: 0, episode: None, evaluation: None, means: None, seconds: 0.0 };
+    pub(super) const EMPTY: Self =
+        Self { step: 0, episode: None, evaluation: None, info: Vec::new(), means: None, seconds: 0.0 };
 }
 
 /// The files of measurements. Each row reaches the system when it is written, so an interrupted run loses none.
 #[derive(Debug)]
 pub struct MetricsFiles {
     metrics: Table,
+    /// The columns of `metrics.csv` after those that every run has.
+    columns: Vec<String>,
     timings: Table,
     events: EventsFile,
     /// What the last row was told.
@@ -77,14 +87,63 @@ pub struct MetricsFiles {
 }
 
 /// Where the files of measurements stand at a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Position {
     /// What `metrics.csv` is.
     pub metrics: Checked,
+    /// Its columns after those that every run has, as [`Row::info`] names them.
+    pub columns: Vec<String>,
     /// What the last row was told, and at which step.
     pub last: Metrics,
     /// The step of the last row.
     pub last_step: u64,
+}
+
+impl Position {
+    /// Whether `metrics.csv` is what it was at this position, but for later rows, and columns that came with them.
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        self.metrics.check(path).or_else(|problem| if self.narrowed(path).is_ok() { Ok(()) } else { Err(problem) })
+    }
+
+    /// `metrics.csv` as it was at this position: without later rows, and without columns that came with them.
+    fn narrowed(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        const LONGEST_ROW: u64 = 1 << 16;
+        typed(|| {
+            let width = 1 + Row::EMPTY.cells().len() + self.columns.len();
+            let (mut bytes, mut row) = (Vec::new(), Vec::new());
+            let mut read = || {
+                let mut file = BufReader::new(files::reader(path)?);
+                while (bytes.len() as u64) < self.metrics.bytes
+                    && file.by_ref().take(LONGEST_ROW).read_until(b'\n', &mut row)? > 0
+                {
+                    if !row.ends_with(b"\n") {
+                        break;
+                    }
+                    let mut commas = row.iter().enumerate().filter(|&(_, &byte)| byte == b',').map(|(at, _)| at);
+                    if let Some(end) = commas.nth(width - 1) {
+                        row.truncate(end);
+                        row.push(b'\n');
+                    }
+                    bytes.append(&mut row);
+                }
+                Ok::<_, io::Error>(())
+            };
+            read().with_context(|| format!("{} cannot be read", path.display()))?;
+            ensure!(Checked::of(&bytes) == self.metrics, "{} is damaged", path.display());
+            Ok(bytes)
+        })
+    }
+
+    /// Whether a run can have these columns after those that every run has.
+    pub(super) fn are_columns(columns: &[String]) -> bool {
+        let of = |prefix: &str| columns.iter().filter(|column| column.starts_with(prefix)).count();
+        let is_clean = |name: &str| Info::new([(name, 0.0)]).get(name).is_some();
+        let is_column =
+            |column: &String| PREFIXES.iter().filter_map(|prefix| column.strip_prefix(prefix)).any(is_clean);
+        columns.iter().all(is_column)
+            && columns.iter().collect::<BTreeSet<_>>().len() == columns.len()
+            && PREFIXES.iter().all(|prefix| of(prefix) <= MAX_INFO)
+    }
 }
 
 #[derive(Debug)]
@@ -109,6 +168,28 @@ impl Table {
         Ok(Self { path, file, content })
     }
 
+    /// The table with nothing but this content, in place of what is there.
+    fn replace(path: PathBuf, content: &[u8]) -> anyhow::Result<Self> {
+        files::write(&path, content).with_context(|| format!("{} cannot be written", path.display()))?;
+        Self::reopen(path, Checked::of(content))
+    }
+
+    /// Adds columns, which are empty in all rows until now.
+    fn widen(&mut self, columns: &[String]) -> anyhow::Result<()> {
+        let narrow = self.content.read(&self.path)?;
+        let mut wide = Vec::new();
+        for (number, row) in narrow.split_inclusive(|&byte| byte == b'\n').enumerate() {
+            wide.extend_from_slice(row.trim_ascii_end());
+            for column in columns {
+                wide.push(b',');
+                wide.extend_from_slice(if number == 0 { column.as_bytes() } else { &[] });
+            }
+            wide.push(b'\n');
+        }
+        *self = Self::replace(self.path.clone(), &wide)?;
+        Ok(())
+    }
+
     fn write(&mut self, row: &str) -> anyhow::Result<()> {
         self.file.write_all(row.as_bytes()).with_context(|| format!("{} cannot be written", self.path.display()))?;
         self.content = self.content.and(row.as_bytes());
@@ -129,6 +210,7 @@ impl MetricsFiles {
     pub fn create(run: &RunDirectory, config: &Config) -> Result<Self, Error> {
         Ok(Self {
             metrics: Table::create(run.file(Self::METRICS), &Row::header(Row::EMPTY.cells()))?,
+            columns: Vec::new(),
             timings: Table::create(run.file(Self::TIMINGS), &Row::header(Row::EMPTY.timing()))?,
             events: EventsFile::open(run, config, 0)?,
             last: Metrics::default(),
@@ -137,16 +219,21 @@ impl MetricsFiles {
         })
     }
 
-    /// The tables as they were at a checkpoint; rows that came after it are taken away.
+    /// The tables as they were at a checkpoint; rows and columns that came after it are taken away.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// If they cannot be written, or `metrics.csv` is not what it was.
     pub fn reopen(run: &RunDirectory, config: &Config, position: Position) -> Result<Self, Error> {
-        let Position { metrics, last, last_step } = position;
+        let path = run.file(Self::METRICS);
+        let metrics = match position.metrics.check(&path) {
+            Ok(()) => Table::reopen(path, position.metrics)?,
+            Err(_) => Table::replace(path.clone(), &position.narrowed(&path)?)?,
+        };
+        let Position { columns, last, last_step, .. } = position;
         let path = run.file(Self::TIMINGS);
         // Times are never the same again, so whatever is left of them is taken: as far as the rows in `metrics` can reach.
         let unreadable = || format!("{} cannot be read", path.display());
-        let most = metrics.bytes.saturating_mul(8);
+        let most = metrics.content.bytes.saturating_mul(8);
         let bytes = if files::is_there(&path) { files::read_start(&path, most) } else { Ok(Vec::new()) };
         let bytes = bytes.with_context(unreadable)?;
         let text = String::from_utf8_lossy(&bytes);
@@ -159,10 +246,10 @@ impl MetricsFiles {
         let seconds = rows.last().map_or(0.0, |&(_, seconds)| seconds);
         let header = Row::header(Row::EMPTY.timing());
         let text = header + &rows.iter().map(|(row, _)| format!("{row}\n")).collect::<String>();
-        files::write(&path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(Self {
-            metrics: Table::reopen(run.file(Self::METRICS), metrics)?,
-            timings: Table::reopen(path, Checked::of(text.as_bytes()))?,
+            metrics,
+            columns,
+            timings: Table::replace(path, text.as_bytes())?,
             events: EventsFile::open(run, config, last_step)?,
             last,
             last_step,
@@ -177,7 +264,8 @@ impl MetricsFiles {
 
     /// Where they stand.
     pub fn position(&self) -> Position {
-        Position { metrics: self.metrics.content, last: self.last, last_step: self.last_step }
+        let (metrics, columns) = (self.metrics.content, self.columns.clone());
+        Position { metrics, columns, last: self.last, last_step: self.last_step }
     }
 
     /// Sees to it that what a resumed run goes on from is on the disk.
@@ -215,7 +303,7 @@ impl MetricsFiles {
         let count = episodes.len().max(evaluation.iter().len());
         let row = |i| {
             let evaluation = evaluation.filter(|_| i + 1 == count);
-            self.write_row(step, elapsed, episodes.get(i).copied(), evaluation, metrics)
+            self.write_row(step, elapsed, episodes.get(i).cloned(), evaluation, metrics)
         };
         (0..count).map(row).collect()
     }
@@ -228,16 +316,41 @@ impl MetricsFiles {
         evaluation: Option<&Evaluation>,
         metrics: Metrics,
     ) -> Result<Row, Error> {
+        let info = self.columns_of([episode.as_ref().map(|e| &e.info), evaluation.map(|e| &e.info)])?;
         let means = metrics.means_since(&self.last);
         (self.last, self.last_step) = (metrics, step);
         let evaluation = evaluation.map(|e| (e.mean(), e.std()));
         let seconds = self.since_the_beginning(elapsed).as_secs_f64();
-        let row = Row { step, episode, evaluation, means, seconds };
-        let cells = row.cells().map(|(_, value)| value.map_or(String::new(), |value| value.to_string()));
-        self.metrics.write(&format!("{step},{}\n", cells.join(",")))?;
+        let row = Row { step, episode, evaluation, info, means, seconds };
+        let info = |column| row.info.iter().find(|(known, _)| known == column).map(|&(_, value)| value);
+        let values = row.cells().into_iter().map(|(_, value)| value).chain(self.columns.iter().map(info));
+        let cells = values.map(|value| value.map_or(",".into(), |value| format!(",{value}")));
+        self.metrics.write(&format!("{step}{}\n", cells.collect::<String>()))?;
         let [(_, seconds), (_, per_second)] = row.timing();
         self.timings.write(&format!("{step},{seconds:.3},{per_second:.1}\n"))?;
         self.events.write(&row)?;
         Ok(row)
+    }
+    /// Names the columns of the numbers of an episode and of an evaluation. Makes those that are not there yet, as long as there
+    /// may be more; the other numbers are left out.
+    fn columns_of(&mut self, info: [Option<&Info>; 2]) -> anyhow::Result<Vec<(String, f64)>> {
+        let (mut columns, mut numbers) = (self.columns.clone(), Vec::new());
+        for (prefix, info) in PREFIXES.into_iter().zip(info) {
+            for (name, value) in info.into_iter().flat_map(Info::iter) {
+                let column = format!("{prefix}{name}");
+                if !columns.contains(&column) {
+                    if columns.iter().filter(|column| column.starts_with(prefix)).count() == MAX_INFO {
+                        continue;
+                    }
+                    columns.push(column.clone());
+                }
+                numbers.push((column, value));
+            }
+        }
+        if columns.len() > self.columns.len() {
+            self.metrics.widen(&columns[self.columns.len()..])?;
+            self.columns = columns;
+        }
+        Ok(numbers)
     }
 }

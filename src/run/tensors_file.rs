@@ -137,7 +137,7 @@ pub fn parse<'a>(bytes: &'a [u8], format: &str) -> Result<(SafeTensors<'a>, Hash
 ///
 /// # Errors
 /// If a name comes twice.
-pub fn to_bytes(tensors: &[Tensor], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>> {
+pub fn to_bytes(tensors: &[Tensor], metadata: &BTreeMap<impl Ord + serde::Serialize, String>) -> Result<Vec<u8>> {
     let views = tensors
         .iter()
         .map(|tensor| Ok((&tensor.name, TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)?)))
@@ -149,7 +149,7 @@ pub fn to_bytes(tensors: &[Tensor], metadata: &BTreeMap<&str, String>) -> Result
 ///
 /// # Errors
 /// If the file is none.
-pub fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>> {
+pub fn with_metadata(file: &[u8], metadata: &BTreeMap<impl Ord + serde::Serialize, String>) -> Result<Vec<u8>> {
     let (length, rest) = file.split_first_chunk().context("a file begins with the length of its header")?;
     let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(*length))?);
     let mut header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header)?;

@@ -4,7 +4,7 @@
 use super::{CudaLearner, Form};
 use crate::config::{Config, FirstUpdateAlpha};
 use crate::env::pendulum::STEP_LIMIT;
-use crate::env::{DeviceEnv, Env, Pendulum};
+use crate::env::{DeviceEnv, Env, Info, Pendulum};
 use crate::error::Error;
 use crate::gpu::kernels::{Arguments, Launch, PendulumStep};
 use crate::gpu::{Buffer, Recording, words_mut};
@@ -107,7 +107,7 @@ impl CudaLearner {
         updates: u64,
         replay: &Replay,
     ) -> Result<u64, Error> {
-        let Episode { number: episode, length, total_reward } = env.episode;
+        let Episode { number: episode, length, total_reward, .. } = env.episode;
         let mut pendulum = Pendulum::new();
         let restored = pendulum.restore(env.env.as_ref().expect("a pendulum can be saved"));
         if restored.is_err() || length >= u64::from(STEP_LIMIT) {
@@ -204,9 +204,15 @@ impl Stretch {
             env: Some(Pendulum::saved(state.angle, state.velocity, state.length as u32)),
             env_steps: state.steps,
             observation: state.observation.into(),
-            episode: Episode { number: state.episode, length: state.length, total_reward: state.total_reward },
+            episode: Episode {
+                number: state.episode,
+                length: state.length,
+                total_reward: state.total_reward,
+                info: Info::NONE,
+            },
         };
-        ended.then_some(Episode { number, length: STEP_LIMIT.into(), total_reward: state.last_return })
+        let (length, total_reward) = (STEP_LIMIT.into(), state.last_return);
+        ended.then_some(Episode { number, length, total_reward, info: Info::NONE })
     }
 }
 
