@@ -1,7 +1,8 @@
 //! What it costs that an environment of Gymnasium lives in a process of its own: steps with random actions in Python alone, and
 //! the same from here, in alternating pairs.
 //!
-//! `cargo bench --bench bridge -- [ID]`, by default HalfCheetah-v5, in the Python that `PYTHON` names, or else `python3`.
+//! `cargo bench --bench bridge -- [ID]`, by default HalfCheetah-v5, in the Python that `PYTHON` names, or else `python3`. If that
+//! cannot make the environment, a line says why, and nothing is measured.
 
 use rand::Rng;
 use soft_actor_critic::env::{Env, EnvError, Gym};
@@ -33,11 +34,15 @@ take(steps // 10)
 print(take(steps))
 "#;
 
+/// What `code` prints last.
+fn last_line(python: &Path, code: &str, arguments: [&str; 2]) -> Result<String, EnvError> {
+    let output = Command::new(python).args(["-c", code]).args(arguments).output()?;
+    let last = |printed: &[u8]| String::from_utf8_lossy(printed).lines().last().unwrap_or_default().to_string();
+    if output.status.success() { Ok(last(&output.stdout)) } else { Err(last(&output.stderr).into()) }
+}
+
 fn alone(python: &Path, id: &str) -> Result<f64, EnvError> {
-    let output = Command::new(python).args(["-c", ALONE, id, &STEPS.to_string()]).output()?;
-    let printed = String::from_utf8(output.stdout)?;
-    let seconds = printed.lines().last().ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    Ok(seconds.parse()?)
+    Ok(last_line(python, ALONE, [id, &STEPS.to_string()])?.parse()?)
 }
 
 fn from_here(python: &Path, id: &str) -> Result<f64, EnvError> {
@@ -65,6 +70,11 @@ fn main() -> Result<(), EnvError> {
     let id = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let id = id.unwrap_or_else(|| "HalfCheetah-v5".into());
     let python = std::env::var_os("PYTHON").map_or_else(|| "python3".into(), PathBuf::from);
+    if let Err(error) = last_line(&python, ALONE, [&id, "1"]) {
+        let (python, needs) = (python.display(), "pip install 'gymnasium[mujoco]', or name another Python in PYTHON");
+        println!("not measured: {python} does not make {id}: {error}; {needs}");
+        return Ok(());
+    }
     let mut added = Vec::new();
     for pair in 1..=PAIRS {
         let [alone, here] = [alone(&python, &id)?, from_here(&python, &id)?];

@@ -1,22 +1,54 @@
-//! One update on the CPU beside one on an NVIDIA GPU, for batches from 256 to 16 384 and widths from 64 to 1024: the batch
+//! One update on the CPU beside one on an NVIDIA GPU, for batches from 256 to 4096 and widths from 64 to 1024: the batch
 //! drawn from 100 000 stored transitions, and all noise, included. On the GPU it is the fused update, and beside it the same
-//! in tf32, and made layer by layer. A table in Markdown; the ratio tells when a GPU pays.
+//! in tf32, and made layer by layer. A table in Markdown; the ratio shows when a GPU pays. Without a GPU, or without the
+//! feature `cuda`, a line says so and the table has the CPU's side alone.
 //!
-//! `cargo bench --bench devices`, or with `-- quick` for batch 256 alone, with `-- cpu` or `-- cuda` for one side.
-//! With `-- seeds` it is instead how many updates a second 1, 8, 64 and 256 agents make together, at batch 256 and 2 × 256.
-//! `SAC_BENCH_THREADS` bounds the number of threads, which is otherwise that of a run of the same size.
+//! `cargo bench --bench devices`, with `-- full` for batch 16 384 too, which takes minutes on two cores, with `-- --quick` for
+//! batch 256 alone, with `-- cpu` or `-- cuda` for one side. With `-- seeds` it is instead how many updates a second 1, 8, 64
+//! and 256 agents make together, at batch 256 and 2 × 256. `SAC_BENCH_THREADS` bounds the number of threads, which is
+//! otherwise that of a run of the same size.
+//!
+//! Without `--bench`, or with `--test`, one row shows that it runs.
 
+#[path = "common/arguments.rs"]
+mod arguments;
 mod common;
 
+#[cfg(feature = "cuda")]
+#[path = "common/cuda.rs"]
+mod cuda;
+/// In place of `common/cuda.rs`: every function fails.
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use soft_actor_critic::config::{Config, Precision};
+    use soft_actor_critic::error::Error;
+    use soft_actor_critic::replay::Replay;
+    use std::time::Duration;
+
+    fn lacking<T>() -> Result<T, Error> {
+        Err(Error::Device("this build lacks the feature `cuda`".into()))
+    }
+
+    pub fn name(_: Precision) -> Result<String, Error> {
+        lacking()
+    }
+
+    pub fn one_agent(_: &Config, _: bool, _: &Replay, _: Duration) -> Result<(f64, f64), Error> {
+        lacking()
+    }
+
+    pub fn many_agents(_: Duration) -> Result<(), Error> {
+        lacking()
+    }
+}
+
+use arguments::Arguments;
 use common::STORED;
 use ndarray::Array2;
 use soft_actor_critic::config::{Config, Precision};
 use soft_actor_critic::error::Error;
-use soft_actor_critic::gpu::Gpu;
-use soft_actor_critic::gpu::cuda::Cuda;
 use soft_actor_critic::replay::Replay;
-use soft_actor_critic::sac::cuda::Lesson;
-use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner};
+use soft_actor_critic::sac::{CpuLearner, Learner};
 use soft_actor_critic::train::{threads_for, with_threads};
 use std::time::{Duration, Instant};
 
@@ -27,13 +59,13 @@ const LASTING: Duration = Duration::from_millis(600);
 const PARTS: usize = 5;
 
 /// Seconds for one call of `work`, which makes as many as it is told: the median of several measurements.
-fn seconds(mut work: impl FnMut(usize) -> Result<(), Error>) -> Result<f64, Error> {
+fn seconds(lasting: Duration, mut work: impl FnMut(usize) -> Result<(), Error>) -> Result<f64, Error> {
     work(2)?;
     let mut calls = 1;
     loop {
         let began = Instant::now();
         work(calls)?;
-        if began.elapsed() > LASTING / PARTS as u32 {
+        if began.elapsed() > lasting / PARTS as u32 {
             break;
         }
         calls *= 2;
@@ -49,9 +81,9 @@ fn seconds(mut work: impl FnMut(usize) -> Result<(), Error>) -> Result<f64, Erro
 }
 
 /// Seconds of one update, waiting only for the last, and of one action.
-fn measure(learner: &mut dyn Learner, replay: &Replay) -> Result<(f64, f64), Error> {
+fn measure(learner: &mut dyn Learner, replay: &Replay, lasting: Duration) -> Result<(f64, f64), Error> {
     let mut update = 0;
-    let learn = seconds(|calls| {
+    let learn = seconds(lasting, |calls| {
         for _ in 0..calls {
             learner.learn(replay, update)?;
             update += 1;
@@ -61,88 +93,31 @@ fn measure(learner: &mut dyn Learner, replay: &Replay) -> Result<(f64, f64), Err
     })?;
     let (observation, noise) = (Array2::from_elem((1, OBSERVATIONS), 0.1), Array2::from_elem((1, ACTIONS), 0.1));
     let mut action = Array2::zeros((1, ACTIONS));
-    let act = seconds(|calls| {
+    let act = seconds(lasting, |calls| {
         (0..calls).try_for_each(|_| learner.act(observation.view(), Some(noise.view()), action.view_mut()))
     })?;
     Ok((learn, act))
 }
 
-/// Seconds of one update of all agents, waiting only for the last, and of a step of all of them: an action and an update each, with
-/// what is seen of it.
-fn measure_together(learner: &mut CudaLearner, replay: &Replay) -> Result<(f64, f64), Error> {
-    (0..learner.agents()).try_for_each(|agent| learner.mirror(agent, replay))?;
-    let mut update = 0;
-    let mut learn = |learner: &mut CudaLearner| {
-        let stored = replay.len() as u64;
-        let lessons: Vec<_> = (0..learner.agents()).map(|agent| Lesson { agent, update, stored }).collect();
-        update += 1;
-        learner.learn_together(&lessons)
-    };
-    let updates = seconds(|calls| {
-        (0..calls).try_for_each(|_| learn(learner))?;
-        assert!(learner.metrics_of_all()?.iter().all(|metrics| metrics.failure.is_none()));
-        Ok(())
-    })?;
-    let (observation, noise) = (Array2::from_elem((1, OBSERVATIONS), 0.1), Array2::from_elem((1, ACTIONS), 0.1));
-    let steps = seconds(|calls| {
-        (0..calls).try_for_each(|_| {
-            for agent in 0..learner.agents() {
-                learner.observe(agent, observation.view(), Some(noise.view()))?;
-            }
-            learner.act_together(1, true)?;
-            learn(learner)?;
-            learner.metrics_of_all().map(drop)
-        })
-    })?;
-    Ok((updates, steps))
-}
-
-/// The table of many agents.
-fn many_agents() -> Result<(), Error> {
-    println!(
-        "Updates a second, and steps with an action each, of all agents together, obs {OBSERVATIONS}, act {ACTIONS}:\n"
-    );
-    println!("| agents | updates/s | steps/s | updates/s in tf32 | steps/s in tf32 |");
-    println!("|---|---|---|---|---|");
-    let replay = common::replay(OBSERVATIONS, ACTIONS);
-    for agents in [1, 8, 64, 256] {
-        let measured = |precision| -> Result<_, Error> {
-            let config = Config { steps: STORED as u64, precision, ..Config::default() };
-            let (seeds, gpu) = ((0..agents).collect::<Vec<_>>(), Box::new(Cuda::open(0, precision)?));
-            let mut learner = CudaLearner::of_seeds(&config, &seeds, OBSERVATIONS, &[1.0; ACTIONS], gpu)?;
-            measure_together(&mut learner, &replay)
-        };
-        let cells = |measured: Result<(f64, f64), Error>| match measured {
-            Ok((update, step)) => format!("{:.0} | {:.0}", agents as f64 / update, agents as f64 / step),
-            Err(error) => format!("{error} | —"),
-        };
-        println!("| {agents} | {} | {} |", cells(measured(Precision::F32)), cells(measured(Precision::Tf32)));
-    }
-    Ok(())
-}
-
-/// [`CudaLearner::new`], or [`CudaLearner::layer_by_layer`].
-type Make = fn(&Config, usize, &[f32], Box<dyn Gpu>) -> Result<CudaLearner, Error>;
-
 fn main() -> Result<(), Error> {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let asked = |word: &str| arguments.iter().any(|argument| argument == word);
-    let (with_cpu, mut with_cuda) = (!asked("cuda"), !asked("cpu"));
+    let arguments = Arguments::read(&["full", "cpu", "cuda", "seeds"]);
+    let (with_cpu, mut with_cuda) = (!arguments.has("cuda"), !arguments.has("cpu"));
+    let lasting = arguments.lasting(LASTING);
     let threads =
         std::env::var("SAC_BENCH_THREADS").ok().map_or(0, |n| n.parse().expect("SAC_BENCH_THREADS: a number"));
     if with_cuda {
-        match Cuda::open(0, Precision::F32) {
-            Ok(gpu) => println!("CUDA: {}", gpu.name()),
+        match cuda::name(Precision::F32) {
+            Ok(name) => println!("CUDA: {name}"),
             Err(error) => {
                 println!("CUDA: not measured; {error}");
                 with_cuda = false;
             }
         }
     }
-    if asked("seeds") {
-        return if with_cuda { many_agents() } else { Ok(()) };
+    if arguments.has("seeds") {
+        return if with_cuda { cuda::many_agents(lasting) } else { Ok(()) };
     }
-    let tf32 = if with_cuda { Cuda::open(0, Precision::Tf32).map(drop) } else { Ok(()) };
+    let tf32 = if with_cuda { cuda::name(Precision::Tf32).map(drop) } else { Ok(()) };
     if let Err(error) = &tf32 {
         println!("tf32: not measured; {error}");
     }
@@ -152,9 +127,17 @@ fn main() -> Result<(), Error> {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let replay = common::replay(OBSERVATIONS, ACTIONS);
-    let batches: &[usize] = if asked("quick") { &[256] } else { &[256, 1024, 4096, 16_384] };
+    let (batches, widths): (&[usize], &[usize]) = if !arguments.measures() {
+        (&[256], &[64])
+    } else if arguments.has("--quick") {
+        (&[256], &[64, 256, 1024])
+    } else if arguments.has("full") {
+        (&[256, 1024, 4096, 16_384], &[64, 256, 1024])
+    } else {
+        (&[256, 1024, 4096], &[64, 256, 1024])
+    };
     for &batch_size in batches {
-        for width in [64, 256, 1024] {
+        for &width in widths {
             let hidden = vec![width; 2];
             let config = Config {
                 batch_size,
@@ -163,23 +146,21 @@ fn main() -> Result<(), Error> {
                 steps: STORED as u64,
                 ..Config::default()
             };
-            let half_range = [1.0; ACTIONS];
             let threads = threads_for(&config, OBSERVATIONS, ACTIONS, threads)?;
             let cpu = with_cpu
                 .then(|| {
-                    let mut cpu = CpuLearner::<f32>::new(&config, OBSERVATIONS, &half_range);
-                    with_threads(threads, || measure(&mut cpu, &replay))?
+                    let mut cpu = CpuLearner::<f32>::new(&config, OBSERVATIONS, &[1.0; ACTIONS]);
+                    with_threads(threads, || measure(&mut cpu, &replay, lasting))?
                 })
                 .transpose()?;
-            let on_gpu = |make: Make, precision| {
-                let gpu = Box::new(Cuda::open(0, precision)?);
+            let on_gpu = |fused, precision| {
                 let config = Config { precision, ..config.clone() };
-                measure(&mut make(&config, OBSERVATIONS, &half_range, gpu)?, &replay)
+                cuda::one_agent(&config, fused, &replay, lasting)
             };
-            let cuda = with_cuda.then(|| on_gpu(CudaLearner::new, Precision::F32)).transpose()?;
+            let cuda = with_cuda.then(|| on_gpu(true, Precision::F32)).transpose()?;
             let with_tf32 = with_cuda && tf32.is_ok();
-            let in_tf32 = with_tf32.then(|| on_gpu(CudaLearner::new, Precision::Tf32)).transpose()?;
-            let layer_by_layer = with_cuda.then(|| on_gpu(CudaLearner::layer_by_layer, Precision::F32)).transpose()?;
+            let in_tf32 = with_tf32.then(|| on_gpu(true, Precision::Tf32)).transpose()?;
+            let layer_by_layer = with_cuda.then(|| on_gpu(false, Precision::F32)).transpose()?;
             let cell = |seconds: Option<f64>| seconds.map_or("—".into(), |s| format!("{:.1} µs", 1e6 * s));
             let ratio = cpu.zip(cuda).map_or("—".into(), |(cpu, cuda)| format!("{:.2}", cpu.0 / cuda.0));
             println!(

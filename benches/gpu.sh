@@ -57,16 +57,16 @@ fi
 # One update against PyTorch's best, in alternating pairs.
 if python3 -c 'import torch' 2>/dev/null; then
     for pair in 1 2 3; do
-        step "update-$pair" "$bin/devices" quick cuda
+        step "update-$pair" "$bin/devices" --bench --quick cuda
         step "torch-$pair" python3 benches/peers/update_torch.py 17 6 256 256
     done
 else
     echo "== left out: PyTorch, because there is none"
 fi
-step devices "$bin/devices"
+step devices "$bin/devices" --bench full
 
 # Many agents at once, beside those of JAX.
-step seeds "$bin/devices" seeds cuda
+step seeds "$bin/devices" --bench seeds cuda
 if python3 -c 'import jax, optax' 2>/dev/null; then
     for seeds in 1 8 64 256; do
         step "jax-$seeds" python3 benches/peers/update_jax.py 17 6 256 256 256 fp32 "$seeds"

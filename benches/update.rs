@@ -1,8 +1,8 @@
 //! One update and one action on the CPU: the batch drawn from 100 000 stored transitions, and all noise, included. For a
 //! GPU beside it see `benches/devices.rs`.
 //!
-//! `cargo bench` runs everything; `cargo bench --bench update -- update/cpu` only some. `SAC_BENCH_THREADS` sets the
-//! number of threads, 2 if it is not set.
+//! `cargo bench --bench update`; with `-- update/cpu` only some. `SAC_BENCH_THREADS` sets the number of threads, 2 if it is
+//! not set.
 
 mod common;
 #[path = "common/size.rs"]

@@ -1,4 +1,4 @@
-//! Where the time of one update goes, and how close it comes to what the processor can do: `cargo bench --bench breakdown`.
+//! Where the time of one update goes, and how close it comes to what the processor can do: `cargo bench --bench update_breakdown`.
 //!
 //! For each size a table of the phases of an update, with `SAC_BENCH_THREADS` threads, 2 if it is not set, and with one;
 //! then the building blocks, on one thread, called again and again with all data in the cache: those of a critic and of
@@ -14,14 +14,17 @@
 //! - rest of update: `update` less the phases above, which is its steps (Adam, Polyak, packing) and metrics. "steps alone"
 //!   are the same steps, right after, on parameters of their own.
 //!
-//! Without `--bench`, as under `cargo test --benches`, one round shows that it runs.
+//! `-- --quick` measures for a tenth of the time. Without `--bench`, or with `--test`, one round shows that it runs.
 
+#[path = "common/arguments.rs"]
+mod arguments;
 mod common;
 #[path = "common/peak.rs"]
 mod peak;
 #[path = "common/size.rs"]
 mod size;
 
+use arguments::Arguments;
 use ndarray::{Array1, Array2, Axis};
 use peak::peak;
 use size::Size;
@@ -284,8 +287,7 @@ fn blocks(size: Size, lasting: Duration) {
 }
 
 fn main() {
-    let given = |flag| std::env::args().any(|argument| argument == flag);
-    let lasting = if given("--bench") && !given("--test") { LASTING } else { Duration::ZERO };
+    let lasting = Arguments::read(&[]).lasting(LASTING);
     let threads =
         std::env::var("SAC_BENCH_THREADS").ok().map_or(2, |n| n.parse().expect("SAC_BENCH_THREADS: a number"));
     assert!(threads > 0, "SAC_BENCH_THREADS: at least 1");
