@@ -8,8 +8,8 @@ use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
 use soft_actor_critic::replay::Replay;
+use soft_actor_critic::sac::CudaLearner;
 use soft_actor_critic::sac::cuda::Lesson;
-use soft_actor_critic::sac::{CudaLearner, Learner};
 use std::time::Duration;
 
 /// The name of the GPU, if it can compute in this precision.
@@ -24,8 +24,8 @@ pub fn one_agent(config: &Config, fused: bool, replay: &Replay, lasting: Duratio
     measure(&mut make(config, OBSERVATIONS, &[1.0; ACTIONS], gpu)?, replay, lasting)
 }
 
-/// Seconds of one update of all agents, waiting only for the last, and of a step of all of them: an action and an update each, with
-/// what is seen of it.
+/// Seconds of one update of all agents, waiting only for the last, and of a step of all of them: an action and an update
+/// each, with what is seen of it.
 fn measure_together(learner: &mut CudaLearner, replay: &Replay, lasting: Duration) -> Result<(f64, f64), Error> {
     (0..learner.agents()).try_for_each(|agent| learner.mirror(agent, replay))?;
     let mut update = 0;
