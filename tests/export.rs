@@ -63,11 +63,23 @@ fn inputs() -> (Vec<f32>, Vec<f32>) {
     (normal(SAMPLES * OBSERVATIONS).into_iter().map(|x| 2.0 * x).collect(), normal(SAMPLES * ACTIONS))
 }
 
+/// Ordinary observations, one element of each of which is no number or far from any that occurs; and noise.
+fn extreme_inputs() -> (Vec<f32>, Vec<f32>) {
+    let extremes = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e38, -1e38];
+    let (mut observations, mut noise) = inputs();
+    let rows = extremes.len() * OBSERVATIONS;
+    observations.truncate(rows * OBSERVATIONS);
+    noise.truncate(rows * ACTIONS);
+    for (i, observation) in observations.chunks_mut(OBSERVATIONS).enumerate() {
+        observation[i % OBSERVATIONS] = extremes[i / OBSERVATIONS];
+    }
+    (observations, noise)
+}
+
 /// The program's own actions.
-fn expected(actor: &Actor, stochastic: bool) -> Vec<f32> {
+fn expected(actor: &Actor, (observations, noise): &(Vec<f32>, Vec<f32>), stochastic: bool) -> Vec<f32> {
     let mut actor = actor.clone();
-    let (observations, noise) = inputs();
-    let mut actions = vec![0.0; SAMPLES * ACTIONS];
+    let mut actions = vec![0.0; noise.len()];
     let rows = observations.chunks(OBSERVATIONS).zip(noise.chunks(ACTIONS)).zip(actions.chunks_mut(ACTIONS));
     for ((observation, noise), action) in rows {
         actor.act(observation, stochastic.then_some(noise), action);
@@ -75,13 +87,17 @@ fn expected(actor: &Actor, stochastic: bool) -> Vec<f32> {
     actions
 }
 
-/// Asserts that no action is further than 1e-5 of its range from the program's, and returns the furthest.
-fn compare(actor: &Actor, actions: &[f32], stochastic: bool, what: &str) -> f32 {
-    let expected = expected(actor, stochastic);
+/// Asserts that no action is further than 1e-5 of its range from the program's, and returns the furthest. What is not a
+/// number must be none in both.
+fn compare(actor: &Actor, inputs: &(Vec<f32>, Vec<f32>), actions: &[f32], stochastic: bool, what: &str) -> f32 {
+    let expected = expected(actor, inputs, stochastic);
     let ranges = actor.bounds().high().iter().zip(actor.bounds().low()).map(|(high, low)| high - low);
     let ranges: Vec<f32> = ranges.collect();
     assert_eq!(actions.len(), expected.len());
-    let errors = actions.iter().zip(&expected).zip(ranges.iter().cycle()).map(|((x, y), range)| (x - y).abs() / range);
+    let error = |((x, y), range): ((&f32, &f32), &f32)| {
+        if x.is_nan() && y.is_nan() { 0.0 } else { (x - y).abs() / range }
+    };
+    let errors = actions.iter().zip(&expected).zip(ranges.iter().cycle()).map(error);
     let worst = errors.fold(0.0, |worst: f32, error| if error > worst || error.is_nan() { error } else { worst });
     assert!(worst <= 1e-5, "{what} differs by {worst:.1e} of the range");
     worst
@@ -105,15 +121,14 @@ fn compiles(command: &mut Command) -> bool {
 }
 
 /// Calls `run(observations, noise, actions, samples)` of a library.
-fn run(library: &Path) -> Vec<f32> {
+fn run(library: &Path, (observations, noise): &(Vec<f32>, Vec<f32>)) -> Vec<f32> {
     type Run = unsafe extern "C" fn(*const f32, *const f32, *mut f32, usize);
-    let (observations, noise) = inputs();
-    let mut actions = vec![f32::NAN; SAMPLES * ACTIONS];
+    let mut actions = vec![f32::MAX; noise.len()];
     // SAFETY: the library was made from what the tests below wrote, and the arrays are of the lengths that it expects.
     unsafe {
         let library = libloading::Library::new(library).expect("it has just been built");
         let run = library.get::<Run>("run").expect("it has this function");
-        run(observations.as_ptr(), noise.as_ptr(), actions.as_mut_ptr(), SAMPLES);
+        run(observations.as_ptr(), noise.as_ptr(), actions.as_mut_ptr(), noise.len() / ACTIONS);
     }
     actions
 }
@@ -142,10 +157,68 @@ fn c_acts_as_the_program_does() {
             assert!(compiles(
                 Command::new(&compiler).args(["-O1", "-shared", "-fPIC"]).arg(&file).arg("-o").arg(&library)
             ));
-            let worst = compare(actor, &run(&library), stochastic, &format!("C, policy {i}"));
+            let inputs = inputs();
+            let worst = compare(actor, &inputs, &run(&library, &inputs), stochastic, &format!("C, policy {i}"));
             println!("C, policy {i}, stochastic {stochastic}: {worst:.1e} of the range");
         }
     }
+}
+
+/// NaN, infinities and numbers near them: NaN stays NaN, and nothing that C leaves undefined happens, as far as the
+/// compiler can watch over it.
+#[test]
+fn c_acts_at_extremes_as_the_program_does() {
+    let folder = folder("c-extremes");
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let (file, program) = (folder.join("main.c"), folder.join("main"));
+    let compile = |watch: &[&str]| {
+        let mut command = Command::new(&compiler);
+        command.arg("-O1").args(watch).arg(&file).arg("-o").arg(&program);
+        command
+    };
+    let watch = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"];
+    fs::write(&file, "int main(void) { return 0; }\n").expect("it can be written");
+    if !compiles(&mut compile(&[])) {
+        return;
+    }
+    let is_watched = compile(&watch).output().is_ok_and(|output| output.status.success());
+    if !is_watched {
+        println!("{compiler} has no sanitizer of undefined behaviour; only the actions are compared");
+    }
+    let watch = if is_watched { &watch[..] } else { &[] };
+    let inputs = extreme_inputs();
+    let rows = inputs.0.chunks(OBSERVATIONS).zip(inputs.1.chunks(ACTIONS));
+    // In hexadecimal, which keeps every bit.
+    let bits: Vec<_> = rows.flat_map(|(observation, noise)| observation.iter().chain(noise)).collect();
+    let bits: Vec<_> = bits.iter().map(|value| format!("0x{:08x}u", value.to_bits())).collect();
+    for (i, actor) in actors().iter().enumerate() {
+        for stochastic in [false, true] {
+            fs::write(folder.join("policy.c"), to_c(actor, "a test", stochastic)).expect("it can be written");
+            let noise = if stochastic { "row + 5, " } else { "" };
+            let caller = format!(
+                "#include <stdio.h>\n#include <string.h>\n#include \"policy.c\"\n\
+                 static const unsigned inputs[][8] = {{{}}};\n\
+                 int main(void) {{\n\
+                 for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {{\n\
+                 float row[8], action[3];\nunsigned bits[3];\n\
+                 memcpy(row, inputs[i], sizeof row);\n\
+                 policy_act(row, {noise}action);\n\
+                 memcpy(bits, action, sizeof bits);\n\
+                 printf(\"%u %u %u\\n\", bits[0], bits[1], bits[2]);\n}}\nreturn 0;\n}}\n",
+                bits.join(", ")
+            );
+            fs::write(&file, caller).expect("it can be written");
+            assert!(compiles(&mut compile(watch)));
+            let output = Command::new(&program).output().expect("it has just been built");
+            assert!(output.status.success(), "policy {i}: {}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8(output.stdout).expect("it prints numbers");
+            let actions = text.split_whitespace().map(|bits| f32::from_bits(bits.parse().expect("it is a number")));
+            let actions: Vec<f32> = actions.collect();
+            compare(actor, &inputs, &actions, stochastic, &format!("C, policy {i} at extremes"));
+        }
+    }
+    // Not all of these actions are finite, or nothing would have been shown.
+    assert!(expected(&actors()[0], &inputs, false).iter().any(|action| action.is_nan()));
 }
 
 #[test]
@@ -180,8 +253,10 @@ fn rust_acts_as_the_program_does() {
             fs::write(&file, caller).expect("it can be written");
             assert!(compiles(rustc().args(["--crate-type", "cdylib"]).arg(&file)));
             let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-            let actions = run(&folder.join(format!("{prefix}{name}{suffix}")));
-            let worst = compare(actor, &actions, stochastic, &format!("Rust, policy {i}"));
+            let (library, inputs) = (folder.join(format!("{prefix}{name}{suffix}")), inputs());
+            let worst = compare(actor, &inputs, &run(&library, &inputs), stochastic, &format!("Rust, policy {i}"));
+            let extremes = extreme_inputs();
+            compare(actor, &extremes, &run(&library, &extremes), stochastic, &format!("Rust, policy {i} at extremes"));
             println!("Rust, policy {i}, stochastic {stochastic}: {worst:.1e} of the range");
         }
     }
@@ -199,9 +274,10 @@ fn onnxruntime_acts_as_the_program_does() {
     }
     let folder = folder("onnx");
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>();
-    let (observations, noise) = inputs();
-    fs::write(folder.join("observations"), bytes(&observations)).expect("it can be written");
-    fs::write(folder.join("noise"), bytes(&noise)).expect("it can be written");
+    let inputs = inputs();
+    let (observations, noise) = &inputs;
+    fs::write(folder.join("observations"), bytes(observations)).expect("it can be written");
+    fs::write(folder.join("noise"), bytes(noise)).expect("it can be written");
     let script = "
 import sys, numpy, onnxruntime
 folder, stochastic = sys.argv[1], sys.argv[2] == 'true'
@@ -222,7 +298,7 @@ assert session.run(None, {name: rows[:1] for name, rows in inputs.items()})[0].s
             let actions = fs::read(folder.join("actions")).expect("it has been written");
             let (actions, _) = actions.as_chunks::<4>();
             let actions: Vec<f32> = actions.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-            let worst = compare(actor, &actions, stochastic, &format!("ONNX, policy {i}"));
+            let worst = compare(actor, &inputs, &actions, stochastic, &format!("ONNX, policy {i}"));
             println!("ONNX, policy {i}, stochastic {stochastic}: {worst:.1e} of the range");
         }
     }

@@ -1,8 +1,9 @@
 
-/* e to the power of x. */
+/* e to the power of x. What is not a number stays so, here and below; it must not become an int. */
 static float sac_exp(float x) {
     float r, power, two = 2.0f, scale = 1.0f;
     int n;
+    if (x != x) return x;
     if (x > 88.0f) x = 88.0f;
     if (x < -87.0f) x = -87.0f;
     n = (int)(x * 1.44269504f + (x < 0.0f ? -0.5f : 0.5f));
@@ -27,7 +28,7 @@ static float sac_tanh(float x) {
 }
 
 static inline float sac_relu(float x) {
-    return x > 0.0f ? x : 0.0f;
+    return x < 0.0f ? 0.0f : x;
 }
 
 static float sac_clamp(float x, float low, float high) {

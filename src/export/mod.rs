@@ -3,6 +3,9 @@
 //! Each takes an observation and gives an action, both in the environment's units:
 //! action = low + ½(tanh(μ) + 1)(high − low), or with tanh(μ + σ·ε) where the noise ε is an input, too. Where training
 //! normalizes observations, so does what is written, with the statistics at its end.
+//!
+//! C and Rust give for an observation that is not finite what [`Actor::act`] gives: what is not a number stays so, and
+//! never becomes a bound. What becomes of it in ONNX is up to the runtime, whose Relu and Clip may hide it.
 
 mod onnx;
 mod source;
