@@ -141,7 +141,12 @@ pub struct EvaluationProgress<'a> {
     pub steps: u64,
 }
 
-/// Runs `episodes` episodes whose start states, and noise if `stochastic`, depend on `seed` alone.
+/// A seed for the evaluation of a trained policy, which no [`Config::seed`](crate::config::Config::seed) can be. Its
+/// episodes are others than those of every evaluation during training, by which the policy may have been chosen.
+pub const UNSEEN: u64 = 1 << 63;
+
+/// Runs `episodes` episodes whose start states, and noise if `stochastic`, depend on `seed` alone. Evaluations during
+/// training have the seed of the run; [`UNSEEN`] is the seed of no run.
 ///
 /// # Errors
 /// [`Error::Policy`] if the policy does not fit the environment, [`Error::Evaluation`] if that fails or returns what it

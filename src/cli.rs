@@ -2,6 +2,7 @@
 
 use crate::progress::Log;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use soft_actor_critic::actor::UNSEEN;
 use soft_actor_critic::config::{
     Alpha, Config, FirstUpdate, FirstUpdateAlpha, MaxGradientNorm, Precision, TargetEntropy, UntilReturn,
 };
@@ -454,8 +455,9 @@ pub struct EvalArgs {
     /// Episodes to run
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
     pub episodes: u64,
-    /// Seed of the start states, and of the noise
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<u64>)]
+    /// Seed of the start states, and of the noise. That of the run repeats the evaluations of its training [default:
+    /// 2^63, the seed of no run, so that the policy is not judged by the episodes that --keep-best has chosen it by]
+    #[arg(long, value_name = "N", default_value_t = UNSEEN, hide_default_value = true, value_parser = count::<u64>)]
     pub seed: u64,
     /// Sample actions instead of taking the deterministic ones
     #[arg(long)]
@@ -490,8 +492,8 @@ pub struct RenderArgs {
     /// The file to write, which must not be there [default: ENVIRONMENT.gif]
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Seed of the start state, and of the noise: that of the first episode of `sac eval`
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<u64>)]
+    /// Seed of the start state, and of the noise: that of the first episode of `sac eval` [default: 2^63, as there]
+    #[arg(long, value_name = "N", default_value_t = UNSEEN, hide_default_value = true, value_parser = count::<u64>)]
     pub seed: u64,
     /// Sample actions instead of taking the deterministic ones
     #[arg(long)]

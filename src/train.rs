@@ -481,7 +481,8 @@ impl Trainer {
         Some(actor.with_normalizer(best.normalizer.clone()))
     }
 
-    /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start states.
+    /// Evaluates the deterministic policy over `episodes` episodes. Every evaluation of a run has the same start
+    /// states, those of [`evaluate`](crate::actor::evaluate) with [`Config::seed`].
     ///
     /// # Errors
     /// [`Error::Evaluation`] if the environment fails; whatever keeps one from being made; [`Error::Interrupted`] if

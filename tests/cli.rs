@@ -312,7 +312,7 @@ fn the_policy_of_the_best_evaluation_is_kept() {
     let said = text(&output.stderr);
     assert!(said.contains(&format!("best evaluation: mean return {highest:.1} at step {step}; ")), "{said}");
     assert_ne!(step, "600", "another seed, or the last policy is the best");
-    let again = scratch.evaluate("run --best --episodes 4");
+    let again = scratch.evaluate("run --best --episodes 4 --seed 0");
     assert!(
         again["mean_return"].as_f64().is_some_and(|mean| (mean - highest).abs() < 1e-9),
         "{again} is not {highest}"
@@ -504,6 +504,20 @@ fn evaluation_repeats_that_of_the_end_of_training() {
     let repeated = scratch.evaluate("run --seed 5")["mean_return"].as_f64().expect("it is a number");
     // The JSON reader of this test rounds in the last digit.
     assert!((repeated - trained).abs() < 1e-9, "{repeated} instead of {trained}");
+}
+
+/// Otherwise a policy that was chosen by its evaluations would be judged by the same episodes. No run has that seed.
+#[test]
+fn evaluation_has_other_episodes_than_training_unless_told_so() {
+    let scratch = Scratch::new("unseen");
+    scratch.succeed(&format!("{TINY} --quiet --keep-best --out run"));
+    let by_default = scratch.evaluate("run --episodes 5");
+    assert_ne!(scratch.evaluate("run --episodes 5 --seed 0"), by_default);
+    assert_eq!(scratch.evaluate("run --episodes 5"), by_default);
+    let seed = soft_actor_critic::actor::UNSEEN;
+    assert_eq!(scratch.evaluate(&format!("run --episodes 5 --seed {seed}")), by_default);
+    let output = scratch.sac(&format!("{TINY} --seed {seed}"));
+    assert_eq!((output.status.code(), text(&output.stderr).contains("below 2⁶³")), (Some(2), true));
 }
 
 #[test]

@@ -120,8 +120,8 @@ fn a_film_has_a_frame_for_each_step_and_depends_on_the_seed_alone() {
     assert!(frames[1..].iter().all(|frame| (1..64 * 76).contains(&painted(frame))));
 
     let other = |number: u32, options| scratch.film(&format!("run/policy.safetensors -o {number}.gif {options}")).1;
-    assert!(other(1, "--size 64 --seed 0") == film, "the same film has other bytes");
-    assert!(other(2, "--size 64 --seed 1") != film);
+    assert!(other(1, "--size 64 --seed 9223372036854775808") == film, "the same film has other bytes");
+    assert!(other(2, "--size 64 --seed 0") != film);
     assert!(other(3, "--size 64 --stochastic") != film);
     let (large, size) = decode(&other(4, "--size 150 --fps 50"));
     assert_eq!((large.len(), size, large[0].delay), (200, (150, 178), 2));
