@@ -177,7 +177,7 @@ pub struct TrainArgs {
     /// Updates for each environment step from then on, as in 0.5 or 4
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Algorithm")]
     pub utd: Option<f64>,
-    /// Steps whose rewards a critic's target sums before it bootstraps
+    /// Steps whose rewards a critic's target sums before it bootstraps, without the entropy of the actions on the way
     #[arg(long, value_name = "N", value_parser = count::<usize>, allow_negative_numbers = true, help_heading = "Algorithm")]
     pub n_step: Option<usize>,
     /// What the products between hidden layers are made of: f32, or tf32 on the tensor cores of an NVIDIA GPU

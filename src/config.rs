@@ -37,7 +37,10 @@ pub struct Config {
     pub bootstrap: Bootstrap,
     /// When each loss is evaluated and each network takes its step. Default sequential.
     pub loss_order: LossOrder,
-    /// From one update at which the policy takes a step, and the targets with it, to the next. Default 1, every update.
+    /// From one update at which the policy takes a step to the next. Default 1, every update. It delays the targets as
+    /// well, those of the critics or of V: they follow in these updates alone, by τ each time, as in TD3 (arXiv
+    /// 1802.09477, algorithm 1), so that they are slower by as much. Critics, V and the temperature take a step in
+    /// every update.
     pub policy_delay: u64,
 
     /// Widths of the policy's hidden layers. Default 256, 256 (arXiv 1812.05905, table 1).
@@ -86,8 +89,14 @@ pub struct Config {
     /// γ, the discount per step. Default 0.99 (arXiv 1812.05905, table 1).
     pub gamma: f64,
     /// Steps whose rewards a critic's target sums before it bootstraps, fewer where an episode ends or is not further yet; see
-    /// [`crate::replay`]. The actions on the way are those that were taken then, and nothing corrects for the policy having
-    /// changed since. Default 1 (arXiv 1812.05905, equation 3).
+    /// [`crate::replay`]. Default 1 (arXiv 1812.05905, equation 3). Over k steps, with s⁽ᵏ⁾ the observation after them
+    /// and ã⁽ᵏ⁾ ~ π(·|s⁽ᵏ⁾), it is
+    ///
+    /// y = r + γr′ + … + γᵏ⁻¹r⁽ᵏ⁻¹⁾ + γᵏ(1 − d)·(minᵢ Q̄ᵢ(s⁽ᵏ⁾, ã⁽ᵏ⁾) − α log π(ã⁽ᵏ⁾|s⁽ᵏ⁾)),
+    ///
+    /// or V̄(s⁽ᵏ⁾) in the place of what γᵏ(1 − d) multiplies. The entropy of the actions on the way is left out:
+    /// equations 2 and 3 there, applied k times, would add −γʲα log π(a⁽ʲ⁾|s⁽ʲ⁾) for each j from 1 to k − 1. These
+    /// actions are those that were taken then, and nothing corrects for the policy having changed since.
     pub n_step: usize,
     /// τ, the share of a network that enters its target whenever that follows. Default 0.01, twice that of
     /// arXiv 1812.05905, table 1, which learns Pendulum-v1 sooner.

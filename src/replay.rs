@@ -11,7 +11,8 @@
 //!
 //! Returns over several steps are summed when a batch is gathered, from the rows as they are then:
 //! r + γr′ + … + γᵏ⁻¹r⁽ᵏ⁻¹⁾, bootstrapped from the observation after k steps with the discount γᵏ(1 − d)
-//! (Sutton and Barto, *Reinforcement Learning*, 2nd edition, section 7.1, there with n for k).
+//! (Sutton and Barto, *Reinforcement Learning*, 2nd edition, section 7.1, there with n for k). They are sums of rewards
+//! alone: the entropy of the actions on the way is not in them, see [`Config::n_step`](crate::config::Config::n_step).
 
 use crate::error::Error;
 use crate::nn::Real;

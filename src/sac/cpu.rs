@@ -833,6 +833,32 @@ mod tests {
         }
     }
 
+    /// In an update without a step of the policy the targets stay where they are, those of the critics as that of V;
+    /// what they follow does not.
+    #[test]
+    fn a_delay_of_the_policy_delays_the_targets_too() {
+        let (_, batch, noise) = learner_and_batch();
+        for (bootstrap, names) in [
+            (Bootstrap::TargetQ, [["q1", "target_q1"], ["q2", "target_q2"]]),
+            (Bootstrap::ValueNetwork, [["q1", "target_value"], ["value", "target_value"]]),
+        ] {
+            let hidden = || vec![5];
+            let config =
+                Config { batch_size: 4, policy_hidden: hidden(), critic_hidden: hidden(), ..Config::default() };
+            let mut learner: CpuLearner = CpuLearner::new(&Config { policy_delay: 3, bootstrap, ..config }, 3, &[1.0]);
+            for update in 1..=6 {
+                let before = learner.snapshot();
+                learner.update(&batch, &noise);
+                let after = learner.snapshot();
+                let moved = |name: &str| before.get(name).expect("there is one") != after.get(name).expect("the same");
+                assert_eq!(moved("policy"), update % 3 == 0, "{update}");
+                for [online, target] in names {
+                    assert_eq!([moved(online), moved(target)], [true, update % 3 == 0], "{online}, {target}, {update}");
+                }
+            }
+        }
+    }
+
     /// Whichever twin has lost its numbers, the policy's loss tells, and the policy is not touched.
     #[test]
     fn a_critic_that_is_not_a_number_shows_in_the_policy_loss() {
