@@ -221,6 +221,10 @@ impl Trainer {
     /// Where the memory has begun with transitions from before the first step, it has the room of
     /// [`Config::replay_rows_with`], and a learner on a device must have been made for as many.
     ///
+    /// The configuration may have more [`steps`](Config::steps) than the other run had. The memory then needs the room
+    /// that they take: [`replay.resized`](Replay::resized)`(config.replay_rows_with(state.preloaded), config.envs)` has
+    /// it, and so has that of a checkpoint which is opened with this configuration (`run::Checkpoints::open`).
+    ///
     /// # Errors
     /// [`Error::OtherEnvironment`] if the environment has other sizes or action bounds; [`Error::Snapshot`] if `state` or
     /// `replay` does not fit otherwise; [`Error::Environment`] if the environment fails; [`Error::Interrupted`] if
@@ -252,10 +256,23 @@ impl Trainer {
         if !state.best.as_ref().is_none_or(best_fits) {
             return Err(Error::Snapshot("its best policy is that of another run".into()));
         }
-        let room = (self.config.replay_rows_with(state.preloaded), n, self.replay.transition_size());
-        let same = (replay.capacity(), replay.environments(), replay.transition_size()) == room;
-        if !same || Some(replay.pushed() as u64) != state.steps.checked_add(state.preloaded) {
+        let (room, pushed) = (self.config.replay_rows_with(state.preloaded), replay.pushed());
+        let same = (replay.environments(), replay.transition_size()) == (n, self.replay.transition_size());
+        let all_fit = replay.len() == pushed && pushed <= room;
+        if !same
+            || Some(pushed as u64) != state.steps.checked_add(state.preloaded)
+            || replay.capacity() != room && !all_fit
+        {
             return Err(Error::Snapshot("its replay memory is that of another run".into()));
+        }
+        if replay.capacity() != room {
+            return Err(Error::Snapshot(format!(
+                "its replay memory has room for {} transitions, and this run, of {} steps, for {room}; to go on for \
+                 another number of steps, restore replay.resized({room}, {n}), or a checkpoint opened with this \
+                 configuration",
+                replay.capacity(),
+                self.config.steps
+            )));
         }
         self.learner.restore(&state.learner)?;
         self.last_metrics = self.learner.metrics()?;

@@ -293,6 +293,42 @@ fn actions_stay_within_the_range_of_each_dimension_and_reach_both_ends() {
 
 /// Another trainer goes on exactly where the first stood, if the environment can tell its state; if it cannot, with a new
 /// episode.
+/// Whoever gives a run more steps is told what its memory needs for that; it then goes on as if it had always had them.
+#[test]
+fn a_run_is_lengthened_as_the_error_says() {
+    let small = Config {
+        random_steps: 20,
+        batch_size: 8,
+        policy_hidden: vec![8],
+        critic_hidden: vec![8],
+        normalize_observations: true,
+        ..Config::default()
+    };
+    for envs in [1, 3] {
+        let of_steps = |steps| {
+            let config = Config { steps, envs, ..small.clone() };
+            Trainer::new(|| Box::new(Pendulum::new()), config).expect("it begins well")
+        };
+        let (mut short, mut long, mut lengthened) = (of_steps(250), of_steps(500), of_steps(500));
+        while !short.is_finished() {
+            assert_eq!(short.step().expect("it goes well"), long.step().expect("it goes well"));
+        }
+        let (state, replay) = (short.save().expect("it runs on the CPU"), short.replay().clone());
+        let error = lengthened.restore(state.clone(), replay.clone()).expect_err("it has no room").to_string();
+        let config = lengthened.config();
+        let room = config.replay_rows_with(state.preloaded);
+        assert!(error.contains(&format!("of 500 steps, for {room}; to go on")), "{error}");
+        assert!(error.contains(&format!("restore replay.resized({room}, {envs})")) && !error.contains('\n'), "{error}");
+        let replay = replay.resized(room, envs).expect("there is memory");
+        assert_eq!(lengthened.restore(state, replay), Ok(true));
+        while !long.is_finished() {
+            assert_eq!(lengthened.step().expect("it goes well"), long.step().expect("it goes well"));
+        }
+        assert!(lengthened.is_finished());
+        assert_eq!(lengthened.save().expect("it runs on the CPU"), long.save().expect("it runs on the CPU"));
+    }
+}
+
 #[test]
 fn a_trainer_is_restored_with_its_episode_or_with_a_new_one() {
     let config = Config {

@@ -129,6 +129,9 @@ impl Checkpoints {
 
     /// The last good checkpoint of a run, and what is to follow it. Nothing is changed on the disk but the lock.
     ///
+    /// `config` may have more [`steps`](Config::steps) than the run was begun with, to go on after its end. The trainer
+    /// is then made with it, too, and [`RunDirectory::replace_config`] keeps it for the next time.
+    ///
     /// # Errors
     /// If there is none, if nothing of it is whole, if it is of another configuration than `config` of the run, or that
     /// is invalid, or if another process trains this run.
