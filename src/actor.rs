@@ -2,7 +2,7 @@
 
 use crate::env::{Bounds, CheckedEnv, Env, Info, Step};
 use crate::error::Error;
-use crate::nn::Theta;
+use crate::nn::{Theta, assert_shape};
 use crate::normalizer::Normalizer;
 use crate::rng::{Philox, Stream};
 use crate::sac::{Policy, PolicyPass};
@@ -30,8 +30,8 @@ impl Actor {
     /// # Panics
     /// If `theta` or `bounds` do not fit the shape of `policy`.
     pub fn new(policy: Policy, theta: Vec<f32>, bounds: Bounds) -> Self {
-        assert_eq!(theta.len(), policy.parameters());
-        assert_eq!(bounds.dimensions(), policy.action_size());
+        assert_shape("theta", &[theta.len()], &[policy.parameters()]);
+        assert_shape("the bounds", &[bounds.dimensions()], &[policy.action_size()]);
         let action = Array2::zeros((1, policy.action_size()));
         let seen = Array2::zeros((1, policy.observation_size()));
         let (pass, theta) = (policy.pass(0..1), policy.theta(&theta, false));
@@ -45,7 +45,8 @@ impl Actor {
     #[must_use]
     pub fn with_normalizer(self, normalizer: Option<Normalizer>) -> Self {
         if let Some(normalizer) = &normalizer {
-            assert_eq!(normalizer.observation_size(), self.policy.observation_size());
+            let (theirs, ours) = (normalizer.observation_size(), self.policy.observation_size());
+            assert_shape("the normalizer", &[theirs], &[ours]);
         }
         Self { normalizer, ..self }
     }
@@ -84,7 +85,14 @@ impl Actor {
 
     /// Writes the action for `observation` `[O]` to `action` `[A]`, in the environment's units: sampled with the
     /// standard normal `noise` `[A]`, or deterministic without it.
+    ///
+    /// # Panics
+    /// If one of them is of another length; the message names what it is and what it must be.
     pub fn act(&mut self, observation: &[f32], noise: Option<&[f32]>, action: &mut [f32]) {
+        let (o, a) = (self.policy.observation_size(), self.policy.action_size());
+        assert_shape("the observation", &[observation.len()], &[o]);
+        noise.inspect(|noise| assert_shape("the noise", &[noise.len()], &[a]));
+        assert_shape("the action", &[action.len()], &[a]);
         let seen = self.seen.as_slice_mut().expect("it is a single row");
         seen.copy_from_slice(observation);
         if let Some(normalizer) = &self.normalizer {
@@ -258,4 +266,38 @@ pub(crate) fn mismatch(
     let needs = needs_bounds.filter(|needs| *needs != bounds)?;
     let range = |bounds: &Bounds| format!("{:?} to {:?}", bounds.low(), bounds.high());
     Some(format!("it is for actions from {}, not from {}", range(needs), range(bounds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// Acts with observations, noise and actions of so many numbers, where the policy has 3 and 1.
+    fn act(observation: usize, noise: usize, action: usize) {
+        let config = Config { policy_hidden: vec![4], ..Config::default() };
+        let policy = Policy::new(&config, 3, 1);
+        let theta = policy.initial(&config, &mut Philox::new(0, Stream::Init, 0));
+        let bounds = Bounds::new(vec![-2.0], vec![2.0]).expect("it is a range");
+        let mut actor = Actor::new(policy, theta, bounds);
+        actor.act(&vec![0.5; observation], Some(&vec![0.0; noise]), &mut vec![0.0; action]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the observation must be of shape [3], not [4]")]
+    fn an_observation_of_another_length_is_named() {
+        act(4, 1, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "the noise must be of shape [1], not [3]")]
+    fn noise_of_another_length_is_named() {
+        act(3, 3, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "the action must be of shape [1], not [2]")]
+    fn an_action_of_another_length_is_named() {
+        act(3, 1, 2);
+    }
 }

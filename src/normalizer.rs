@@ -1,7 +1,7 @@
 //! Observations in units of their own spread: the running mean and variance of each dimension, as in the `VecNormalize` of
 //! Stable-Baselines3.
 
-use crate::nn::Real;
+use crate::nn::{Real, assert_shape};
 
 /// The statistics of the observations so far, and what they make of one: (x − mean)/√(variance + ε), clipped to ±10.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,7 @@ impl Normalizer {
     /// # Panics
     /// If it is of another length.
     pub fn add(&mut self, observation: &[f32]) {
-        assert_eq!(observation.len(), self.mean.len());
+        assert_shape("the observation", &[observation.len()], &[self.mean.len()]);
         self.count += 1.0;
         for (i, &x) in observation.iter().enumerate() {
             let before = f64::from(x) - self.mean[i];
@@ -77,7 +77,7 @@ impl Normalizer {
     /// # Panics
     /// If it is of another length.
     pub fn apply<T: Real>(&self, observation: &mut [T]) {
-        assert_eq!(observation.len(), self.mean.len());
+        assert_shape("the observation", &[observation.len()], &[self.mean.len()]);
         let limit = T::of(Self::LIMIT.into());
         for ((x, &center), &spread) in observation.iter_mut().zip(&self.center).zip(&self.spread) {
             let z = (*x - T::of(center.into())) / T::of(spread.into());

@@ -15,7 +15,7 @@
 //! alone: the entropy of the actions on the way is not in them, see [`Config::n_step`](crate::config::Config::n_step).
 
 use crate::error::Error;
-use crate::nn::Real;
+use crate::nn::{Real, assert_shape};
 use crate::normalizer::Normalizer;
 use ndarray::{Array1, Array2};
 use rand::Rng;
@@ -46,6 +46,16 @@ impl<T: Real> Batch<T> {
             discount: Array1::zeros(batch_size),
             next_observation: Array2::zeros((batch_size, observation_size)),
         }
+    }
+
+    /// Panics unless there are `b` transitions of `o` observation and `a` action dimensions.
+    #[track_caller]
+    pub(crate) fn assert_shapes(&self, [b, o, a]: [usize; 3]) {
+        assert_shape("the batch's observation", self.observation.shape(), &[b, o]);
+        assert_shape("the batch's action", self.action.shape(), &[b, a]);
+        assert_shape("the batch's reward", self.reward.shape(), &[b]);
+        assert_shape("the batch's discount", self.discount.shape(), &[b]);
+        assert_shape("the batch's next_observation", self.next_observation.shape(), &[b, o]);
     }
 }
 
@@ -275,11 +285,14 @@ impl Replay {
     /// Transitions of an episode are pushed in order; several environments push one each in turn. One whose `observation` is
     /// not the `next_observation` of the one before it is accepted as well: the memory then treats it as the start of another
     /// episode.
+    ///
+    /// # Panics
+    /// If an observation or the action is of another length than the memory was made for.
     pub fn push(&mut self, transition: Transition) {
         let Transition { observation, action, reward, next_observation, terminated, truncated } = transition;
-        assert_eq!(observation.len(), self.observation_size);
-        assert_eq!(next_observation.len(), self.observation_size);
-        assert_eq!(action.len(), self.action_size);
+        assert_shape("the observation", &[observation.len()], &[self.observation_size]);
+        assert_shape("the next_observation", &[next_observation.len()], &[self.observation_size]);
+        assert_shape("the action", &[action.len()], &[self.action_size]);
 
         let t = self.pushed;
         if let Some(before) = t.checked_sub(self.environments)
@@ -345,8 +358,7 @@ impl Replay {
     /// If a row is out of range, or if `batch` was made for other sizes.
     pub fn gather<T: Real>(&self, rows: &[usize], gamma: T, n_step: usize, batch: &mut Batch<T>) {
         let (o, a) = (self.observation_size, self.action_size);
-        assert_eq!(batch.observation.dim(), (rows.len(), o));
-        assert_eq!(batch.action.dim(), (rows.len(), a));
+        batch.assert_shapes([rows.len(), o, a]);
         for (i, &row) in rows.iter().enumerate() {
             let (reward, weight, last) = self.n_step_return(row, gamma, n_step);
             convert(row_mut(&mut batch.observation, i), &self.observations[row * o..][..o]);
@@ -740,5 +752,20 @@ mod tests {
     #[test]
     fn a_capacity_beyond_memory_is_an_error() {
         assert!(Replay::new(usize::MAX / 1024, 17, 6).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "the next_observation must be of shape [3], not [2]")]
+    fn a_transition_of_another_shape_is_named() {
+        let (observation, next_observation) = (&[0.0; 3][..], &[0.0; 2][..]);
+        let (action, reward, terminated, truncated) = (&[0.0][..], 0.0, false, false);
+        Replay::new(10, 3, 1).expect("there is memory").push(Transition {
+            observation,
+            action,
+            reward,
+            next_observation,
+            terminated,
+            truncated,
+        });
     }
 }

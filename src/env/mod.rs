@@ -11,6 +11,7 @@ pub use mountain_car::MountainCar;
 pub use pendulum::Pendulum;
 
 use crate::error::Error;
+use crate::nn::assert_shape;
 
 /// What goes wrong inside an environment; any error type fits. [`Abandoned`] is the one that is no fault of the environment.
 pub type EnvError = Box<dyn std::error::Error + Send + Sync>;
@@ -330,9 +331,14 @@ impl Bounds {
         self.low.iter().zip(&self.high).map(|(low, high)| 0.5 * (high - low)).collect()
     }
 
-    /// Turns a learned action in \[−1, 1] into the environment's units: low + ½(a + 1)(high − low), never beyond them.
+    /// Turns a learned action in \[−1, 1] into the environment's units: low + ½(a + 1)(high − low), never beyond them;
+    /// both are `[A]`.
+    ///
+    /// # Panics
+    /// If one of them is of another length.
     pub fn scale(&self, action: &[f32], scaled: &mut [f32]) {
-        assert_eq!((action.len(), scaled.len()), (self.dimensions(), self.dimensions()));
+        assert_shape("the action", &[action.len()], &[self.dimensions()]);
+        assert_shape("the scaled action", &[scaled.len()], &[self.dimensions()]);
         for (((scaled, &a), &low), &high) in scaled.iter_mut().zip(action).zip(&self.low).zip(&self.high) {
             *scaled = (low + 0.5 * (a + 1.0) * (high - low)).clamp(low, high);
         }

@@ -25,3 +25,9 @@ pub use mlp::{Mlp, Pass};
 pub use real::Real;
 pub use tanh_gaussian::{LogStd, Mean, TanhGaussian};
 pub use weights::{Theta, Weights};
+
+/// Panics unless `what` a caller has given is of the shape it must be of, and names both.
+#[track_caller]
+pub(crate) fn assert_shape(what: &str, given: &[usize], expected: &[usize]) {
+    assert!(given == expected, "{what} must be of shape {expected:?}, not {given:?}");
+}

@@ -290,6 +290,9 @@ impl<T: Real> CpuLearner<T> {
     ///
     /// In sequence, each loss is evaluated with what the step before it has left. Otherwise the critics wait with their
     /// step, so that all losses are evaluated at the same parameters.
+    ///
+    /// # Panics
+    /// If `batch` or `noise` is of other shapes than those of the configuration and the environment.
     pub fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
         if self.metrics.failure.is_some() {
             return;
@@ -354,6 +357,11 @@ impl<T: Real> CpuLearner<T> {
         self.metrics.entropy -= self.mean_log_prob().as_f64();
     }
 
+    /// B, O and A.
+    fn sizes(&self) -> [usize; 3] {
+        [self.target.len(), self.policy.observation_size(), self.policy.action_size()]
+    }
+
     /// α
     pub fn alpha(&self) -> T {
         let first = self.first_update_alpha.filter(|_| self.metrics.updates == 0);
@@ -361,8 +369,13 @@ impl<T: Real> CpuLearner<T> {
     }
 
     /// ã ~ π(·|s) and, for a target that needs it, ã′ ~ π(·|s′), with their log-probabilities.
+    ///
+    /// # Panics
+    /// If `batch` or `noise` is of other shapes.
     pub fn sample_actions(&mut self, batch: &Batch<T>, noise: &Noise<T>) {
-        assert_eq!((batch.observation.nrows(), batch.reward.len()), (self.target.len(), self.target.len()));
+        let [b, o, a] = self.sizes();
+        batch.assert_shapes([b, o, a]);
+        noise.assert_shapes([b, a]);
         let (policy, theta, with_next) = (&self.policy, &self.theta.theta, self.value.is_none());
         let sample = |observation: &Array2<T>, noise: &Array2<T>, pass: &mut PolicyPass<T>| {
             let rows = s![pass.rows.clone(), ..];
@@ -379,7 +392,11 @@ impl<T: Real> CpuLearner<T> {
     /// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², and its gradient over the parameters of both critics, with
     /// y = r + γ(1 − d)·(minᵢ Q̄ᵢ(s′, ã′) − α log π(ã′|s′)) or y = r + γ(1 − d)·V̄(s′); ã′ is that of the last
     /// [`Self::sample_actions`].
+    ///
+    /// # Panics
+    /// If `batch` is of other shapes.
     pub fn critic_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
+        batch.assert_shapes(self.sizes());
         let (network, policy_passes) = (&self.critic, &self.policy_passes);
         for_both(&mut self.critics, |Critic { online, target, passes }| {
             for_each(passes, &|i, pass| {
@@ -441,7 +458,11 @@ impl<T: Real> CpuLearner<T> {
     }
 
     /// Qᵢ(s, ã), for the losses of V and of the policy; ã is that of the last [`Self::sample_actions`].
+    ///
+    /// # Panics
+    /// If `batch` is of other shapes.
     pub fn evaluate_actions(&mut self, batch: &Batch<T>) {
+        batch.assert_shapes(self.sizes());
         let (network, policy_passes) = (&self.critic, &self.policy_passes);
         for_both(&mut self.critics, |Critic { online, passes, .. }| {
             for_each(passes, &|i, pass| {
@@ -454,7 +475,11 @@ impl<T: Real> CpuLearner<T> {
 
     /// J_V = mean (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))², and its gradient over the parameters of V, if there is one;
     /// Qᵢ(s, ã) is that of the last [`Self::evaluate_actions`].
+    ///
+    /// # Panics
+    /// If `batch` is of other shapes.
     pub fn value_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
+        batch.assert_shapes(self.sizes());
         let Some(Value { network, online, passes, .. }) = &mut self.value else { return T::zero() };
         let ([q1, q2], policy_passes) = (&self.critics, &self.policy_passes);
         for_each(passes, &|i, pass| {
@@ -485,7 +510,13 @@ impl<T: Real> CpuLearner<T> {
 
     /// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)), and its gradient over the policy's parameters; Qᵢ(s, ã) is that of the
     /// last [`Self::evaluate_actions`], with the same batch and noise.
+    ///
+    /// # Panics
+    /// If `batch` or `noise` is of other shapes.
     pub fn policy_loss(&mut self, alpha: T, batch: &Batch<T>, noise: &Noise<T>) -> T {
+        let [b, o, a] = self.sizes();
+        batch.assert_shapes([b, o, a]);
+        noise.assert_shapes([b, a]);
         let batch_size = T::of(batch.reward.len() as f64);
         let [q1, q2] = &mut self.critics;
 
@@ -857,6 +888,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "the batch's next_observation must be of shape [4, 3], not [4, 2]")]
+    fn a_batch_of_another_shape_is_named() {
+        let (mut learner, batch, noise) = learner_and_batch();
+        learner.update(&Batch { next_observation: Array2::zeros((4, 2)), ..batch }, &noise);
+    }
+
+    #[test]
+    #[should_panic(expected = "the noise's current must be of shape [4, 1], not [4, 2]")]
+    fn noise_of_another_shape_is_named() {
+        let (mut learner, batch, noise) = learner_and_batch();
+        learner.update(&batch, &Noise { current: Array2::zeros((4, 2)), ..noise });
+    }
+
+    /// A single row would otherwise be taken for all of them.
+    #[test]
+    #[should_panic(expected = "the noise must be of shape [2, 1], not [1, 1]")]
+    fn fewer_rows_of_noise_than_of_observations_are_named() {
+        let (mut learner, ..) = learner_and_batch();
+        let (observation, noise, mut action) = (Array2::zeros((2, 3)), Array2::zeros((1, 1)), Array2::zeros((2, 1)));
+        let _ = learner.act(observation.view(), Some(noise.view()), action.view_mut());
     }
 
     /// Whichever twin has lost its numbers, the policy's loss tells, and the policy is not touched.

@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix};
 use crate::gpu::{Buffer, Gpu, Recording, with_buffers, words};
-use crate::nn::{LogStd, Mean, Mlp};
+use crate::nn::{LogStd, Mean, Mlp, assert_shape};
 use crate::replay::{Batch, Replay};
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 use std::collections::HashMap;
@@ -664,9 +664,8 @@ impl CudaLearner {
     /// If the batch or the noise is of another size.
     pub fn load(&mut self, batch: &Batch<f32>, noise: &Noise<f32>) -> Result<(), Error> {
         let (b, o, a) = self.sizes();
-        assert_eq!((batch.observation.dim(), batch.next_observation.dim()), ((b, o), (b, o)));
-        assert_eq!((batch.action.dim(), batch.reward.len(), batch.discount.len()), ((b, a), b, b));
-        assert_eq!((noise.current.dim(), noise.next.dim()), ((b, a), (b, a)));
+        batch.assert_shapes([b, o, a]);
+        noise.assert_shapes([b, a]);
         let mut inputs = ndarray::Array3::<f32>::zeros((3, b, o + a));
         inputs.slice_mut(s![0, .., ..o]).assign(&batch.observation);
         inputs.slice_mut(s![0, .., o..]).assign(&batch.action);
@@ -727,7 +726,7 @@ impl Learner for CudaLearner {
         noise: Option<ArrayView2<f32>>,
         mut action: ArrayViewMut2<f32>,
     ) -> Result<(), Error> {
-        assert_eq!(action.dim(), (observation.nrows(), self.policy.action_size()));
+        assert_shape("the action", action.shape(), &[observation.nrows(), self.policy.action_size()]);
         self.observe(0, observation, noise)?;
         let values = self.act_together(observation.nrows(), noise.is_some())?;
         action.iter_mut().zip(values).for_each(|(action, value)| *action = value);

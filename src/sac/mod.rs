@@ -23,7 +23,7 @@ pub use shared::SharedLearner;
 
 use crate::env::DeviceEnv;
 use crate::error::Error;
-use crate::nn::Real;
+use crate::nn::{Real, assert_shape};
 use crate::replay::{Batch, Replay};
 use crate::train::{EnvState, Episode};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
@@ -38,6 +38,9 @@ pub trait Learner<T: Real = f32>: Send {
     ///
     /// # Errors
     /// [`Error::Device`] if a device fails, here as in all that follow.
+    ///
+    /// # Panics
+    /// If one of them is of another shape; the message names what it is and what it must be, here and below.
     fn act(
         &mut self,
         observation: ArrayView2<T>,
@@ -50,6 +53,9 @@ pub trait Learner<T: Real = f32>: Send {
     ///
     /// # Errors
     /// [`Error::Device`]; a loss that is not finite is none, but shows in [`Self::metrics`].
+    ///
+    /// # Panics
+    /// If `batch` or `noise` is of other shapes than those of the configuration and the environment.
     fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) -> Result<(), Error>;
 
     /// Makes the update numbered `update`, from 0, of a run: draws a batch from `replay`, with observations as its normalizer
@@ -60,6 +66,9 @@ pub trait Learner<T: Real = f32>: Send {
     ///
     /// # Errors
     /// [`Error::Device`]
+    ///
+    /// # Panics
+    /// If `replay` is empty, or was made for observations or actions of other sizes.
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error>;
 
     /// What the updates so far have seen. Waits for a device, as do [`Self::act`] and [`Self::snapshot`].
@@ -120,6 +129,13 @@ impl<T: Real> Noise<T> {
     pub fn zeros(batch_size: usize, action_size: usize) -> Self {
         let zeros = Array2::zeros((batch_size, action_size));
         Self { current: zeros.clone(), next: zeros }
+    }
+
+    /// Panics unless it is for `b` transitions of `a` action dimensions.
+    #[track_caller]
+    pub(crate) fn assert_shapes(&self, [b, a]: [usize; 2]) {
+        assert_shape("the noise's current", self.current.shape(), &[b, a]);
+        assert_shape("the noise's next", self.next.shape(), &[b, a]);
     }
 
     /// Draws all of it anew.

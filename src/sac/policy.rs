@@ -1,7 +1,7 @@
 //! π(a|s): the network, or the two networks, whose outputs are the raw μ and the raw log σ of a tanh-Gaussian.
 
 use crate::config::{Config, Heads};
-use crate::nn::{Matrix, Mlp, Pass, Real, TanhGaussian, Theta, init};
+use crate::nn::{Matrix, Mlp, Pass, Real, TanhGaussian, Theta, assert_shape, init};
 use ndarray::{Array1, ArrayView2, ArrayViewMut2, Axis};
 use rand::Rng;
 use std::ops::Range;
@@ -92,6 +92,7 @@ impl Policy {
 
     /// Runs the networks over `observation` `[B, O]`.
     fn forward<T: Real>(&self, theta: &Theta<T>, observation: ArrayView2<T>, passes: &mut [Pass<T>]) {
+        assert_shape("the observation", observation.shape(), passes[0].x.view().shape());
         for (i, (network, pass)) in self.networks.iter().zip(passes).enumerate() {
             pass.x.view_mut().assign(&observation);
             network.forward(theta.weights(i), pass);
@@ -101,6 +102,9 @@ impl Policy {
     /// ã = tanh(μ(s) + σ(s)·ε) and log π(ã|s), left in `pass`.
     ///
     /// `observation` is `[B, O]`, `noise` (ε) is `[B, A]`.
+    ///
+    /// # Panics
+    /// If one of them is of another shape, where B is what `pass` has room for.
     pub fn sample<T: Real>(
         &self,
         theta: &Theta<T>,
@@ -109,6 +113,7 @@ impl Policy {
         pass: &mut PolicyPass<T>,
     ) {
         let PolicyPass { passes, action, log_prob, .. } = pass;
+        assert_shape("the noise", noise.shape(), action.view().shape());
         self.forward(theta, observation, passes);
         let (mean, log_std) = heads(passes);
         self.distribution.sample(mean, log_std, noise, action.view_mut(), log_prob.view_mut());
@@ -138,7 +143,11 @@ impl Policy {
         }
     }
 
-    /// Writes the action to take: sampled if there is `noise` `[B, A]`, else the deterministic tanh(μ(s)).
+    /// Writes the `action` to take, `[B, A]`, upon `observation` `[B, O]`: sampled if there is `noise` `[B, A]`, else
+    /// the deterministic tanh(μ(s)).
+    ///
+    /// # Panics
+    /// If one of them is of another shape, where B is what `pass` has room for.
     pub fn act<T: Real>(
         &self,
         theta: &Theta<T>,
@@ -147,6 +156,7 @@ impl Policy {
         pass: &mut PolicyPass<T>,
         mut action: ArrayViewMut2<T>,
     ) {
+        assert_shape("the action", action.shape(), pass.action.view().shape());
         if let Some(noise) = noise {
             self.sample(theta, observation, noise, pass);
             action.assign(&pass.action.view());

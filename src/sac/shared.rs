@@ -11,6 +11,7 @@ use super::cuda::{Lesson, Stretch};
 use super::{CudaLearner, Learner, Metrics, Noise, Runner, Snapshot};
 use crate::env::DeviceEnv;
 use crate::error::Error;
+use crate::nn::assert_shape;
 use crate::replay::{Batch, Replay};
 use crate::train::{EnvState, Episode};
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -215,7 +216,7 @@ impl Learner for SharedLearner {
             Ok(What::Act { rows, sampled })
         })?;
         let Answer::Actions(actions) = answer else { unreachable!("actions were asked for") };
-        assert_eq!(actions.len(), action.len());
+        assert_shape("the action", action.shape(), &[rows, actions.len() / rows.max(1)]);
         action.iter_mut().zip(actions).for_each(|(action, value)| *action = value);
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, narrow};
 use crate::gpu::mlp::Matrix;
 use crate::gpu::{Buffer, Recording, with_buffers, words, words_mut};
+use crate::nn::assert_shape;
 use crate::replay::Replay;
 use crate::sac::{Metrics, Snapshot};
 use ndarray::ArrayView2;
@@ -281,6 +282,9 @@ impl CudaLearner {
     ///
     /// # Errors
     /// If the GPU fails.
+    ///
+    /// # Panics
+    /// If one of them is of another shape.
     pub fn observe(
         &mut self,
         agent: usize,
@@ -289,12 +293,12 @@ impl CudaLearner {
     ) -> Result<(), Error> {
         let (_, o, a) = self.sizes();
         let (rows, agents) = (observation.nrows(), self.agents());
-        assert_eq!(observation.ncols(), o);
+        assert_shape("the observation", observation.shape(), &[rows, o]);
         let staged = &mut self.acting(rows)?.staged;
         let put = |to: &mut [f32], from: ArrayView2<f32>| to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
         put(&mut staged[agent * rows * o..][..rows * o], observation);
         if let Some(noise) = noise {
-            assert_eq!(noise.dim(), (rows, a));
+            assert_shape("the noise", noise.shape(), &[rows, a]);
             put(&mut staged[agents * rows * o + agent * rows * a..][..rows * a], noise);
         }
         Ok(())
