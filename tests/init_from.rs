@@ -544,6 +544,57 @@ fn the_program_tells_what_does_not_fit_and_writes_nothing() {
     assert!(before == every_file(&path), "the other run has changed");
 }
 
+/// Whatever the widths of both networks, one line names those of both that differ, and how to have them.
+#[test]
+fn other_widths_are_told_of_both_networks_with_their_mend() {
+    let with_hidden = |policy: &[usize], critic: &[usize]| Config {
+        policy_hidden: policy.to_vec(),
+        critic_hidden: critic.to_vec(),
+        ..config()
+    };
+    let alike = source("");
+    let unlike = new_path("unlike");
+    let file = new_path("unlike").with_extension("toml");
+    fs::write(&file, "policy_hidden = [5, 4]\ncritic_hidden = [6]").expect("it can be written");
+    let begun = run(
+        "pendulum --batch 8 --random-steps 10 --steps 60 --eval-every 0",
+        &[("--config", &file), ("--out", &unlike)],
+    );
+    assert!(begun.status.success(), "{}", told(&begun));
+    let both = write(&without(tensors(), "value."), None);
+    let policy = write(&without(without(tensors(), "value."), "critic."), None);
+    let mut number = 0.1;
+    let mut narrow = without(without(tensors(), "value."), "critic.");
+    for i in 0..2 {
+        narrow.extend(layers(&[4, 6, 1], |l| format!("critic.{i}.{l}"), &mut number));
+    }
+    let narrow = write(&narrow, None);
+
+    let policy_of_8 = "policy_hidden = [5, 4], not [8]";
+    let (critic_of_8, option) = ("critic_hidden = [5, 4], not [8]", " (--hidden 5,4)");
+    let (critic_of_6, in_file) = ("critic_hidden = [6], not [8]", " (in a TOML file given to --config)");
+    let cases = [
+        (&alike, with_hidden(&[8], &[8]), vec![policy_of_8, critic_of_8], option),
+        (&alike, with_hidden(&[5, 4], &[8]), vec![critic_of_8], option),
+        (&unlike, with_hidden(&[8], &[8]), vec![policy_of_8, critic_of_6], in_file),
+        (&both, with_hidden(&[8], &[8]), vec![policy_of_8, critic_of_8], option),
+        (&both, with_hidden(&[8], &[5, 4]), vec![policy_of_8], option),
+        (&policy, with_hidden(&[8], &[8]), vec![policy_of_8], option),
+        (&narrow, with_hidden(&[8], &[8]), vec![policy_of_8, critic_of_6], in_file),
+    ];
+    for (path, config, networks, mend) in cases {
+        let error = begin(&mut pendulum(config), path, false).map(drop).expect_err("they differ").to_string();
+        assert!(networks.iter().all(|network| error.contains(network)), "{error}");
+        assert_eq!(error.matches(", not [").count(), networks.len(), "{error}");
+        assert!(error.ends_with(mend) && !error.contains('\n'), "{error}");
+    }
+    // What is said is what is needed.
+    for path in [&alike, &both, &policy] {
+        begin(&mut pendulum(with_hidden(&[5, 4], &[5, 4])), path, false).expect("it fits");
+    }
+    begin(&mut pendulum(with_hidden(&[5, 4], &[6])), &narrow, false).expect("it fits");
+}
+
 /// A process that does not outlive the test, however that ends.
 struct Killed(std::process::Child);
 

@@ -10,7 +10,7 @@ use super::policy_file::{self, NamedLayer};
 use super::tensors_file::{self, STATISTICS};
 use super::{RunDirectory, config_file, typed};
 use crate::actor::Actor;
-use crate::config::{Alpha, Config};
+use crate::config::{Alpha, Config, Heads};
 use crate::env::Bounds;
 use crate::error::Error;
 use crate::nn::Mlp;
@@ -172,10 +172,13 @@ impl Other {
             sizes[1]
         );
         let differing = config_file::differences(theirs, config)?;
-        for (key, value) in &differing {
-            let shape = ["policy_hidden", "critic_hidden", "policy_heads", "bootstrap"].contains(&key.as_str());
-            ensure!(!shape, "its networks have other shapes; give this run {key} = {value} as well");
-        }
+        let ours = config_file::differences(config, theirs)?;
+        let shapes = differing.iter().zip(&ours).filter(|((key, _), _)| SHAPES.contains(&key.as_str()));
+        let shapes: Vec<_> = shapes.map(|((key, theirs), (_, ours))| format!("{key} = {theirs}, not {ours}")).collect();
+        let is_width = |(key, _): &(String, _)| !SHAPES.contains(&key.as_str()) || WIDTHS.contains(&key.as_str());
+        let widths = Some(&theirs.policy_hidden);
+        let widths = widths.filter(|widths| **widths == theirs.critic_hidden && differing.iter().all(is_width));
+        check_shapes(&shapes, widths)?;
         let tuned = [theirs, config].iter().all(|config| config.alpha == Alpha::Auto);
         for (name, values) in &mut learner.vectors {
             if name.contains(".adam_") || name == "log_alpha" && !tuned {
@@ -209,6 +212,23 @@ impl Other {
     }
 }
 
+/// What decides the shapes of a run's networks in its environment; the widths come first.
+const SHAPES: [&str; 4] = ["policy_hidden", "critic_hidden", "policy_heads", "bootstrap"];
+/// Those that `--hidden` sets, both at once.
+const WIDTHS: &[&str] = SHAPES.split_at(2).0;
+
+/// Refuses networks of other `shapes`, all of which the error names, and how to have them: by an option, if `widths`
+/// are all that is to be said.
+fn check_shapes(shapes: &[String], widths: Option<&Vec<usize>>) -> Result<()> {
+    let option = widths.filter(|widths| !widths.is_empty()).map(|widths| {
+        let widths: Vec<_> = widths.iter().map(ToString::to_string).collect();
+        format!("--hidden {}", widths.join(","))
+    });
+    let mend = option.unwrap_or_else(|| "in a TOML file given to --config".into());
+    ensure!(shapes.is_empty(), "its networks have other shapes; give this run {} ({mend})", shapes.join(", and "));
+    Ok(())
+}
+
 /// Puts the networks of a safetensors file in place of those of `learner`, and says what there is to tell.
 fn put_file(
     bytes: &[u8],
@@ -224,6 +244,21 @@ fn put_file(
     let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
     let critic = Mlp::new(o + a, &config.critic_hidden, 1, config.activation);
     let value = Mlp::new(o, &config.critic_hidden, 1, config.activation);
+
+    let trunk = if config.policy_heads == Heads::Shared { "trunk" } else { "mean_trunk" };
+    let policy_widths = widths(&file, trunk);
+    let mut critic_widths = widths(&file, "critic.0");
+    // Its last layer is no hidden one.
+    critic_widths.as_mut().map(Vec::pop);
+    let both = [(&policy_widths, &config.policy_hidden), (&critic_widths, &config.critic_hidden)];
+    let shapes = WIDTHS.iter().zip(both).filter_map(|(key, (theirs, ours))| {
+        let theirs = theirs.as_ref().filter(|theirs| *theirs != ours)?;
+        Some(format!("{key} = {theirs:?}, not {ours:?}"))
+    });
+    let shapes: Vec<_> = shapes.collect();
+    // Critics that begin anew may have any.
+    let are_alike = critic_widths.is_none() || critic_widths == policy_widths;
+    check_shapes(&shapes, policy_widths.as_ref().filter(|_| are_alike))?;
 
     let mut parts = vec!["policy".to_string()];
     let mut anew = Vec::new();
@@ -263,6 +298,17 @@ fn put_file(
         parts.push(format!("its metadata differ in {}", differing.join(", ")));
     }
     Ok((parts, normalizer))
+}
+
+/// The widths of the layers `name.0`, `name.1` and so on; none if there are no such, or they do not fit each other.
+fn widths(file: &SafeTensors, name: &str) -> Option<Vec<usize>> {
+    let shape = |l: usize| {
+        let weight = file.tensor(&format!("{name}.{l}.weight")).ok()?;
+        <[usize; 2]>::try_from(weight.shape()).ok()
+    };
+    let shapes: Vec<_> = (0..).map_while(shape).collect();
+    let fit = shapes.windows(2).all(|pair| pair[0][0] == pair[1][1]);
+    (fit && !shapes.is_empty()).then(|| shapes.iter().map(|[outputs, _]| *outputs).collect())
 }
 
 /// The tensors of a file, and the names of those that have not been asked for.
