@@ -190,9 +190,9 @@ fn count<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let digits = text.trim().replace('_', "");
     let whole = |value: f64| value.fract() == 0.0 && (0.0..9e15).contains(&value);
     let number = digits.parse().ok().or_else(|| Some(digits.parse::<f64>().ok().filter(|&value| whole(value))? as u64));
-    number
-        .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| "it is not a whole number, as in 1000000 or 1e6".into())
+    let is_large = digits.parse::<f64>().is_ok_and(|value| value > 1e15 && value.is_finite());
+    let problem = if is_large { "it is too large" } else { "it is not a whole number, as in 1000000 or 1e6" };
+    number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| problem.into())
 }
 
 /// The step of the first update: auto, or a whole number.
@@ -203,6 +203,11 @@ fn first_update(text: &str) -> Result<FirstUpdate, String> {
 /// A whole number that is at least 1.
 fn positive(text: &str) -> Result<u64, String> {
     count(text).and_then(|number| if number > 0 { Ok(number) } else { Err("it must be at least 1".into()) })
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = positive(text)?;
+    if seconds <= 1_000_000 { Ok(seconds) } else { Err("it must be at most 1000000".into()) }
 }
 
 /// The option for what another program calls so.
@@ -264,8 +269,7 @@ pub struct PythonArgs {
     pub python: Option<PathBuf>,
     /// How long a step or a reset of gym:ID may take; to be made, it may take five times as long [default: 60]
     #[arg(
-        long, value_name = "SECONDS", allow_negative_numbers = true,
-        value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Gymnasium"
+        long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds, help_heading = "Gymnasium"
     )]
     pub env_timeout: Option<u64>,
 }

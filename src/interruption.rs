@@ -1,4 +1,4 @@
-//! What happens when the user interrupts: Ctrl-C, or SIGINT and SIGTERM.
+//! What happens when the user interrupts: Ctrl-C, or SIGINT, SIGTERM and SIGHUP.
 //!
 //! The first time, everything stops at the next step of an environment and is saved. The second time, nothing waits for an
 //! environment any more, and everything is saved as well. The third time, the program ends at once, and the last checkpoint
@@ -7,7 +7,10 @@
 use anyhow::Result;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 /// The exit code of what was interrupted.
 pub const EXIT_CODE: u8 = 130;
@@ -25,7 +28,10 @@ struct Course {
 }
 
 /// Prints a line for the user.
-type Say = Box<dyn Fn(&str) + Send>;
+type Say = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How long the next interruption waits for the line of this one. Whoever reads it may have stopped to.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Heeds interruptions from now on.
 pub fn catch() -> Result<()> {
@@ -33,10 +39,10 @@ pub fn catch() -> Result<()> {
 }
 
 /// From now on there is something to save, or to print. What an interruption does is printed with `say`.
-pub fn begin(say: impl Fn(&str) + Send + 'static) {
+pub fn begin(say: impl Fn(&str) + Send + Sync + 'static) {
     let mut course = course();
     course.has_begun = true;
-    course.say = Some(Box::new(say));
+    course.say = Some(Arc::new(say));
 }
 
 /// Whether the user has interrupted.
@@ -67,7 +73,12 @@ fn interrupt() {
         ABANDON.store(true, Ordering::Relaxed);
         "interrupted again: not waiting for the environment; a third time ends the program at once"
     };
-    if let Some(say) = &course.say {
+    let Some(say) = course.say.clone() else { return };
+    drop(course);
+    let (said, wait) = channel();
+    thread::spawn(move || {
         say(line);
-    }
+        let _ = said.send(());
+    });
+    let _ = wait.recv_timeout(PATIENCE);
 }

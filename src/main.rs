@@ -69,7 +69,7 @@ impl Failure {
 type Outcome = std::result::Result<(), Failure>;
 
 fn main() -> ExitCode {
-    let (error, code) = match run() {
+    let (error, code) = match run().and_then(|()| progress::all_is_written().map_err(Failure::work)) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Interrupted) => return ExitCode::from(interruption::EXIT_CODE),
         Err(Failure::Work(error)) => (error, 1),
@@ -319,7 +319,12 @@ fn plot(args: &PlotArgs) -> Outcome {
         let columns = [MeasuredRun::EVALUATION, MeasuredRun::EPISODE];
         let (runs, damaged) = measured_runs(&args.paths, &columns, "return to draw")?;
         let runs = runs.concat();
-        let svg = if let [run] = runs.as_slice() { plot::run(run)? } else { plot::groups(&runs)? };
+        let (svg, without) =
+            if let [run] = runs.as_slice() { (plot::run(run)?, Vec::new()) } else { plot::groups(&runs)? };
+        for run in without {
+            let path = run.directory().path().display();
+            progress::write_line(&format!("{path} shares no step with the other seeds of its group; it is left out"));
+        }
         write_picture(&args.out, &svg)?;
         print(&format!("{}\n", args.out.display()))?;
         Ok(damaged)

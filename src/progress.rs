@@ -1,7 +1,7 @@
 //! What the user sees: a bar and a small curve on a terminal, plain lines elsewhere, JSON for scripts, nothing when quiet.
 
 use crate::interruption;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How progress is told.
@@ -517,8 +517,11 @@ pub fn describe(evaluation: &Evaluation) -> String {
     let [mean, std, min, max] =
         [evaluation.mean(), evaluation.std(), evaluation.min(), evaluation.max()].map(|value| short(value, 1));
     let episodes = evaluation.returns.len();
-    let info = evaluation.info.iter().map(|(name, mean)| format!("{name} {}", short(mean, 3)));
-    let info = info.collect::<Vec<_>>().join(", ");
+    const MOST: usize = 6;
+    let all = evaluation.info.iter().map(|(name, mean)| format!("{name} {}", short(mean, 3)));
+    let more = all.clone().count().saturating_sub(MOST);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let info = all.take(MOST).chain(more).collect::<Vec<_>>().join(", ");
     let info = if info.is_empty() { info } else { format!("; {info}") };
     format!("mean return {mean}, std {std}, min {min}, max {max}, over {episodes} episodes{info}")
 }
@@ -535,7 +538,9 @@ pub fn quoted(word: &str) -> String {
 
 /// A path in a command that is shown to be typed.
 pub fn quoted_path(path: &Path) -> String {
-    quoted(&path.to_string_lossy())
+    let text = path.to_string_lossy();
+    // Otherwise it would be an option.
+    if text.starts_with('-') { quoted(&format!("./{text}")) } else { quoted(&text) }
 }
 
 /// A measured number in a few characters, however large.
@@ -569,8 +574,23 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 fn write_event(event: &Value) {
-    // Nobody is left to be told if standard output is gone.
-    let _ = writeln!(stdout(), "{}", shown(&event.to_string()));
+    if let Err(error) = print(&format!("{event}\n"))
+        && LOST.set(error.to_string()).is_ok()
+    {
+        print_error(&format!("standard output cannot be written: {error}; the command goes on without"));
+    }
+}
+
+/// Why events were lost, if some were.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// # Errors
+/// If an event was lost, other than by a reader that has gone away.
+pub fn all_is_written() -> Result<()> {
+    match LOST.get() {
+        Some(error) => Err(anyhow!("standard output could not be written: {error}; its events are not complete")),
+        None => Ok(()),
+    }
 }
 
 /// Writes an error as one line.

@@ -550,7 +550,11 @@ impl Session {
             Err(error) => {
                 end("failed", None);
                 let policy = if policy_is_lost { ", its policy the one saved last" } else { "" };
-                let context = format!("training stopped, {path} holds the run until then{policy}");
+                // What is not finite would not be so the next time either.
+                let diverged = matches!(error.downcast_ref(), Some(soft_actor_critic::error::Error::NonFinite { .. }));
+                let mend =
+                    if diverged { "" } else { &format!("; mend what is wrong, and go on with `sac resume {quoted}`") };
+                let context = format!("training stopped, {path} holds the run until then{policy}{mend}");
                 return Err(Failure::Work(error.context(context)));
             }
         };

@@ -1234,7 +1234,7 @@ fn words_and_numbers_are_understood_or_corrected() {
         ("pendulum --stepz 100", "a similar argument exists: '--steps';"),
         ("pendulum --steps 1.5", "it is not a whole number, as in 1000000 or 1e6"),
         ("pendulum --steps -1", "it is not a whole number"),
-        ("pendulum --seed 1e30", "it is not a whole number"),
+        ("pendulum --seed 1e30", "it is too large"),
         ("eval a --episodes 0", "it must be at least 1"),
     ] {
         let output = scratch.sac(arguments);
@@ -1269,4 +1269,89 @@ fn columns_of_numbers_do_not_touch() {
     assert_eq!(cells.len(), 5, "{compared}");
     assert_eq!(cells[2], "-3.70e31 [-1.00e32, -1.00e30]", "{compared}");
     scratch.succeed("plot large --out large.svg");
+}
+
+/// Seeds that were measured at no common step are left out of a picture, and named; what else there is, is drawn.
+#[test]
+fn a_group_without_a_common_step_is_left_out_of_the_picture() {
+    let scratch = Scratch::new("no-common-step");
+    let options = "pendulum --hidden 8 --batch 16 --random-steps 20 --eval-every 1000 --final-episodes 1 --quiet";
+    scratch.succeed(&format!("{options} --steps 40 --seed 0 --out runs/a-0"));
+    scratch.succeed(&format!("{options} --steps 50 --seed 1 --out runs/a-1"));
+    scratch.succeed(&format!("{options} --steps 40 --gamma 0.9 --out runs/b"));
+    let drawn = scratch.sac("plot runs -o all.svg");
+    assert_eq!((drawn.status.code(), text(&drawn.stdout)), (Some(0), "all.svg\n".into()));
+    let said = text(&drawn.stderr);
+    assert!(said.lines().count() == 2 && said.contains("runs/a-0 shares no step") && said.contains("it is left out"));
+    let alone = scratch.sac("plot runs/a-0 runs/a-1 -o none.svg");
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(text(&alone.stderr).contains("measured at no common step; draw them one by one"));
+}
+
+/// What cannot be written at the start leaves nothing that stands in the way of the next try.
+#[cfg(unix)]
+#[test]
+fn a_failed_start_leaves_no_directory() {
+    let scratch = Scratch::new("failed-start");
+    for (seeds, out) in [("", "one/run"), ("--seeds 0..2", "many/group")] {
+        let sac = env!("CARGO_BIN_EXE_sac");
+        let command = format!("trap '' XFSZ; ulimit -f 0; exec '{sac}' {TINY} {seeds} --out {out}");
+        let output = Command::new("sh").args(["-c", &command]).current_dir(&scratch.0).output().expect("there is sh");
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("cannot be written"), "{}", text(&output.stderr));
+        assert!(!scratch.path(out).parent().expect("it has one").exists(), "{out}");
+        scratch.succeed(&format!("{TINY} {seeds} --quiet --out {out}"));
+    }
+}
+
+/// A third signal ends the program though nobody reads what it prints.
+#[cfg(unix)]
+#[test]
+fn a_third_interruption_ends_a_program_that_waits_for_its_reader() {
+    let scratch = Scratch::new("blocked");
+    let arguments = "pendulum --log json --hidden 8 --steps 10_000_000 --random-steps 10_000_000 --checkpoint-every 0";
+    let mut command = scratch.command(&format!("{arguments} --first-update 10_000_000 --eval-every 0 --out run"));
+    let mut sac = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let timings = scratch.path("run/timings.csv");
+    let began = Instant::now();
+    // The pipe is full once no row is added any more.
+    let mut rows = 0;
+    while began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = fs::metadata(&timings).map_or(0, |file| file.len());
+        if now > 0 && now == rows {
+            break;
+        }
+        rows = now;
+    }
+    for _ in 0..3 {
+        let sent = Command::new("kill").args(["-INT", &sac.id().to_string()]).status().expect("there is kill");
+        assert!(sent.success());
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let asked = Instant::now();
+    let status = loop {
+        match sac.try_wait().expect("it can be waited for") {
+            Some(status) => break status,
+            None if asked.elapsed() > Duration::from_secs(5) => {
+                sac.kill().expect("it can be killed");
+                panic!("it has not ended");
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    assert_eq!(status.code(), Some(130));
+}
+
+/// Events that could not be written are no success.
+#[cfg(target_os = "linux")]
+#[test]
+fn lost_events_are_told() {
+    let scratch = Scratch::new("lost-events");
+    let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let output = scratch.command(&format!("{TINY} --log json --out run")).stdout(full).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("standard output cannot be written") && said.lines().count() == 2, "{said}");
+    assert!(scratch.path("run/policy.safetensors").exists());
 }

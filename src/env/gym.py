@@ -5,6 +5,7 @@ or -; the seconds that a step or close() may take; 1 if pictures are wanted, or 
 argument. The formats of requests and answers, in little-endian, are described there.
 """
 import ast
+import importlib.util
 import json
 import mmap
 import os
@@ -281,6 +282,14 @@ def complains(gymnasium, error, arguments):
     return all(is_gymnasium(frame.filename) for frame in traceback.extract_tb(error.__traceback__))
 
 
+def is_installed(module):
+    """Whether Python finds it without the working directory."""
+    try:
+        return importlib.util.find_spec(module.split(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def make(identifier, draws, arguments):
     """The environment, and the shapes and bounds of what goes in and out."""
     try:
@@ -291,6 +300,8 @@ def make(identifier, draws, arguments):
             f"the Python {sys.executable} has no module {error.name}; install it there (pip install gymnasium), "
             "or name another Python with --python"
         ) from error
+    if ":" in identifier and not is_installed(identifier.split(":")[0]):
+        sys.path.append(os.getcwd())
     given = dict(map(value, arguments))
     arguments = {**given, "render_mode": "rgb_array"} if draws else given
     try:
@@ -380,15 +391,21 @@ def recorder(env):
     return next((layer for layer in layers(env) if type(layer).__name__ == "RecordEpisodeStatistics"), None)
 
 
-def number(quantity, value, numpy, kinds="biuf"):
-    """A number or a boolean, or the only one of an array."""
+def scalar(value, numpy, kinds="biuf"):
+    """A number or a boolean, or the only one of an array; None if it is neither."""
     try:
         array = numpy.asarray(value)
-        if array.size == 1 and array.dtype.kind in kinds:
-            return array.item()
+        return array.item() if array.size == 1 and array.dtype.kind in kinds else None
     except Exception:
         # What the conversion of a foreign type may raise is as little a number.
-        pass
+        return None
+
+
+def number(quantity, value, numpy, kinds="biuf"):
+    """A number or a boolean, or the only one of an array."""
+    only = scalar(value, numpy, kinds)
+    if only is not None:
+        return only
     wanted = "true or false" if kinds == "bi" else "a number"
     raise ValueError(f"its {quantity} is {shown(value)} of the type {type(value).__name__}, not {wanted}")
 
@@ -399,19 +416,22 @@ def shown(value):
 
 
 def numbers(info, numpy):
-    """The numbers of an info by their names, as they are sent."""
+    """The numbers of an info by their names, as they are sent. Whatever else is in it is left out, and never a failure."""
     sent = []
-    for key, told in info.items() if isinstance(info, dict) else ():
-        name = "".join(c for c in str(key) if c.isprintable() and c not in ",\"")[:LONGEST_NAME].strip()
-        if not name or str(key).startswith("_") or key in NOT_OF_THE_TASK or len(sent) == MOST_NUMBERS:
+    try:
+        items = list(info.items()) if isinstance(info, dict) else []
+    except Exception:
+        items = []
+    for key, told in items:
+        # A long list is not converted only to see that it is no number.
+        if not isinstance(key, str) or isinstance(told, (str, bytes, list, tuple, dict, set)):
             continue
-        try:
-            told = float(number(name, told, numpy))
-        except ValueError:
+        if not key or key.startswith("_") or key in NOT_OF_THE_TASK or len(sent) == MOST_NUMBERS:
             continue
-        if numpy.isfinite(told):
-            name = name.encode("utf-8", "replace")
-            sent.append(LENGTH.pack(len(name)) + name + NUMBER.pack(told))
+        told = scalar(told, numpy)
+        if told is not None and numpy.isfinite(told):
+            name = key[:LONGEST_NAME].encode("utf-8", "replace")
+            sent.append(LENGTH.pack(len(name)) + name + NUMBER.pack(float(told)))
     return b"".join(sent)
 
 

@@ -65,8 +65,9 @@ type Started = (Group, Box<dyn Channel>);
 const MOST_ACTIONS: usize = 1 << 24;
 const MOST_OBSERVATIONS: usize = 1 << 28;
 
-/// What any Python begins with. Modules of the working directory are found last, so that none of them stands in for one of
-/// Python's own or for Gymnasium. One that is too old for `gym.py` ends with [`TOO_OLD`](process::TOO_OLD).
+/// What any Python begins with. No modules of the working directory are found, so that none of them stands in for one of
+/// Python's own, for Gymnasium, or for what that would like to import; `gym.py` lets them in where the user has named one. A
+/// Python that is too old for `gym.py` ends with [`TOO_OLD`](process::TOO_OLD).
 const BEGIN: &str = "\
 def begin():
     import sys
@@ -78,7 +79,7 @@ def begin():
         here = os.path.realpath(os.getcwd())
     except OSError:
         return
-    sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here] + [here]
+    sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
 begin()
 ";
 
@@ -225,7 +226,7 @@ impl Gym {
     }
 }
 
-/// A Python that runs `code`, in which the working directory comes last; see [`BEGIN`].
+/// A Python that runs `code`, without the modules of the working directory; see [`BEGIN`].
 fn python_command(python: &Path, code: &str) -> Command {
     let mut command = Command::new(python);
     command.arg("-c").arg(format!("{BEGIN}{code}"));

@@ -39,7 +39,7 @@ impl Info {
     }
 
     /// The numbers, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> + Clone {
         self.0.iter().map(|(name, &number)| (name.as_str(), number))
     }
 

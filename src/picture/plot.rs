@@ -84,9 +84,11 @@ pub fn run(run: &MeasuredRun) -> Result<String, Error> {
 /// Several runs: for each group of those that differ in their seeds alone, the mean return and its 95 % bootstrap interval,
 /// which for fewer than five runs is little more than their range. Of runs with the same seed the longest counts.
 ///
+/// Returned with the picture are the runs of groups that have no steps in common, which are left out.
+///
 /// # Errors
 /// If they cannot be drawn.
-pub fn groups(runs: &[MeasuredRun]) -> Result<String, Error> {
+pub fn groups(runs: &[MeasuredRun]) -> Result<(String, Vec<&MeasuredRun>), Error> {
     let mut groups: Vec<(String, Vec<&MeasuredRun>)> = Vec::new();
     for run in runs {
         let key = run.group()?;
@@ -111,6 +113,17 @@ pub fn groups(runs: &[MeasuredRun]) -> Result<String, Error> {
             return Err(Error::Files(problem.into()));
         }
     };
+    let has_mean = |group: &Vec<&MeasuredRun>| {
+        let curves: Vec<_> = group.iter().map(|run| run.points(column)).collect();
+        !mean_and_band(&curves).0.is_empty()
+    };
+    let (groups, left_out): (Vec<_>, Vec<_>) = groups.into_iter().partition(|(_, group)| has_mean(group));
+    let left_out = left_out.into_iter().flat_map(|(_, group)| group).collect();
+    if groups.is_empty() {
+        let problem =
+            "these runs differ in their seeds alone and were measured at no common step; draw them one by one";
+        return Err(Error::Files(problem.into()));
+    }
     let names: Vec<_> = groups.iter().map(|(_, group)| common_name(group)).collect();
     let lines = groups.iter().zip(&names).zip(COLORS.iter().cycle()).map(|(((_, group), name), &color)| {
         // As for the seeds of several directories.
@@ -122,9 +135,6 @@ pub fn groups(runs: &[MeasuredRun]) -> Result<String, Error> {
         Line { band, ..Line::new(&(name + &runs), points, color) }
     });
     let lines: Vec<_> = lines.collect();
-    if lines.iter().any(|line| line.points.is_empty()) {
-        return Err(Error::Files("some runs of a group have no steps in common yet; draw them later".into()));
-    }
     let last_step = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(0.0, f64::max);
     let mut svg = String::new();
     {
@@ -135,7 +145,7 @@ pub fn groups(runs: &[MeasuredRun]) -> Result<String, Error> {
         panel(&area, &format!("{title}{note}"), Some("return"), &lines, last_step)?;
         area.present().context(PROBLEM)?;
     }
-    Ok(svg)
+    Ok((svg, left_out))
 }
 
 /// Groups of runs against each other: a row for each environment, with the mean returns on the way, and at the step of the

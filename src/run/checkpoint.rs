@@ -412,6 +412,11 @@ pub(super) fn lock_run(run: &Path) -> Result<File> {
     lock(&folder, "this run")
 }
 
+/// Removes the lock of a run that could not be begun.
+pub(super) fn remove_lock(run: &Path) {
+    let _ = fs::remove_file(run.join(FOLDER).join(LOCK));
+}
+
 /// The folder of a run's checkpoints, whether it is there or not.
 fn folder_of(run: &Path) -> Result<PathBuf> {
     let folder = run.join(FOLDER);

@@ -208,6 +208,11 @@ pub fn missing(path: &Path) -> Vec<PathBuf> {
     path.ancestors().take_while(is_missing).map(Path::to_path_buf).collect()
 }
 
+/// Removes directories, the innermost first, as far as they hold nothing.
+pub fn remove_empty(directories: &[PathBuf]) {
+    directories.iter().for_each(|path| _ = fs::remove_dir(path));
+}
+
 /// Makes a directory and those around it, so that their names are on the disk.
 ///
 /// # Errors

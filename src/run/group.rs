@@ -100,13 +100,14 @@ impl Group {
             // Another process may have begun a group here since this one looked, and have ended.
             ensure!(!files::is_there(&path.join(RECORD)), taken(&path));
             let group = Self { path, seeds, plan, made: Vec::new(), _lock: lock };
-            group.write()?;
+            // The lock is removed by whoever holds it.
+            group.write().inspect_err(|_| _ = fs::remove_file(group.path.join(checkpoint::LOCK)))?;
             Ok(group)
         };
         match typed(create) {
             Ok(group) => Ok(Self { made, ..group }),
             Err(error) => {
-                take_away(&made);
+                files::remove_empty(&made);
                 Err(error)
             }
         }
@@ -209,13 +210,8 @@ impl Group {
         // What cannot be taken away does no harm.
         let _ = fs::remove_file(self.path.join(RECORD));
         let _ = fs::remove_file(self.path.join(checkpoint::LOCK));
-        take_away(&self.made);
+        files::remove_empty(&self.made);
     }
-}
-
-/// Takes directories away, the innermost first, as far as they are empty. What cannot be taken away does no harm.
-fn take_away(directories: &[PathBuf]) {
-    directories.iter().for_each(|path| _ = fs::remove_dir(path));
 }
 
 /// The directory of a run.

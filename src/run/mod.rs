@@ -106,15 +106,21 @@ impl RunDirectory {
             ensure_empty(&path)?;
             let heading = origin.map_or(String::new(), |origin| format!("# {origin}\n"));
             let unwritable = || format!("the run directory {shown} cannot be written; choose another with --out");
-            files::create_directories(&path).with_context(unwritable)?;
-            let lock = checkpoint::lock_run(&path).with_context(unwritable)?;
-            // Another process may have begun a run here since this one looked.
-            ensure!(!files::is_there(&path.join(CONFIG)), taken(&path));
-            let lock = Arc::new(Mutex::new(Some(lock)));
-            let run = Self { environment: environment.to_string(), path: path.clone(), heading, lock };
-            let text = run.config_text(config)?;
-            files::write(&run.file(CONFIG), text.as_bytes()).with_context(unwritable)?;
-            Ok(run)
+            let made = files::missing(&path.join(checkpoint::FOLDER));
+            let begin = || {
+                files::create_directories(&path)?;
+                let lock = checkpoint::lock_run(&path)?;
+                // Another process may have begun a run here since this one looked.
+                ensure!(!files::is_there(&path.join(CONFIG)), taken(&path));
+                let lock = Arc::new(Mutex::new(Some(lock)));
+                let run = Self { environment: environment.to_string(), path: path.clone(), heading, lock };
+                let text = run.config_text(config)?;
+                // The lock is removed by whoever holds it.
+                files::write(&run.file(CONFIG), text.as_bytes()).inspect_err(|_| checkpoint::remove_lock(&path))?;
+                Ok(run)
+            };
+            let begun: anyhow::Result<Self> = begin();
+            begun.inspect_err(|_| files::remove_empty(&made)).with_context(unwritable)
         })
     }
 
@@ -221,6 +227,8 @@ impl RunDirectory {
 /// Whether nothing stands in the way of a directory with new files.
 fn ensure_empty(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
+    let has_control = path.to_string_lossy().contains(char::is_control);
+    ensure!(!has_control, "{path:?} has a control character in it; choose another directory with --out");
     if let Ok(mut entries) = fs::read_dir(path) {
         if entries.next().is_some() {
             bail!(taken(path));
