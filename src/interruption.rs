@@ -30,7 +30,7 @@ struct Course {
 /// Prints a line for the user.
 type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// How long the next interruption waits for the line of this one. Whoever reads it may have stopped to.
+/// How long an interruption waits until its line is printed. Whoever reads it may have stopped to.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Heeds interruptions from now on.
@@ -62,23 +62,28 @@ fn course() -> MutexGuard<'static, Course> {
 fn interrupt() {
     let mut course = course();
     course.times += 1;
-    ASKED.store(true, Ordering::Relaxed);
     if !course.has_begun || course.times > 2 {
         // While this has the course, nothing begins.
         exit(EXIT_CODE.into());
     }
-    let line = if course.times == 1 {
-        "interrupted: stopping at the next step of the environment; interrupt again to stop without waiting for it"
+    let (line, flag) = if course.times == 1 {
+        (
+            "interrupted: stopping at the next step of the environment; interrupt again to stop without waiting for it",
+            &ASKED,
+        )
     } else {
-        ABANDON.store(true, Ordering::Relaxed);
-        "interrupted again: not waiting for the environment; a third time ends the program at once"
+        ("interrupted again: not waiting for the environment; a third time ends the program at once", &**ABANDON)
     };
-    let Some(say) = course.say.clone() else { return };
+    let say = course.say.clone();
     drop(course);
-    let (said, wait) = channel();
-    thread::spawn(move || {
-        say(line);
-        let _ = said.send(());
-    });
-    let _ = wait.recv_timeout(PATIENCE);
+    if let Some(say) = say {
+        let (said, wait) = channel();
+        thread::spawn(move || {
+            say(line);
+            let _ = said.send(());
+        });
+        // So that what the interruption leads to is printed after it.
+        let _ = wait.recv_timeout(PATIENCE);
+    }
+    flag.store(true, Ordering::Relaxed);
 }
