@@ -14,6 +14,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 const OPTIONS: &str = "--batch 8 --hidden 8 --random-steps 10 --eval-every 20 --eval-episodes 1 --threads 1 --keep-best --checkpoint-every 20";
@@ -534,6 +535,24 @@ fn content(run: &Path) -> Tree {
         !["timings.csv", "events.out.tfevents.sac", "checkpoint/lock"].iter().any(|n| name == Path::new(n))
     });
     content
+}
+
+/// Of those that begin a run in one directory at the same moment, one does, and the others take nothing away from it.
+#[test]
+fn one_of_several_begins_a_run() {
+    let scratch = Scratch::new("beginners");
+    for attempt in 0..300 {
+        let path = scratch.path(&format!("run-{attempt}"));
+        let begun: Vec<_> = thread::scope(|scope| {
+            let begin = || RunDirectory::create(Some(&path), "pendulum", &Config::default(), None);
+            let beginners: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+            beginners.into_iter().map(|beginner| beginner.join().expect("nothing panics")).collect()
+        });
+        let errors: Vec<_> = begun.iter().filter_map(|begun| begun.as_ref().err()).map(ToString::to_string).collect();
+        let fits = |error: &String| error.contains("already holds files") || error.contains("another process trains");
+        assert!(errors.len() == 3 && errors.iter().all(fits), "{attempt}: {errors:?}");
+        assert!(path.join("config.toml").exists() && path.join("checkpoint/lock").exists());
+    }
 }
 
 /// Every pair of commands at once, upon a run, upon one that is not finished, and upon nothing: what is left is what one of

@@ -420,7 +420,8 @@ pub(super) fn remove_lock(run: &Path) {
 /// The folder of a run's checkpoints, whether it is there or not.
 fn folder_of(run: &Path) -> Result<PathBuf> {
     let folder = run.join(FOLDER);
-    let (is_ours, shown) = (files::is_directory(&folder) || !files::is_there(&folder), folder.display());
+    // In this order, because another process may make it in between.
+    let (is_ours, shown) = (!files::is_there(&folder) || files::is_directory(&folder), folder.display());
     ensure!(is_ours, "{shown} is no directory of its own, a symbolic link is not followed; put the directory there");
     Ok(folder)
 }

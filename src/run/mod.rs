@@ -229,12 +229,10 @@ fn ensure_empty(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let has_control = path.to_string_lossy().contains(char::is_control);
     ensure!(!has_control, "{path:?} has a control character in it; choose another directory with --out");
-    if let Ok(mut entries) = fs::read_dir(path) {
-        if entries.next().is_some() {
-            bail!(taken(path));
-        }
-    } else if path.exists() {
-        bail!("{shown} is no directory that can be read; choose another with --out");
+    match fs::read_dir(path) {
+        Ok(mut entries) => ensure!(entries.next().is_none(), taken(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(_) => bail!("{shown} is no directory that can be read; choose another with --out"),
     }
     Ok(())
 }
