@@ -23,7 +23,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::nn::threads::{for_each, run};
 use soft_actor_critic::replay::Replay;
-use soft_actor_critic::sac::{CpuLearner, Learner, work};
+use soft_actor_critic::sac::{CpuLearner, Learner, cost};
 use soft_actor_critic::train::threads_for;
 use std::error::Error;
 use std::fmt::Write;
@@ -147,7 +147,7 @@ fn turn(learner: &mut CpuLearner, replay: &Replay, pool: &ThreadPool, calls: usi
         let began = Instant::now();
         learn(calls);
         let (seconds, began) = (began.elapsed().as_secs_f64() / calls as f64, Instant::now());
-        for_each(&mut vec![(); pool.current_num_threads()], &|_, ()| (peak.burst)());
+        for_each(&mut vec![(); pool.current_num_threads()][..], &|_, ()| (peak.burst)());
         (seconds, began.elapsed().as_secs_f64())
     };
     // A thread that waits tells of it when it runs again, which all of them do before this is over.
@@ -182,7 +182,7 @@ fn measure(size: Size, pools: &[ThreadPool], replay: &Replay, lasting: Duration)
     let undisturbed = rounds.partition_point(|round| waiting(round) <= WAITING);
     rounds.truncate(undisturbed.max(ROUNDS));
 
-    let flops = work::flops(&config, OBSERVATIONS, ACTIONS);
+    let flops = cost::flops(&config, OBSERVATIONS, ACTIONS);
     let of = |(i, pool): (usize, &ThreadPool)| {
         let threads = pool.current_num_threads();
         let seconds = median(rounds.iter().map(|round| round[i].seconds));

@@ -29,7 +29,7 @@ use ndarray::{Array1, Array2, Axis};
 use peak::peak;
 use size::Size;
 use soft_actor_critic::nn::threads::{for_each, join};
-use soft_actor_critic::nn::{Adam, Aligned, Mlp, Real, Theta, polyak};
+use soft_actor_critic::nn::{Adam, Aligned, Network, Real, Theta, polyak};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::{Learner, Noise};
@@ -71,13 +71,13 @@ impl Times {
 }
 
 /// FLOPs of a pass forward, which are those of the gradients too, and of one backward.
-fn flops(network: &Mlp, rows: usize) -> (f64, f64) {
+fn flops(network: &Network, rows: usize) -> (f64, f64) {
     let of = |skip| network.layers().iter().skip(skip).map(|layer| (2 * rows * layer.weight.len()) as f64).sum();
     (of(0), of(1))
 }
 
 /// Bytes that are read and written in packing the weights of a network.
-fn packing(network: &Mlp) -> f64 {
+fn packing(network: &Network) -> f64 {
     let layers = network.layers().iter().skip(1);
     let bytes = layers.map(|layer| match f32::packed_len(layer.outputs, layer.inputs) {
         0 => 0,
@@ -87,7 +87,7 @@ fn packing(network: &Mlp) -> f64 {
 }
 
 /// Bytes of Adam's step, which reads θ, its gradient and two moments and writes all but the gradient; and of Polyak's.
-fn stepping(network: &Mlp) -> (f64, f64) {
+fn stepping(network: &Network) -> (f64, f64) {
     ((4 * 7 * network.parameters()) as f64, (4 * 3 * network.parameters()) as f64)
 }
 
@@ -95,7 +95,7 @@ fn stepping(network: &Mlp) -> (f64, f64) {
 struct Steps(Theta<f32>, Theta<f32>, Adam<f32>, Aligned<f32>);
 
 impl Steps {
-    fn new(network: &Mlp) -> Self {
+    fn new(network: &Network) -> Self {
         let values: Vec<f32> = (0..network.parameters()).map(|i| (i * 37 % 101) as f32 / 1000.0 - 0.05).collect();
         let theta = |back| Theta::new(&values, [network], back);
         let adam = Adam::new(values.len(), 1e-9);
@@ -161,13 +161,13 @@ fn phases(size: Size, threads: usize, lasting: Duration) -> f64 {
 
     let mut buffers = vec![(vec![1_u8; STREAM], vec![0_u8; STREAM]); threads];
     for _ in 0..if lasting.is_zero() { 1 } else { 50 } {
-        times.time("stream", 1, || for_each(&mut buffers, &|_, (from, to)| black_box(to).copy_from_slice(from)));
+        times.time("stream", 1, || for_each(&mut buffers[..], &|_, (from, to)| black_box(to).copy_from_slice(from)));
     }
     drop(buffers);
     let (began, mut updates) = (Instant::now(), 0);
     while updates == 0 || began.elapsed() < lasting {
         times.time("peak of one", 1, peak.burst);
-        times.time("peak", 1, || for_each(&mut all, &|_, ()| (peak.burst)()));
+        times.time("peak", 1, || for_each(&mut all[..], &|_, ()| (peak.burst)()));
         times.time("learn", 1, || learner.learn(&replay, updates).expect("it runs on the CPU"));
         times.time("drawing", 1, || {
             let draw = || {
@@ -181,7 +181,7 @@ fn phases(size: Size, threads: usize, lasting: Duration) -> f64 {
         times.time("sample_actions", 1, || learner.sample_actions(&batch, &noise));
         times.time("critic_loss", 1, || _ = black_box(learner.critic_loss(alpha, &batch)));
         times.time("evaluate_actions", 1, || learner.evaluate_actions(&batch));
-        times.time("policy_loss", 1, || _ = black_box(learner.policy_loss(alpha, &batch, &noise)));
+        times.time("policy_loss", 1, || _ = black_box(learner.policy_loss(alpha, &noise)));
         times.time("temperature_loss", 1, || _ = black_box(learner.temperature_loss()));
         times.time("steps alone", 1, || {
             join(|| q1.step(true), || q2.step(true));
@@ -244,19 +244,19 @@ fn blocks(size: Size, lasting: Duration) {
     // As a batch is divided for the cache.
     let (rows, act) = (size.batch / size.batch.div_ceil(128), size.act);
     let Steps(mut theta, mut target, mut adam, gradient) = Steps::new(critic);
-    let (mut pass, mut d_theta) = (critic.pass::<f32>(rows), gradient.clone());
-    pass.x.view_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 17) as f32 / 8.0 - 1.0);
-    pass.d_y.view_mut().fill(0.01);
+    let (mut pass, mut d_theta) = (critic.pass::<f32>(&[0..rows]), gradient.clone());
+    let mut x = Array2::zeros((rows, critic.inputs()));
+    x.iter_mut().enumerate().for_each(|(i, x)| *x = (i % 17) as f32 / 8.0 - 1.0);
+    pass.blocks_mut()[0].d_y.view_mut().fill(0.01);
     let (y, noise) = (Array2::from_elem((rows, 2 * act), 0.1_f32), Array2::from_elem((rows, act), 0.3));
     let (mut d_y, mut action, mut log_prob) = (y.clone(), noise.clone(), Array1::from_elem(rows, 0.1));
     let (mean, log_std) = y.view().split_at(Axis(1), act);
     let (mut times, began) = (Times::default(), Instant::now());
     while times.0.is_empty() || began.elapsed() < lasting {
         times.time("peak", 1, peak.burst);
-        times.time("Mlp::forward", CALLS, || critic.forward(theta.weights(0), &mut pass));
-        times.time("Mlp::backward", CALLS, || critic.backward(theta.weights(0), &mut pass));
-        let once = std::iter::once(&pass);
-        times.time("Mlp::gradient", CALLS, || critic.gradient(once.clone(), &mut d_theta));
+        times.time("Network::forward", CALLS, || critic.forward(theta.weights(0), &[&x], &mut pass));
+        times.time("Network::backward", CALLS, || critic.backward(theta.weights(0), &mut pass));
+        times.time("Network::gradient", CALLS, || critic.gradient(pass.blocks(), &mut d_theta));
         let sample = || distribution.sample(mean, log_std, noise.view(), action.view_mut(), log_prob.view_mut());
         times.time("TanhGaussian::sample", CALLS, sample);
         let back = || {
@@ -273,9 +273,9 @@ fn blocks(size: Size, lasting: Duration) {
     let columns = Columns { whole: NONE, peak: peak.flops / times.of("peak"), stream: NONE };
     println!("building blocks, on one thread: {rows} rows; peak {:.0} GFLOP/s", columns.peak / 1e9);
     for (name, flops, bytes) in [
-        ("Mlp::forward", forward, NONE),
-        ("Mlp::backward", backward, NONE),
-        ("Mlp::gradient", forward, NONE),
+        ("Network::forward", forward, NONE),
+        ("Network::backward", backward, NONE),
+        ("Network::gradient", forward, NONE),
         ("TanhGaussian::sample", NONE, NONE),
         ("its sample_backward", NONE, NONE),
         ("Adam::step", NONE, step),

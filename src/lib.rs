@@ -21,7 +21,7 @@
 //! # Reading order
 //!
 //! 1. [`sac::cpu`]: the algorithm; [`sac::CpuLearner::update`] reads like the paper's pseudo-code.
-//! 2. [`nn::tanh_gaussian`] and [`nn::mlp`]: each backward pass right below its forward pass.
+//! 2. [`nn::tanh_gaussian`] and [`nn::network`]: each backward pass right below its forward pass.
 //! 3. [`train`]: the loop around it; [`replay`] and [`mod@env`], which it joins.
 //! 4. [`sac`]: the seam, [`sac::Learner`], behind which other learners fit; `sac::cuda`, over `gpu`, is one.
 //! 5. `run`, `picture` and the program `sac`: what users see, and what a run leaves on disk.

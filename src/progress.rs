@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use soft_actor_critic::actor::{Evaluation, EvaluationProgress};
 use soft_actor_critic::config::Config;
 use soft_actor_critic::run::Row;
-use soft_actor_critic::sac::Metrics;
+use soft_actor_critic::sac::{Metric, Metrics};
 use soft_actor_critic::train::{Activity, Episode};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
@@ -232,20 +232,20 @@ impl Progress {
         if let Some(m) = &self.means {
             state += &format!(
                 "  α {}  entropy {:>6}  Q {:>8}  losses: critic {}",
-                short(m.alpha, 3),
-                short(m.entropy, 2),
-                short(m.q, 2),
-                short(m.critic_loss, 3)
+                short(m[Metric::Alpha], 3),
+                short(m[Metric::Entropy], 2),
+                short(m[Metric::Q], 2),
+                short(m[Metric::CriticLoss], 3)
             );
             // What is exactly zero is not there: no value network, a fixed temperature.
-            if m.value_loss != 0.0 {
-                state += &format!(", value {}", short(m.value_loss, 3));
+            if m[Metric::ValueLoss] != 0.0 {
+                state += &format!(", value {}", short(m[Metric::ValueLoss], 3));
             }
             if m.policy_updates > 0 {
-                state += &format!(", policy {}", short(m.policy_loss, 2));
+                state += &format!(", policy {}", short(m[Metric::PolicyLoss], 2));
             }
-            if m.temperature_loss != 0.0 {
-                state += &format!(", temperature {}", short(m.temperature_loss, 3));
+            if m[Metric::TemperatureLoss] != 0.0 {
+                state += &format!(", temperature {}", short(m[Metric::TemperatureLoss], 3));
             }
         }
         state

@@ -11,7 +11,7 @@ use crate::nn::threads;
 use crate::normalizer::Normalizer;
 use crate::replay::{Replay, Transition};
 use crate::rng::{Philox, Stream};
-use crate::sac::{CpuLearner, Learner, Metrics, Policy, Snapshot, work};
+use crate::sac::{CpuLearner, Learner, Metric, Metrics, Policy, Snapshot, cost};
 use ndarray::{Array2, ArrayView1};
 use rand::Rng;
 use rand_distr::StandardNormal;
@@ -440,7 +440,7 @@ impl Trainer {
             observation = transition[..o].iter().fold(observation, |largest, value| largest.max(value.abs()));
             reward = reward.max(transition[o + a].abs());
         }
-        let (alpha, scaled) = (self.last_metrics.alpha, reward * self.config.reward_scale as f32);
+        let (alpha, scaled) = (self.last_metrics[Metric::Alpha], reward * self.config.reward_scale as f32);
         let advice = if observation > HUGE && !self.config.normalize_observations {
             format!("observations are as large as {observation:.1e}; normalize them (--normalize-observations)")
         } else if alpha > f64::from(HUGE) {
@@ -560,7 +560,7 @@ impl Trainer {
 pub const MAX_THREADS: usize = 256;
 
 /// How many threads [`with_threads`] is best given for updates on the CPU: as many as make updates of this size faster, see
-/// [`work::threads`], but one for each core and `most` at most; 0 sets no such bound.
+/// [`cost::threads`], but one for each core and `most` at most; 0 sets no such bound.
 ///
 /// # Errors
 /// If `most` is more than [`MAX_THREADS`].
@@ -570,7 +570,7 @@ pub fn threads_for(config: &Config, observation_size: usize, action_size: usize,
         1..=MAX_THREADS => most,
         _ => return Err(Error::Threads { threads: most }),
     };
-    Ok(work::threads(config, observation_size, action_size).min(cores()).min(most))
+    Ok(cost::threads(config, observation_size, action_size).min(cores()).min(most))
 }
 
 fn cores() -> usize {

@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, arr2, s};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::{StandardNormal, Uniform};
 use soft_actor_critic::config::{Bootstrap, Config, Heads, LogStdForm, LossOrder, MaxGradientNorm, TemperatureLoss};
-use soft_actor_critic::nn::{Activation, LogStd, Mean, Mlp, TanhGaussian, mlp::weight};
+use soft_actor_critic::nn::{Activation, LogStd, Mean, Network, TanhGaussian};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
@@ -67,7 +67,7 @@ fn random(rng: &mut Philox, rows: usize, columns: usize) -> Array2<f64> {
 struct Sides(Vec<bool>);
 
 impl Sides {
-    fn forward(&mut self, mlp: &Mlp, theta: &[f64], x: ArrayView2<f64>) -> Array2<f64> {
+    fn forward(&mut self, mlp: &Network, theta: &[f64], x: ArrayView2<f64>) -> Array2<f64> {
         let last = mlp.layers().len() - 1;
         let mut h = x.to_owned();
         for (l, layer) in mlp.layers().iter().enumerate() {
@@ -93,7 +93,7 @@ impl Sides {
 }
 
 /// The tensors of a flat parameter vector: each weight, each bias.
-fn tensors(mlp: &Mlp) -> impl Iterator<Item = std::ops::Range<usize>> {
+fn tensors(mlp: &Network) -> impl Iterator<Item = std::ops::Range<usize>> {
     mlp.layers().iter().flat_map(|layer| [layer.weight.clone(), layer.bias.clone()])
 }
 
@@ -103,7 +103,7 @@ fn networks_over_parameters_and_inputs() {
     for hidden in [&[][..], &[5], &[3, 7], &[7, 1, 5], &[5, 3, 9, 7]] {
         for batch in [1, 2, 7] {
             for activation in [Activation::Relu, Activation::Tanh] {
-                let mlp = Mlp::new(3, hidden, 2, activation);
+                let mlp = Network::new(3, hidden, 2, activation);
                 let (error, attempts) = redraw(|rng| network_error(&mlp, batch, rng));
                 println!("network 3-{hidden:?}-2, {activation:?}, batch {batch}: {error:.1e}");
                 assert!(error <= TOLERANCE);
@@ -115,15 +115,14 @@ fn networks_over_parameters_and_inputs() {
 }
 
 /// The worst error for L = Σ c ⊙ y with random c, so that ∂L/∂y = c.
-fn network_error(mlp: &Mlp, batch: usize, rng: &mut Philox) -> Option<f64> {
+fn network_error(mlp: &Network, batch: usize, rng: &mut Philox) -> Option<f64> {
     let theta = random(rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
     let (x, c) = (random(rng, batch, mlp.inputs()), random(rng, batch, mlp.outputs()));
-    let mut pass = mlp.pass(batch);
-    pass.d_y.view_mut().assign(&c);
+    let mut pass = mlp.pass_to_inputs(&[0..batch], mlp.inputs());
+    pass.blocks_mut()[0].d_y.view_mut().assign(&c);
     let mut loss = |theta: &[f64], x: ArrayView2<f64>| {
-        pass.x.view_mut().assign(&x);
-        mlp.forward(theta, &mut pass);
-        (&pass.y.view() * &c).sum()
+        mlp.forward(theta, &[&x], &mut pass);
+        (&pass.blocks()[0].y.view() * &c).sum()
     };
     let sides = |theta: &[f64], x: ArrayView2<f64>| {
         let mut sides = Sides::default();
@@ -139,25 +138,29 @@ fn network_error(mlp: &Mlp, batch: usize, rng: &mut Philox) -> Option<f64> {
     loss(&theta, x.view());
     let mut d_theta = vec![f64::NAN; theta.len()];
     mlp.backward(&*theta, &mut pass);
-    mlp.gradient([&pass].into_iter(), &mut d_theta);
-    let mut d_x = Array2::from_elem(x.dim(), f64::NAN);
-    mlp.last_inputs_backward(&theta, &pass, d_x.view_mut());
+    mlp.gradient(pass.blocks(), &mut d_theta);
+    mlp.backward_to_inputs(&*theta, |_| true, &mut pass);
+    let d_x = pass.blocks()[0].input_gradient().1.to_owned();
 
-    // The last inputs alone are the same, and so is the gradient over blocks of rows.
-    let mut last_two = Array2::from_elem((batch, 2), f64::NAN);
-    mlp.last_inputs_backward(&theta, &pass, last_two.view_mut());
-    assert!(relative_error(last_two.as_slice()?, &d_x.slice(s![.., 1..]).iter().copied().collect::<Vec<_>>()) < 1e-14);
-    let blocks = [0..batch / 2, batch / 2..batch].map(|rows| {
-        let mut block = mlp.pass(rows.len());
-        block.x.view_mut().assign(&x.slice(s![rows.clone(), ..]));
-        block.d_y.view_mut().assign(&c.slice(s![rows, ..]));
-        mlp.forward(&*theta, &mut block);
-        mlp.backward(&*theta, &mut block);
-        block
-    });
+    // The last inputs of some rows alone are the same, and so is the gradient over blocks of rows.
+    let mut blocks = mlp.pass_to_inputs(&[0..batch / 2, batch / 2..batch], 2);
+    mlp.forward(&*theta, &[&x], &mut blocks);
+    let rows = blocks.blocks_mut().iter_mut().flat_map(|block| block.d_y.rows_mut());
+    rows.zip(c.rows()).for_each(|(d_y, c)| d_y.copy_from_slice(c.to_slice().expect("it is contiguous")));
+    mlp.backward(&*theta, &mut blocks);
     let mut in_blocks = vec![f64::NAN; theta.len()];
-    mlp.gradient(blocks.iter(), &mut in_blocks);
+    mlp.gradient(blocks.blocks(), &mut in_blocks);
     assert!(relative_error(&in_blocks, &d_theta) < 1e-14);
+    mlp.backward_to_inputs(&*theta, |row| row % 3 != 0, &mut blocks);
+    for block in blocks.blocks() {
+        let (rows, gradient) = block.input_gradient();
+        assert!(rows.iter().all(|row| (block.rows.start + row) % 3 != 0));
+        assert_eq!(rows.len(), block.rows.clone().filter(|row| row % 3 != 0).count());
+        for (&row, found) in rows.iter().zip(gradient.rows()) {
+            let expected = d_x.slice(s![block.rows.start + row, 1..]);
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-14 * b.abs().max(1e-3)));
+        }
+    }
 
     let mut worst = relative_error(d_x.as_slice()?, &numeric_x);
     for range in tensors(mlp) {
@@ -345,7 +348,7 @@ impl Setting {
         self.learner.restore(&snapshot).expect("it came from this learner");
     }
 
-    fn gradient(&self, name: &str) -> Vec<f64> {
+    fn gradient(&mut self, name: &str) -> Vec<f64> {
         let gradients = self.learner.gradients();
         gradients.iter().find(|(known, _)| *known == name).expect("every learner has it").1.to_vec()
     }
@@ -364,7 +367,7 @@ fn for_every_form(what: &str, forms: &[Form], error: impl Fn(&mut Setting) -> Op
 }
 
 /// The worst tensor of some networks that lie one after the other in a flat vector.
-fn worst_tensor(networks: &[Mlp], analytic: &[f64], numeric: &[f64]) -> Option<f64> {
+fn worst_tensor(networks: &[Network], analytic: &[f64], numeric: &[f64]) -> Option<f64> {
     let (mut worst, mut start): (f64, usize) = (0.0, 0);
     for mlp in networks {
         for range in tensors(mlp) {
@@ -420,7 +423,7 @@ fn value_loss_over_the_parameters_of_the_value_network() {
         let (analytic, point, batch) = (setting.gradient("value"), setting.get("value"), setting.batch.clone());
         let loss = |values: &[f64]| {
             setting.set("value", values);
-            setting.learner.value_loss(0.7, &batch)
+            setting.learner.value_loss(0.7, &batch).expect("this form has one")
         };
         let numeric = differences(&point, loss, |values| {
             let mut sides = Sides::default();
@@ -438,7 +441,7 @@ fn policy_loss_over_every_policy_parameter_through_the_critics() {
         let Setting { learner, batch, noise } = setting;
         learner.sample_actions(batch, noise);
         learner.evaluate_actions(batch);
-        learner.policy_loss(alpha, batch, noise);
+        learner.policy_loss(alpha, noise);
         let (policy, critic) = (setting.learner.policy().clone(), setting.learner.critic().clone());
         let (batch, noise) = (setting.batch.clone(), setting.noise.clone());
         let (analytic, point) = (setting.gradient("policy"), setting.get("policy"));
@@ -473,7 +476,7 @@ fn policy_loss_over_every_policy_parameter_through_the_critics() {
             setting.set("policy", values);
             setting.learner.sample_actions(&batch, &noise);
             setting.learner.evaluate_actions(&batch);
-            setting.learner.policy_loss(alpha, &batch, &noise)
+            setting.learner.policy_loss(alpha, &noise)
         };
         let numeric = differences(&point, loss, sides)?;
         both_critics_matter.then_some(())?;
@@ -498,16 +501,15 @@ fn temperature_loss_over_log_alpha() {
 
 #[test]
 fn the_plain_loops_agree_with_the_networks() {
-    let mlp = Mlp::new(4, &[6, 5], 3, Activation::Relu);
+    let mlp = Network::new(4, &[6, 5], 3, Activation::Relu);
     let mut rng = Philox::new(1, Stream::Init, 0);
     let theta = random(&mut rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
     let x = random(&mut rng, 9, 4);
-    let mut pass = mlp.pass(9);
-    pass.x.view_mut().assign(&x);
-    mlp.forward(&*theta, &mut pass);
+    let mut pass = mlp.pass(&[0..9]);
+    mlp.forward(&*theta, &[&x], &mut pass);
     let plain = Sides::default().forward(&mlp, &theta, x.view());
-    assert!((&pass.y.view() - &plain).iter().all(|error| error.abs() < 1e-12));
-    assert_eq!(weight(&mlp.layers()[1], &theta).dim(), (6, 5));
+    assert!((&pass.blocks()[0].y.view() - &plain).iter().all(|error| error.abs() < 1e-12));
+    assert_eq!(mlp.layers()[1].weight_of(&theta).dim(), (6, 5));
 }
 
 /// The losses of an update at the same parameters, and then their gradients.
@@ -515,8 +517,8 @@ fn losses_and_gradients(learner: &mut CpuLearner<f64>, batch: &Batch<f64>, noise
     learner.sample_actions(batch, noise);
     let critic_loss = learner.critic_loss(0.7, batch);
     learner.evaluate_actions(batch);
-    let value_loss = learner.value_loss(0.7, batch);
-    let policy_loss = learner.policy_loss(0.7, batch, noise);
+    let value_loss = learner.value_loss(0.7, batch).unwrap_or(0.0);
+    let policy_loss = learner.policy_loss(0.7, noise);
     let losses = [critic_loss, value_loss, policy_loss, learner.temperature_loss()];
     let gradients = learner.gradients().into_iter().flat_map(|(_, gradient)| gradient);
     losses.iter().chain(gradients).copied().collect()

@@ -18,7 +18,7 @@ use soft_actor_critic::gpu::kernels::{KERNELS, TILE};
 use soft_actor_critic::replay::Replay;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::cuda::{Form, PendulumState, Status};
-use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, SharedLearner};
+use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Metric, SharedLearner};
 use soft_actor_critic::train::{Trainer, TrainerState};
 
 fn host() -> Option<Box<dyn Gpu>> {
@@ -84,7 +84,7 @@ fn learning_in_tf32_goes_where_it_does_in_f32() {
         learn(100..200).means_since(&half)
     };
     let (Some(f32), Some(tf32)) = (learn(Host::new()), learn(Host::tf32())) else { return };
-    for (x, y) in [(f32.critic_loss, tf32.critic_loss), (f32.q, tf32.q), (f32.entropy, tf32.entropy)] {
+    for (x, y) in [Metric::CriticLoss, Metric::Q, Metric::Entropy].map(|metric| (f32[metric], tf32[metric])) {
         println!("{x} in f32, {y} in tf32");
         assert!((x - y).abs() <= 1e-3 * x.abs(), "{x} in f32, {y} in tf32");
     }

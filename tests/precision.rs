@@ -9,7 +9,7 @@ use ndarray::{Array, Array1, Array2, Dimension};
 use rand::Rng;
 use rand_distr::StandardNormal;
 use soft_actor_critic::config::{Bootstrap, Config, Heads, LogStdForm, TemperatureLoss};
-use soft_actor_critic::nn::{Activation, Mean, Mlp, Real};
+use soft_actor_critic::nn::{Activation, Mean, Network, Real};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::{CpuLearner, Learner, Noise, Snapshot};
@@ -212,7 +212,7 @@ impl Pair<'_> {
     /// Compares gradients, layer by layer: that of a bias can cancel to nearly nothing, and is measured with its weight.
     fn compare_gradients(&mut self, step: &str, names: &[&str]) {
         let [policy, critic] = [self.narrow.policy().networks.clone(), vec![self.narrow.critic().clone()]];
-        let value: Vec<Mlp> = self.narrow.value().cloned().into_iter().collect();
+        let value: Vec<Network> = self.narrow.value().cloned().into_iter().collect();
         let (narrow, wide) = (self.narrow.gradients(), self.wide.gradients());
         let mut errors = Vec::new();
         for ((name, x), (_, y)) in narrow.into_iter().zip(wide).filter(|((name, _), _)| names.contains(name)) {
@@ -268,11 +268,10 @@ impl Pair<'_> {
             let loss = (self.narrow.value_loss(alpha, batch), self.wide.value_loss(wide_alpha, &wide_batch));
             self.compare("value_loss").then_some(())?;
             self.compare_gradients("value_loss", &["value"]);
-            self.note("value_loss", "loss", error(&[loss.0], &[loss.1]));
+            self.note("value_loss", "loss", error(&[loss.0?], &[loss.1?]));
         }
 
-        let loss =
-            (self.narrow.policy_loss(alpha, batch, noise), self.wide.policy_loss(wide_alpha, &wide_batch, &wide_noise));
+        let loss = (self.narrow.policy_loss(alpha, noise), self.wide.policy_loss(wide_alpha, &wide_noise));
         self.compare("policy_loss");
         self.compare_gradients("policy_loss", &["policy"]);
         self.note("policy_loss", "loss", error(&[loss.0], &[loss.1]));

@@ -1,8 +1,8 @@
-//! Networks on a GPU: [`Mlp::forward`] and [`Mlp::backward`] as launches of the kernels in `kernels/mlp.cu`.
+//! Networks on a GPU: [`Network::forward`] and [`Network::backward`] as launches of the kernels in `kernels/mlp.cu`.
 
 use super::Buffer;
 use super::kernels::{Arguments, BackwardInput, BackwardParameters, ForwardLayer, Launch, narrow};
-use crate::nn::{Activation, Mlp};
+use crate::nn::{Activation, Network};
 
 /// A matrix on the device, one for each network: its first element, the distance from one row to the next, and that from
 /// one network to the next. So many networks after one another take the same.
@@ -37,7 +37,7 @@ pub fn parameters_step(parameters: usize) -> usize {
 
 /// What passes of several networks of one shape leave on the device; [`crate::nn::Pass`] has the same.
 pub struct DeviceWorkspace {
-    mlp: Mlp,
+    mlp: Network,
     /// hₗ, `[networks, rows, Hₗ]` for each hidden layer.
     pub hidden: Vec<Buffer>,
     rows: usize,
@@ -53,7 +53,7 @@ impl DeviceWorkspace {
     /// lengths that `allocate` is asked for. The parameters of the networks follow each other by [`parameters_step`].
     pub fn new(
         allocate: &mut dyn FnMut(usize) -> Buffer,
-        mlp: &Mlp,
+        mlp: &Network,
         forward: [usize; 2],
         backward: [usize; 2],
     ) -> Self {
@@ -87,7 +87,7 @@ impl DeviceWorkspace {
         Matrix::of_each(self.d_hidden[l], self.mlp.layers()[l].outputs, self.backward_rows)
     }
 
-    /// [`Mlp::forward`] for `networks` networks over `rows` rows; what it leaves lies in the rows from `first_row` on.
+    /// [`Network::forward`] for `networks` networks over `rows` rows; what it leaves lies in the rows from `first_row` on.
     pub fn forward(
         &self,
         theta: Buffer,
@@ -122,7 +122,7 @@ impl DeviceWorkspace {
         (0..layers.len()).map(layer).collect()
     }
 
-    /// [`Mlp::backward`] after [`Self::forward`] with the same `theta` and `x`: ∂L/∂θ overwrites `d_theta`, and ∂L/∂x over
+    /// [`Network::backward`] after [`Self::forward`] with the same `theta` and `x`: ∂L/∂θ overwrites `d_theta`, and ∂L/∂x over
     /// the last `n` inputs `d_x`, `[networks, rows, n]`, where they are asked for.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(

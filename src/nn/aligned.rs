@@ -109,6 +109,13 @@ impl<T: Real> Matrix<T> {
         self.values.chunks_mut(self.step.max(1)).take(rows).map(move |row| &mut row[..columns])
     }
 
+    /// Moves some rows, given in ascending order, to the beginning.
+    pub(super) fn keep_rows(&mut self, rows: &[usize]) {
+        for (to, &from) in rows.iter().enumerate() {
+            self.values.copy_within(from * self.step..from * self.step + self.shape.1, to * self.step);
+        }
+    }
+
     /// The elements of a single column.
     ///
     /// # Panics

@@ -7,7 +7,7 @@
 //! Work is divided by shape, never by the number of threads, and no sum is ever split: the same inputs give the same
 //! bits on any number of threads.
 
-use super::finish::Finish;
+use super::epilogue::Epilogue;
 use super::kernel;
 use super::real::Real;
 use super::simd::simd;
@@ -56,12 +56,12 @@ pub struct Product<'a, T> {
     pub a: ArrayView2<'a, T>,
     /// B, `[k, n]`.
     pub b: Factor<'a, T>,
-    /// C, `[m, n]`, of any strides if nothing finishes it; else its rows, and those of what finishes it, are contiguous.
+    /// C, `[m, n]`, of any strides without an epilogue; else its rows, and those of the epilogue, are contiguous.
     pub c: ArrayViewMut2<'a, T>,
     /// Whether the product is added to C.
     pub accumulate: bool,
     /// What is done to C in the end.
-    pub finish: Finish<'a, T>,
+    pub epilogue: Epilogue<'a, T>,
 }
 
 impl<'a, T: Real> Product<'a, T> {
@@ -70,33 +70,33 @@ impl<'a, T: Real> Product<'a, T> {
         let (m, k, n) = (self.a.nrows(), self.a.ncols(), self.b.matrix.ncols());
         assert_eq!(self.b.matrix.nrows(), k, "A is [{m}, {k}], so B must have {k} rows");
         assert_eq!(self.c.dim(), (m, n), "A·B is [{m}, {n}], and so must C be");
-        self.finish.check(m, n);
+        self.epilogue.check(m, n);
         [m, k, n]
     }
 
     /// Those of the first rows of C, and those of the others.
     fn split_rows(self, middle: usize) -> (Self, Self) {
-        let Self { a, b, c, accumulate, finish } = self;
+        let Self { a, b, c, accumulate, epilogue } = self;
         let (a_1, a_2) = a.split_at(Axis(0), middle);
-        let (finish_1, finish_2) = (finish.rows(0..middle), finish.rows(middle..c.nrows()));
+        let (epilogue_1, epilogue_2) = (epilogue.rows(0..middle), epilogue.rows(middle..c.nrows()));
         let (c_1, c_2) = c.split_at(Axis(0), middle);
         (
-            Self { a: a_1, b, c: c_1, accumulate, finish: finish_1 },
-            Self { a: a_2, b, c: c_2, accumulate, finish: finish_2 },
+            Self { a: a_1, b, c: c_1, accumulate, epilogue: epilogue_1 },
+            Self { a: a_2, b, c: c_2, accumulate, epilogue: epilogue_2 },
         )
     }
 
     /// Those of the first columns of C, and those of the others; `middle` is a multiple of [`SPLIT_COLUMNS`].
     fn split_columns(self, middle: usize) -> (Self, Self) {
-        let Self { a, b: Factor { matrix, panels }, c, accumulate, finish } = self;
+        let Self { a, b: Factor { matrix, panels }, c, accumulate, epilogue } = self;
         let (panels_1, panels_2) = panels.map(|panels| panels.split_at(middle * matrix.nrows())).unzip();
         let (b_1, b_2) = matrix.split_at(Axis(1), middle);
-        let (finish_1, finish_2) = (finish.columns(0..middle), finish.columns(middle..c.ncols()));
+        let (epilogue_1, epilogue_2) = (epilogue.columns(0..middle), epilogue.columns(middle..c.ncols()));
         let (c_1, c_2) = c.split_at(Axis(1), middle);
         let (b_1, b_2) = (Factor { matrix: b_1, panels: panels_1 }, Factor { matrix: b_2, panels: panels_2 });
         (
-            Self { a, b: b_1, c: c_1, accumulate, finish: finish_1 },
-            Self { a, b: b_2, c: c_2, accumulate, finish: finish_2 },
+            Self { a, b: b_1, c: c_1, accumulate, epilogue: epilogue_1 },
+            Self { a, b: b_2, c: c_2, accumulate, epilogue: epilogue_2 },
         )
     }
 
@@ -125,15 +125,15 @@ impl<'a, T: Real> Product<'a, T> {
         if T::own_product(self) {
             return;
         }
-        // There are finishes that the kernel leaves to others.
-        let finish = std::mem::replace(&mut self.finish, Finish::Nothing);
+        // There are epilogues that the kernel leaves to others.
+        let epilogue = std::mem::replace(&mut self.epilogue, Epilogue::Nothing);
         if !T::own_product(self) {
             self.run_elsewhere();
         }
-        finish.apply(self.c.view_mut());
+        epilogue.apply(self.c.view_mut());
     }
 
-    /// Does it without the kernel, and without the finish.
+    /// Does it without the kernel, and without the epilogue.
     fn run_elsewhere(&mut self) {
         let (a, b, accumulate) = (self.a, self.b.matrix, self.accumulate);
         let c = &mut self.c;
@@ -151,7 +151,7 @@ impl<'a, T: Real> Product<'a, T> {
     }
 }
 
-/// C ← A·B, finished as `finish` says; see [`Product`].
+/// C ← A·B and `epilogue`; see [`Product`].
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -159,9 +159,9 @@ pub fn product<'a, T: Real>(
     a: ArrayView2<'a, T>,
     b: impl Into<Factor<'a, T>>,
     c: ArrayViewMut2<'a, T>,
-    finish: Finish<'a, T>,
+    epilogue: Epilogue<'a, T>,
 ) {
-    Product { a, b: b.into(), c, accumulate: false, finish }.run();
+    Product { a, b: b.into(), c, accumulate: false, epilogue }.run();
 }
 
 /// Does the product if a loop of this file fits its shape and the way its matrices lie; says whether it did.
@@ -283,7 +283,7 @@ mod tests {
             for layout in 0..8 {
                 let (a, b) = (laid(&a, layout & 1 > 0), laid(&b, layout & 2 > 0));
                 let mut c = laid(&before, layout & 4 > 0);
-                product(a.view(), b.view(), c.view_mut(), Finish::Nothing);
+                product(a.view(), b.view(), c.view_mut(), Epilogue::Nothing);
                 let scale = (k as f64).sqrt().max(1.0);
                 // In this order NaN is the largest.
                 let error = (&c - &expected).iter().map(|e| e.abs() / scale).max_by(f64::total_cmp).unwrap_or(0.0);
@@ -315,7 +315,7 @@ mod tests {
                 let kept = if accumulate { 1.0 } else { 0.0 };
                 let expected = wide(&c) * kept + &product;
                 let (a, b, c_here) = (a.view(), b.view().into(), c.view_mut());
-                Product { a, b, c: c_here, accumulate, finish: Finish::Nothing }.run_elsewhere();
+                Product { a, b, c: c_here, accumulate, epilogue: Epilogue::Nothing }.run_elsewhere();
                 let error = (wide(&c) - expected).iter().map(|e| e.abs()).max_by(f64::total_cmp).unwrap_or(0.0);
                 let error = error / (k as f64).sqrt().max(1.0);
                 assert!(error <= tolerance, "[{m}, {k}]·[{k}, {n}], layout {layout}: error {error:.1e}");
@@ -342,15 +342,15 @@ mod tests {
                 let result = |divided: bool| {
                     let mut c = c.clone();
                     let (hidden, activation) = (hidden.view(), Activation::Relu);
-                    let finish = match case % 4 {
-                        0 => Finish::Nothing,
-                        1 => Finish::Bias(&bias, Some(activation)),
-                        2 => Finish::Slope { hidden, rows: None, activation },
-                        _ => Finish::Slope { hidden, rows: Some(&rows), activation },
+                    let epilogue = match case % 4 {
+                        0 => Epilogue::Nothing,
+                        1 => Epilogue::Bias(&bias, Some(activation)),
+                        2 => Epilogue::Slope { hidden, rows: None, activation },
+                        _ => Epilogue::Slope { hidden, rows: Some(&rows), activation },
                     };
                     let panels = Some(&*panels).filter(|panels| case / 4 % 2 > 0 && !panels.is_empty());
                     let (a, b) = (a.view(), Factor { matrix: b.view(), panels });
-                    let mut product = Product { a, b, c: c.view_mut(), accumulate: case / 8 > 0, finish };
+                    let mut product = Product { a, b, c: c.view_mut(), accumulate: case / 8 > 0, epilogue };
                     if divided {
                         product.run()
                     } else {

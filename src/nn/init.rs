@@ -1,6 +1,6 @@
 //! Initial parameters.
 
-use super::{Mlp, Real};
+use super::Real;
 use ndarray::Array1;
 use ndarray_rand::{RandomExt, rand_distr::Uniform};
 use rand::Rng;
@@ -20,41 +20,27 @@ pub enum Init {
     Xavier,
 }
 
-/// The flat parameter vector of `mlp`, with one rule for the hidden layers and one for the last. If the last layer is
-/// several `heads` side by side, each of them counts as a layer of its own.
-pub fn network<T: Real>(mlp: &Mlp, heads: usize, hidden: Init, last: Init, rng: &mut impl Rng) -> Vec<T> {
-    let mut parameters = vec![T::zero(); mlp.parameters()];
-    let mut draw = |range: std::ops::Range<usize>, bound: f64| {
-        let distribution = Uniform::new_inclusive(T::of(-bound), T::of(bound)).expect("the bound of a layer is finite");
-        let values = Array1::random_using(range.len(), distribution, &mut *rng);
-        parameters[range].copy_from_slice(values.as_slice().expect("a new array is contiguous"));
-    };
-    for (l, layer) in mlp.layers().iter().enumerate() {
-        let is_last = l + 1 == mlp.layers().len();
-        let (inputs, outputs) = (layer.inputs, if is_last { layer.outputs / heads } else { layer.outputs });
-        match if is_last { last } else { hidden } {
-            Init::PyTorch => draw(layer.weight.start..layer.bias.end, 1.0 / (inputs.max(1) as f64).sqrt()),
-            Init::Small => draw(layer.weight.start..layer.bias.end, 3e-3),
-            Init::Xavier => draw(layer.weight.clone(), (6.0 / (inputs + outputs) as f64).sqrt()),
-        }
-    }
-    parameters
+/// Fills `parameters` uniformly on ±`bound`.
+pub(super) fn draw<T: Real>(bound: f64, parameters: &mut [T], rng: &mut impl Rng) {
+    let distribution = Uniform::new_inclusive(T::of(-bound), T::of(bound)).expect("the bound of a layer is finite");
+    let values = Array1::random_using(parameters.len(), distribution, rng);
+    parameters.copy_from_slice(values.as_slice().expect("a new array is contiguous"));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Activation;
+    use crate::nn::{Activation, Network};
     use crate::rng::{Philox, Stream};
 
     /// Each rule fills its range, in hidden layers and in the last, and no more.
     #[test]
     fn fills_the_range_of_every_layer() {
-        let mlp = Mlp::new(4, &[100, 64], 10, Activation::Relu);
+        let network = Network::new(4, &[100, 64], 10, Activation::Relu);
         for (hidden, last) in [(Init::PyTorch, Init::Small), (Init::Xavier, Init::PyTorch), (Init::Small, Init::Xavier)]
         {
-            let parameters: Vec<f32> = network(&mlp, 2, hidden, last, &mut Philox::new(3, Stream::Init, 0));
-            for (layer, (rule, outputs)) in mlp.layers().iter().zip([(hidden, 100), (hidden, 64), (last, 5)]) {
+            let parameters: Vec<f32> = network.initial(2, hidden, last, &mut Philox::new(3, Stream::Init, 0));
+            for (layer, (rule, outputs)) in network.layers().iter().zip([(hidden, 100), (hidden, 64), (last, 5)]) {
                 let bound = match rule {
                     Init::PyTorch => 1.0 / (layer.inputs as f32).sqrt(),
                     Init::Small => 3e-3,

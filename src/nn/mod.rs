@@ -6,11 +6,12 @@
 pub mod adam;
 pub mod aligned;
 mod elementary;
-pub mod finish;
+pub mod epilogue;
 pub mod gemm;
 pub mod init;
 mod kernel;
-pub mod mlp;
+pub mod layer;
+pub mod network;
 pub mod real;
 mod simd;
 pub mod tanh_gaussian;
@@ -19,9 +20,10 @@ pub mod weights;
 
 pub use adam::{Adam, accumulate, clip_norm, polyak};
 pub use aligned::{Aligned, Matrix};
-pub use finish::Activation;
+pub use epilogue::Activation;
 pub use init::Init;
-pub use mlp::{Mlp, Pass};
+pub use layer::Dense;
+pub use network::{Block, Network, Pass, Rows};
 pub use real::Real;
 pub use tanh_gaussian::{LogStd, Mean, TanhGaussian};
 pub use weights::{Theta, Weights};

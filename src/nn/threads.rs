@@ -73,17 +73,66 @@ pub fn join_if<A: Send, B: Send>(
     if worthwhile { join(a, b) } else { (a(), b()) }
 }
 
-/// Does `work` with each of `items` and its index, at the same time where threads are free; neighbours tend to go to the
-/// same thread.
-pub fn for_each<I: Send>(items: &mut [I], work: &(impl Fn(usize, &mut I) + Sync)) {
-    fn from<I: Send>(first: usize, items: &mut [I], work: &(impl Fn(usize, &mut I) + Sync)) {
-        match items {
-            [] => {}
-            [item] => work(first, item),
-            _ => {
-                let middle = items.len() / 2;
-                let (left, right) = items.split_at_mut(middle);
-                join(|| from(first, left, work), || from(first + middle, right, work));
+/// What [`for_each`] divides among threads: a slice, or a pair of them, whose elements go together.
+pub trait Items: Send + Sized {
+    /// One of them.
+    type Item;
+
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// The first ones, as many as `middle` says, and the others.
+    fn divide(self, middle: usize) -> (Self, Self);
+
+    /// The first one.
+    fn first(self) -> Option<Self::Item>;
+}
+
+impl<'a, I: Send> Items for &'a mut [I] {
+    type Item = &'a mut I;
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn divide(self, middle: usize) -> (Self, Self) {
+        self.split_at_mut(middle)
+    }
+
+    fn first(self) -> Option<&'a mut I> {
+        self.first_mut()
+    }
+}
+
+impl<A: Items, B: Items> Items for (A, B) {
+    type Item = (A::Item, B::Item);
+
+    fn count(&self) -> usize {
+        assert_eq!(self.0.count(), self.1.count(), "they go together");
+        self.0.count()
+    }
+
+    fn divide(self, middle: usize) -> (Self, Self) {
+        let ((a_left, a_right), (b_left, b_right)) = (self.0.divide(middle), self.1.divide(middle));
+        ((a_left, b_left), (a_right, b_right))
+    }
+
+    fn first(self) -> Option<Self::Item> {
+        self.0.first().zip(self.1.first())
+    }
+}
+
+/// Does `work` with the index of each of `items` and the item itself, at the same time where threads are free; neighbours
+/// tend to go to the same thread.
+pub fn for_each<I: Items>(items: I, work: &(impl Fn(usize, I::Item) + Sync)) {
+    fn from<I: Items>(start: usize, items: I, work: &(impl Fn(usize, I::Item) + Sync)) {
+        match items.count() {
+            0 => {}
+            1 => work(start, items.first().expect("there is one")),
+            count => {
+                let middle = count / 2;
+                let (left, right) = items.divide(middle);
+                join(|| from(start, left, work), || from(start + middle, right, work));
             }
         }
     }
@@ -129,7 +178,7 @@ mod tests {
         for threads in [1, 2, 3, 8] {
             let work = || {
                 let mut items = vec![0; 1000];
-                for_each(&mut items, &|i, item| *item = i as u64 + sum(0, 100));
+                for_each(&mut items[..], &|i, item| *item = i as u64 + sum(0, 100));
                 items.iter().sum::<u64>()
             };
             let expected = 999 * 1000 / 2 + 1000 * (99 * 100 / 2);

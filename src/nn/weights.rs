@@ -5,7 +5,8 @@
 
 use super::aligned::Aligned;
 use super::gemm::Factor;
-use super::mlp::{Layer, Mlp, weight};
+use super::layer::Dense;
+use super::network::Network;
 use super::real::Real;
 use super::threads::join;
 use ndarray::{ArrayView2, Axis};
@@ -18,14 +19,14 @@ const WORTHWHILE: usize = 1 << 14;
 #[derive(Clone, Debug)]
 pub struct Theta<T> {
     values: Aligned<T>,
-    networks: Vec<Network<T>>,
+    networks: Vec<Packed<T>>,
 }
 
 /// A network, which of the parameters are its own, and of each layer Wᵀ as [`Real::pack`] writes it; nothing where no
 /// product would take it from here.
 #[derive(Clone, Debug)]
-struct Network<T> {
-    shape: Mlp,
+struct Packed<T> {
+    shape: Network,
     parameters: Range<usize>,
     transposed: Vec<Aligned<T>>,
 }
@@ -40,7 +41,7 @@ pub struct Weights<'a, T> {
 
 impl<T: Real> Theta<T> {
     /// The parameters `values` of `networks`, which will go forward and, if there is one, the way `back`.
-    pub fn new<'a>(values: &[T], networks: impl IntoIterator<Item = &'a Mlp>, back: bool) -> Self {
+    pub fn new<'a>(values: &[T], networks: impl IntoIterator<Item = &'a Network>, back: bool) -> Self {
         let mut end = 0;
         let networks = networks.into_iter().map(|network| {
             let start = end;
@@ -49,7 +50,7 @@ impl<T: Real> Theta<T> {
                 // Nothing that was hidden lies below the first layer.
                 Aligned::zeros(if back && l > 0 { T::packed_len(layer.outputs, layer.inputs) } else { 0 })
             });
-            Network { shape: network.clone(), parameters: start..end, transposed: transposed.collect() }
+            Packed { shape: network.clone(), parameters: start..end, transposed: transposed.collect() }
         });
         let mut theta = Self { networks: networks.collect(), values: Aligned::from(values) };
         theta.pack();
@@ -58,7 +59,7 @@ impl<T: Real> Theta<T> {
 
     /// The parameters of network `i`.
     pub fn weights(&self, i: usize) -> Weights<'_, T> {
-        let Network { parameters, transposed, .. } = &self.networks[i];
+        let Packed { parameters, transposed, .. } = &self.networks[i];
         Weights { theta: &self.values[parameters.clone()], transposed: Some(transposed) }
     }
 
@@ -69,10 +70,10 @@ impl<T: Real> Theta<T> {
 
     /// Takes over changed parameters.
     pub fn pack(&mut self) {
-        for Network { shape, parameters, transposed } in &mut self.networks {
+        for Packed { shape, parameters, transposed } in &mut self.networks {
             let theta = &self.values[parameters.clone()];
             for (layer, panels) in shape.layers().iter().zip(transposed) {
-                pack(weight(layer, theta).reversed_axes(), panels);
+                pack(layer.weight_of(theta).reversed_axes(), panels);
             }
         }
     }
@@ -112,8 +113,8 @@ impl<'a, T> From<&'a [T]> for Weights<'a, T> {
 
 impl<'a, T: Real> Weights<'a, T> {
     /// Wᵀ of layer `l`, `[out, in]`.
-    pub(super) fn transposed(self, l: usize, layer: &Layer) -> Factor<'a, T> {
+    pub(super) fn transposed(self, l: usize, layer: &Dense) -> Factor<'a, T> {
         let panels = self.transposed.map(|transposed| &*transposed[l]).filter(|panels| !panels.is_empty());
-        Factor { matrix: weight(layer, self.theta).reversed_axes(), panels }
+        Factor { matrix: layer.weight_of(self.theta).reversed_axes(), panels }
     }
 }

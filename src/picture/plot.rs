@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::run::{Comparison, MeasuredRun, RunDirectory, Scores, files};
+use crate::sac::Metric;
 use crate::statistics::{self, Estimate, mean};
 use anyhow::Context;
 use plotters::coord::Shift;
@@ -24,17 +25,6 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 const PROBLEM: &str = "the picture cannot be drawn";
-/// What is drawn below the learning curve, if there is any of it.
-const DETAILS: [(&str, &str); 7] = [
-    ("q", "Q"),
-    ("critic_loss", "critic loss"),
-    ("value_loss", "value loss"),
-    ("policy_loss", "policy loss"),
-    ("alpha", "temperature α"),
-    ("entropy", "entropy (nats)"),
-    ("temperature_loss", "temperature loss"),
-];
-
 /// The name of its own picture in a run directory.
 pub const CURVE: &str = "curve.svg";
 
@@ -58,7 +48,8 @@ pub fn save_curve(directory: &RunDirectory, config: &Config) -> Result<(), Error
 /// # Errors
 /// If it cannot be drawn.
 pub fn run(run: &MeasuredRun) -> Result<String, Error> {
-    let details = DETAILS.map(|(column, title)| (run.points(column), title));
+    // Below the learning curve, if there is any of it.
+    let details = Metric::ALL.map(|metric| (run.points(metric.name()), metric.label()));
     let there = |points: &[Point]| points.iter().any(|point| point.1 != 0.0);
     let details: Vec<_> = details.into_iter().filter(|(points, _)| there(points)).collect();
     let rows = details.len().div_ceil(3) as u32;

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::env::{Bounds, Info};
 use crate::error::Error;
 use crate::replay::Replay;
-use crate::sac::{Metrics, Policy, Snapshot};
+use crate::sac::{Metric, Metrics, Policy, Snapshot};
 use crate::train::{Best, EnvState, Episode, Trainer, TrainerState};
 use anyhow::{Context, Result, anyhow, ensure};
 use safetensors::tensor::Dtype;
@@ -592,10 +592,11 @@ fn state_to_bytes(
             metadata.insert(format!("ended.{i}.info"), names.join(","));
         }
     }
-    let Metrics { updates, policy_updates, alpha, .. } = position.last;
+    let Metrics { updates, policy_updates, values, .. } = position.last;
     tensors.push(Tensor::u64("metrics.last".into(), &[position.last_step, updates, policy_updates]));
-    let sums = position.last.sums().map(|(_, sum)| sum);
-    tensors.push(Tensor::f64("metrics.last.sums".into(), &[&sums[..], &[alpha]].concat()));
+    for (metric, value) in Metric::ALL.into_iter().zip(values) {
+        tensors.push(Tensor::f64(format!("metrics.last.{}", metric.name()), &[value]));
+    }
     // Most environments give no numbers, and once there were no columns for them.
     if !position.columns.is_empty() {
         metadata.insert("columns".into(), position.columns.join(","));
@@ -645,20 +646,11 @@ fn state_from_bytes(bytes: &[u8]) -> Result<State> {
     let preloaded = file.tensor("preloaded").is_ok().then(|| u64s("preloaded", &data("preloaded", Dtype::U64)?));
     let [preloaded] = preloaded.transpose()?.unwrap_or_default();
     let [last_step, last_updates, policy_updates] = u64s("metrics.last", &data("metrics.last", Dtype::U64)?)?;
-    let [critic_loss, value_loss, policy_loss, temperature_loss, q, entropy, alpha] =
-        f64s("metrics.last.sums", &data("metrics.last.sums", Dtype::F64)?)?;
-    let last = Metrics {
-        updates: last_updates,
-        critic_loss,
-        value_loss,
-        policy_updates,
-        policy_loss,
-        temperature_loss,
-        q,
-        entropy,
-        alpha,
-        failure: None,
-    };
+    let mut last = Metrics { updates: last_updates, policy_updates, ..Metrics::default() };
+    for metric in Metric::ALL {
+        let name = format!("metrics.last.{}", metric.name());
+        [last[metric]] = f64s(&name, &data(&name, Dtype::F64)?)?;
+    }
     let read_best = || -> Result<Best> {
         let [step] = u64s("best.step", &data("best.step", Dtype::U64)?)?;
         let [mean_return] = f64s("best.return", &data("best.return", Dtype::F64)?)?;

@@ -7,6 +7,7 @@
 use super::metrics::Row;
 use super::{RunDirectory, config_file, files};
 use crate::config::Config;
+use crate::sac::Metric;
 use anyhow::{Context, Result};
 use crc::{CRC_32_ISCSI, Crc};
 use prost::{Message, Oneof};
@@ -190,16 +191,9 @@ fn tag(column: &str) -> &str {
         "evaluation_std" => "return/evaluation_std",
         "episode_length" => "episode/length",
         "episode" => "episode/number",
-        "critic_loss" => "loss/critic",
-        "value_loss" => "loss/value",
-        "policy_loss" => "loss/policy",
-        "temperature_loss" => "loss/temperature",
-        "alpha" => "policy/alpha",
-        "entropy" => "policy/entropy",
-        "q" => "critic/q",
         "seconds" => "speed/seconds",
         "steps_per_second" => "speed/steps_per_second",
-        other => other,
+        _ => Metric::ALL.into_iter().find(|metric| metric.name() == column).map_or(column, |metric| metric.tag()),
     }
 }
 
@@ -251,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_column_is_shown_in_a_group() {
-        let columns = Row::EMPTY.cells().map(|(column, _)| column).into_iter();
+        let columns = Row::EMPTY.cells().map(|(column, _)| column).collect::<Vec<_>>().into_iter();
         for column in columns.chain(Row::EMPTY.timing().map(|(column, _)| column)) {
             assert!(tag(column).contains('/'), "{column}");
         }

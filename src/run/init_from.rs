@@ -13,7 +13,7 @@ use crate::actor::Actor;
 use crate::config::{Alpha, Config, Heads};
 use crate::env::Bounds;
 use crate::error::Error;
-use crate::nn::Mlp;
+use crate::nn::Network;
 use crate::normalizer::Normalizer;
 use crate::replay::Replay;
 use crate::sac::Snapshot;
@@ -242,8 +242,8 @@ fn put_file(
     let (_, header) = SafeTensors::read_metadata(bytes).with_context(not_one)?;
     let mut tensors = Tensors { unread: file.names().into_iter().collect(), file: &file };
     let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
-    let critic = Mlp::new(o + a, &config.critic_hidden, 1, config.activation);
-    let value = Mlp::new(o, &config.critic_hidden, 1, config.activation);
+    let critic = Network::new(o + a, &config.critic_hidden, 1, config.activation);
+    let value = Network::new(o, &config.critic_hidden, 1, config.activation);
 
     let trunk = if config.policy_heads == Heads::Shared { "trunk" } else { "mean_trunk" };
     let policy_widths = widths(&file, trunk);

@@ -7,7 +7,7 @@ use crate::actor::Evaluation;
 use crate::config::Config;
 use crate::env::{Info, MAX_INFO};
 use crate::error::Error;
-use crate::sac::Metrics;
+use crate::sac::{Metric, Metrics, Per};
 use crate::train::Episode;
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
@@ -39,22 +39,20 @@ pub struct Row {
 
 impl Row {
     /// The columns of `metrics.csv` after the step that every run has, by name; a cell for which there is nothing is none.
-    pub fn cells(&self) -> [(&'static str, Option<f64>); 12] {
+    pub fn cells(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
         let Self { episode, evaluation, means, .. } = self;
-        [
+        let outcomes = [
             ("episode", episode.as_ref().map(|e| e.number as f64)),
             ("episode_length", episode.as_ref().map(|e| e.length as f64)),
             ("episode_return", episode.as_ref().map(|e| e.total_reward)),
             ("evaluation_return", evaluation.map(|e| e.0)),
             ("evaluation_std", evaluation.map(|e| e.1)),
-            ("critic_loss", means.map(|m| m.critic_loss)),
-            ("value_loss", means.map(|m| m.value_loss)),
-            ("policy_loss", means.filter(|m| m.policy_updates > 0).map(|m| m.policy_loss)),
-            ("temperature_loss", means.map(|m| m.temperature_loss)),
-            ("alpha", means.map(|m| m.alpha)),
-            ("entropy", means.map(|m| m.entropy)),
-            ("q", means.map(|m| m.q)),
-        ]
+        ];
+        let has = |means: &&Metrics, metric: Metric| metric.per() != Per::PolicyUpdate || means.policy_updates > 0;
+        let measured = Metric::ALL.into_iter().map(move |metric| {
+            (metric.name(), means.as_ref().filter(|means| has(means, metric)).map(|means| means[metric]))
+        });
+        outcomes.into_iter().chain(measured)
     }
 
     /// The columns of `timings.csv` after the step, by name.
@@ -109,7 +107,7 @@ impl Position {
     fn narrowed(&self, path: &Path) -> Result<Vec<u8>, Error> {
         const LONGEST_ROW: u64 = 1 << 16;
         typed(|| {
-            let width = 1 + Row::EMPTY.cells().len() + self.columns.len();
+            let width = 1 + Row::EMPTY.cells().count() + self.columns.len();
             let (mut bytes, mut row) = (Vec::new(), Vec::new());
             let mut read = || {
                 let mut file = BufReader::new(files::reader(path)?);

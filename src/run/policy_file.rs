@@ -13,7 +13,7 @@ use super::{files, typed};
 use crate::actor::Actor;
 use crate::env::Bounds;
 use crate::error::Error;
-use crate::nn::{Activation, LogStd, Mean, Mlp, TanhGaussian, mlp};
+use crate::nn::{Activation, Dense, LogStd, Mean, Network, TanhGaussian};
 use crate::sac::Policy;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ndarray::{Array2, Axis, concatenate, s};
@@ -147,7 +147,7 @@ fn split(list: &str) -> Result<Vec<f32>> {
 pub(crate) struct NamedLayer {
     pub name: String,
     /// Where its parameters lie in a flat vector, and which of its outputs are meant.
-    layer: mlp::Layer,
+    layer: Dense,
     columns: Range<usize>,
 }
 
@@ -159,7 +159,7 @@ impl NamedLayer {
 
     /// As it stands in a file.
     fn tensors(self, theta: &[f32]) -> Tensors {
-        let weight = mlp::weight(&self.layer, theta).slice(s![.., self.columns.clone()]).t().to_owned();
+        let weight = self.layer.weight_of(theta).slice(s![.., self.columns.clone()]).t().to_owned();
         Tensors { name: self.name, weight, bias: theta[self.layer.bias][self.columns].to_vec() }
     }
 
@@ -175,10 +175,10 @@ impl NamedLayer {
 }
 
 /// The layers of a network whose parameters begin at `start`: `trunk.0` and on, and `heads` for the last one.
-fn layers(network: &Mlp, start: usize, trunk: &str, heads: &[(&str, Range<usize>)]) -> Vec<NamedLayer> {
+fn layers(network: &Network, start: usize, trunk: &str, heads: &[(&str, Range<usize>)]) -> Vec<NamedLayer> {
     let shift = |range: &Range<usize>| start + range.start..start + range.end;
-    let named = |name: String, layer: &mlp::Layer, columns| {
-        let layer = mlp::Layer { weight: shift(&layer.weight), bias: shift(&layer.bias), ..*layer };
+    let named = |name: String, layer: &Dense, columns| {
+        let layer = Dense { weight: shift(&layer.weight), bias: shift(&layer.bias), ..*layer };
         NamedLayer { name, layer, columns }
     };
     let (last, hidden) = network.layers().split_last().expect("a network has a layer");
@@ -187,7 +187,7 @@ fn layers(network: &Mlp, start: usize, trunk: &str, heads: &[(&str, Range<usize>
 }
 
 /// The layers of a network with one output head: `name.0` and on.
-pub(crate) fn network_layers(network: &Mlp, name: &str) -> Vec<NamedLayer> {
+pub(crate) fn network_layers(network: &Network, name: &str) -> Vec<NamedLayer> {
     let last = format!("{name}.{}", network.layers().len() - 1);
     layers(network, 0, name, &[(&last, 0..network.outputs())])
 }
@@ -211,7 +211,7 @@ pub(crate) fn to_tensors(actor: &Actor) -> Vec<Tensors> {
 }
 
 /// The networks and their flat parameters, from the layers by their names.
-fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Mlp>, Vec<f32>)> {
+fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Network>, Vec<f32>)> {
     let tensor = |name: &str, dimensions: usize| -> Result<(Vec<usize>, Vec<f32>)> {
         let tensor = file.tensor(name).map_err(|_| anyhow!("it lacks the tensor {name}"))?;
         let shape = tensor.shape().to_vec();
@@ -228,14 +228,14 @@ fn from_tensors(file: &SafeTensors, activation: Activation) -> Result<(Vec<Mlp>,
         Ok((Array2::from_shape_vec((shape[0], shape[1]), weight)?, bias))
     };
     let depth = |trunk: &str| (0..).take_while(|l| file.tensor(&format!("{trunk}.{l}.weight")).is_ok()).count();
-    let network = |trunk: &str, head: (Array2<f32>, Vec<f32>)| -> Result<(Mlp, Vec<f32>)> {
+    let network = |trunk: &str, head: (Array2<f32>, Vec<f32>)| -> Result<(Network, Vec<f32>)> {
         let mut layers = (0..depth(trunk)).map(|l| layer(&format!("{trunk}.{l}"))).collect::<Result<Vec<_>>>()?;
         layers.push(head);
         let fit = layers.windows(2).all(|pair| pair[0].0.nrows() == pair[1].0.ncols());
         ensure!(fit, "its layers do not fit each other");
         let widths: Vec<_> = layers.iter().map(|(weight, _)| weight.nrows()).collect();
         let (outputs, hidden) = widths.split_last().expect("the head is a layer");
-        let network = Mlp::new(layers[0].0.ncols(), hidden, *outputs, activation);
+        let network = Network::new(layers[0].0.ncols(), hidden, *outputs, activation);
         let theta = layers.iter().flat_map(|(weight, bias)| weight.t().iter().chain(bias).copied().collect::<Vec<_>>());
         Ok((network, theta.collect()))
     };

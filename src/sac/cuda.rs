@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix};
 use crate::gpu::{Buffer, Gpu, Recording, with_buffers, words};
-use crate::nn::{LogStd, Mean, Mlp, assert_shape};
+use crate::nn::{LogStd, Mean, Network, assert_shape};
 use crate::replay::{Batch, Replay};
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 use std::collections::HashMap;
@@ -58,8 +58,8 @@ pub struct CudaLearner {
     /// But for the seed.
     config: Config,
     policy: Policy,
-    critic: Mlp,
-    value: Option<Mlp>,
+    critic: Network,
+    value: Option<Network>,
     target_entropy: f32,
     agents: Vec<Agent>,
 
@@ -254,7 +254,7 @@ impl CudaLearner {
     fn fused_arguments(&self, draws: bool, form: Form) -> Option<kernels::Fused> {
         let buffers = self.buffers.fused.as_ref()?;
         let (b, o, a) = self.sizes();
-        let network = |mlp: &Mlp, parameters: &Parameters, pass: &DeviceWorkspace, shares, d_first| {
+        let network = |mlp: &Network, parameters: &Parameters, pass: &DeviceWorkspace, shares, d_first| {
             let layers = mlp.layers();
             kernels::FusedNetwork {
                 theta: parameters.values,

@@ -4,19 +4,23 @@
 //! noise ε, so that every implementation computes the same function of the same inputs and two of them are compared by
 //! comparing vectors. [`cpu::CpuLearner`] is the algorithm itself, to be read top to bottom.
 
+pub mod cost;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 #[cfg(feature = "cuda")]
 pub mod fused;
+mod metrics;
+mod networks;
 mod policy;
 #[cfg(feature = "cuda")]
 pub mod shared;
-pub mod work;
 
 pub use cpu::CpuLearner;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaLearner;
+pub use metrics::{Metric, Metrics, Per};
+pub use networks::{NetworkSpec, networks};
 pub use policy::{Policy, PolicyPass};
 #[cfg(feature = "cuda")]
 pub use shared::SharedLearner;
@@ -143,84 +147,6 @@ impl<T: Real> Noise<T> {
         for noise in [&mut self.current, &mut self.next] {
             noise.iter_mut().for_each(|noise| *noise = T::of(rng.sample(StandardNormal)));
         }
-    }
-}
-
-/// Sums over all updates so far; the difference of two of them, divided by the updates between, is a mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Metrics {
-    /// Number of updates made.
-    pub updates: u64,
-    /// Σ of J_Q, the two critics' losses together.
-    pub critic_loss: f64,
-    /// Σ of J_V; zero where there is no V.
-    pub value_loss: f64,
-    /// Number of updates at which the policy took a step.
-    pub policy_updates: u64,
-    /// Σ of J_π, over those.
-    pub policy_loss: f64,
-    /// Σ of J_α; zero for a fixed temperature.
-    pub temperature_loss: f64,
-    /// Σ of the mean of Q₁(s, a) and Q₂(s, a) over the batch.
-    pub q: f64,
-    /// Σ of −mean log π(ã|s), the policy's entropy in nats over actions in \[−1, 1].
-    pub entropy: f64,
-    /// α now, not a sum.
-    pub alpha: f64,
-    /// The first quantity that was not finite, and the update, counted from 1, that met it.
-    pub failure: Option<(u64, &'static str)>,
-}
-
-impl Metrics {
-    /// The sums by name.
-    pub fn sums(&self) -> [(&'static str, f64); 6] {
-        [
-            ("critic_loss", self.critic_loss),
-            ("value_loss", self.value_loss),
-            ("policy_loss", self.policy_loss),
-            ("temperature_loss", self.temperature_loss),
-            ("q", self.q),
-            ("entropy", self.entropy),
-        ]
-    }
-
-    /// Metrics whose sums and counts are those of a snapshot, without a failure; α is not among them.
-    ///
-    /// # Panics
-    /// If the snapshot has not been checked to have them.
-    pub fn of<T>(snapshot: &Snapshot<T>) -> Self {
-        let count = |name| snapshot.count(name).expect("the snapshot has been checked");
-        let sum = |name| snapshot.sum(name).expect("the snapshot has been checked");
-        Self {
-            updates: count("updates"),
-            policy_updates: count("policy_updates"),
-            critic_loss: sum("critic_loss"),
-            value_loss: sum("value_loss"),
-            policy_loss: sum("policy_loss"),
-            temperature_loss: sum("temperature_loss"),
-            q: sum("q"),
-            entropy: sum("entropy"),
-            ..Self::default()
-        }
-    }
-
-    /// Means over the updates since `earlier`; none if there were none. `alpha` is the present one.
-    pub fn means_since(&self, earlier: &Self) -> Option<Self> {
-        let updates = self.updates.saturating_sub(earlier.updates);
-        let policy_updates = self.policy_updates.saturating_sub(earlier.policy_updates);
-        let mean = |now: f64, then: f64| (now - then) / updates as f64;
-        (updates > 0).then(|| Self {
-            updates,
-            critic_loss: mean(self.critic_loss, earlier.critic_loss),
-            value_loss: mean(self.value_loss, earlier.value_loss),
-            policy_updates,
-            // NaN where the policy has not been due.
-            policy_loss: (self.policy_loss - earlier.policy_loss) / policy_updates as f64,
-            temperature_loss: mean(self.temperature_loss, earlier.temperature_loss),
-            q: mean(self.q, earlier.q),
-            entropy: mean(self.entropy, earlier.entropy),
-            ..*self
-        })
     }
 }
 

@@ -15,7 +15,7 @@
 #![cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, unused_imports, unused_macros))]
 
 use super::Activation;
-use super::finish::Finish;
+use super::epilogue::Epilogue;
 use super::gemm::{Factor, Product};
 use multiply::{Matrix, Right, Task};
 use ndarray::ArrayView2;
@@ -32,7 +32,7 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Does `product` if this processor, the way its matrices lie and its finish allow it; says whether they do.
+/// Does `product` if this processor, the way its matrices lie and its epilogue allow it; says whether they do.
 pub(super) fn product(product: &mut Product<f32>) -> bool {
     CHOSEN.is_some_and(|kind| kind.product(product))
 }
@@ -107,13 +107,13 @@ impl Kind {
     /// [`product`] by this kind.
     fn product(self, product: &mut Product<f32>) -> bool {
         let [m, k, n] = product.check();
-        let Product { a, b: Factor { matrix: b, panels }, c, accumulate, finish } = product;
+        let Product { a, b: Factor { matrix: b, panels }, c, accumulate, epilogue } = product;
         assert!(panels.is_none_or(|panels| panels.len() == self.packed_len(k, n)));
-        let tail = match *finish {
-            Finish::Nothing => Tail::Nothing,
-            Finish::Bias(bias, None) => Tail::Bias(bias.as_ptr(), false),
-            Finish::Bias(bias, Some(Activation::Relu)) => Tail::Bias(bias.as_ptr(), true),
-            Finish::Slope { hidden, rows, activation: Activation::Relu } => {
+        let tail = match *epilogue {
+            Epilogue::Nothing => Tail::Nothing,
+            Epilogue::Bias(bias, None) => Tail::Bias(bias.as_ptr(), false),
+            Epilogue::Bias(bias, Some(Activation::Relu)) => Tail::Bias(bias.as_ptr(), true),
+            Epilogue::Slope { hidden, rows, activation: Activation::Relu } => {
                 let Matrix { at, strides: [step, 1] } = Matrix::new(hidden.as_ptr(), &hidden) else { return false };
                 Tail::Slope(at, step, rows.map(<[usize]>::as_ptr))
             }
@@ -212,7 +212,7 @@ mod tests {
         })
     }
 
-    /// Every layout and every finish, rows that follow each other and rows with gaps, B packed before and on the way, added
+    /// Every layout and every epilogue, rows that follow each other and rows with gaps, B packed before and on the way, added
     /// to C or not, on every kind of register that this processor has: bit for bit as [`plain`], so that nothing depends on
     /// how a product is split, nor on what lies beyond its matrices.
     #[test]
@@ -267,17 +267,17 @@ mod tests {
                 for (i, expected) in expected[usize::from(inner)].iter().enumerate() {
                     // What C holds before matters only to what is added to it.
                     let mut c = laid(&before, layout & 4 > 0, 20, unwritten);
-                    let finish = match i {
-                        0 => Finish::Nothing,
-                        1 => Finish::Bias(bias_slice, None),
-                        2 => Finish::Bias(bias_slice, Some(activation)),
-                        3 => Finish::Slope { hidden: hidden.view(), rows: None, activation },
-                        _ => Finish::Slope { hidden: all_hidden.view(), rows: Some(&rows), activation },
+                    let epilogue = match i {
+                        0 => Epilogue::Nothing,
+                        1 => Epilogue::Bias(bias_slice, None),
+                        2 => Epilogue::Bias(bias_slice, Some(activation)),
+                        3 => Epilogue::Slope { hidden: hidden.view(), rows: None, activation },
+                        _ => Epilogue::Slope { hidden: all_hidden.view(), rows: Some(&rows), activation },
                     };
                     let b = Factor { matrix: b.view(), panels: packed.then_some(&*panels) };
                     let (a, c_here) = (a.view(), c.view_mut());
-                    let case = format!("{}: {m} {k} {n}, {accumulate}, layout {layout}, finish {i}", kind.name);
-                    if !kind.product(&mut Product { a, b, c: c_here, accumulate, finish }) {
+                    let case = format!("{}: {m} {k} {n}, {accumulate}, layout {layout}, epilogue {i}", kind.name);
+                    if !kind.product(&mut Product { a, b, c: c_here, accumulate, epilogue }) {
                         assert!(m * n == 0 || layout & 4 > 0, "{case} is refused");
                         continue;
                     }

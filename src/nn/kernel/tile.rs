@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub(super) tail: Tail,
 }
 
-/// A [`Finish`](crate::nn::finish::Finish) that tiles do themselves, told from the first element of C.
+/// A [`Epilogue`](crate::nn::epilogue::Epilogue) that tiles do themselves, told from the first element of C.
 #[derive(Clone, Copy)]
 pub(super) enum Tail {
     Nothing,

@@ -8,7 +8,7 @@ use crate::gpu::mlp::Matrix;
 use crate::gpu::{Buffer, Recording, with_buffers, words, words_mut};
 use crate::nn::assert_shape;
 use crate::replay::Replay;
-use crate::sac::{Metrics, Snapshot};
+use crate::sac::{Metric, Metrics, Snapshot};
 use ndarray::ArrayView2;
 
 /// What is known of an agent without asking the device.
@@ -208,7 +208,9 @@ impl CudaLearner {
     pub(super) fn metrics_from(&self, status: &Status, agent: &Agent) -> Metrics {
         let alpha = self.alpha(agent.updates == 0);
         let alpha = if alpha.is_fixed > 0 { alpha.fixed } else { (status.log_alpha as f32).exp() };
-        Metrics { alpha: alpha.into(), ..status.metrics() }
+        let mut metrics = status.metrics();
+        metrics[Metric::Alpha] = alpha.into();
+        metrics
     }
 
     /// A buffer of one of the agents, from that of the first.
@@ -223,7 +225,7 @@ impl CudaLearner {
     pub fn snapshot_of(&mut self, agent: usize) -> Result<Snapshot<f32>, Error> {
         let (vectors, places) = self.state();
         let status = self.download_status(agent, 1)?[0];
-        let sums = status.metrics().sums().map(|(name, sum)| (name.to_string(), sum)).into();
+        let sums = status.metrics().sums().map(|(name, sum)| (name.to_string(), sum)).collect();
         let mut counts =
             vec![("updates".to_string(), status.updates), ("policy_updates".to_string(), status.policy_updates)];
         counts.extend(places.into_iter().map(|(name, place)| (name, status.steps[place])));
@@ -253,12 +255,12 @@ impl CudaLearner {
         let mut status = Status {
             updates: metrics.updates,
             policy_updates: metrics.policy_updates,
-            critic_loss: metrics.critic_loss,
-            value_loss: metrics.value_loss,
-            policy_loss: metrics.policy_loss,
-            temperature_loss: metrics.temperature_loss,
-            q: metrics.q,
-            entropy: metrics.entropy,
+            critic_loss: metrics[Metric::CriticLoss],
+            value_loss: metrics[Metric::ValueLoss],
+            policy_loss: metrics[Metric::PolicyLoss],
+            temperature_loss: metrics[Metric::TemperatureLoss],
+            q: metrics[Metric::Q],
+            entropy: metrics[Metric::Entropy],
             learning_rate: self.learning_rates(),
             ..Status::default()
         };
@@ -378,8 +380,9 @@ impl CudaLearner {
     /// Every network by name, with its place among those of its shape.
     pub(super) fn all_networks(&self) -> Vec<(&'static str, &Parameters, usize)> {
         let (theta, critics, log_alpha) = (&self.buffers.theta, &self.buffers.critics, &self.buffers.log_alpha);
-        let mut list = vec![("policy", theta, 0), ("q1", critics, 0), ("q2", critics, 1), ("log_alpha", log_alpha, 0)];
+        let mut list = vec![("policy", theta, 0), ("q1", critics, 0), ("q2", critics, 1)];
         list.extend(self.buffers.value_parameters.iter().map(|value| ("value", value, 0)));
+        list.push(("log_alpha", log_alpha, 0));
         list
     }
 

@@ -4,7 +4,7 @@ use super::CudaLearner;
 use crate::error::Error;
 use crate::gpu::mlp::DeviceWorkspace;
 use crate::gpu::{Buffer, words};
-use crate::nn::Mlp;
+use crate::nn::Network;
 
 impl CudaLearner {
     /// Every intermediate of an update by name, with its length, as [`CpuLearner::intermediates`](crate::sac::CpuLearner::intermediates) names them; the rows of
@@ -93,7 +93,7 @@ impl CudaLearner {
 /// The hidden layers of a pass and their gradients, by name; so many rows of all networks together count.
 fn hidden<'a>(
     name: &'a str,
-    mlp: &'a Mlp,
+    mlp: &'a Network,
     pass: &'a DeviceWorkspace,
     rows: usize,
     d_rows: usize,

@@ -3,8 +3,8 @@
 use crate::gpu::Buffer;
 use crate::gpu::kernels::{NETWORKS, TILE};
 use crate::gpu::mlp::{DeviceWorkspace, parameters_step};
-use crate::nn::Mlp;
-use crate::sac::{Metrics, Policy, fused};
+use crate::nn::Network;
+use crate::sac::{Metric, Metrics, Policy, fused};
 
 /// Where a buffer of so many words is.
 pub(super) type Allocate<'a> = &'a mut dyn FnMut(usize) -> Buffer;
@@ -48,14 +48,16 @@ impl Status {
         let quantity = |code: u64| QUANTITIES[code as usize - 1];
         Metrics {
             updates: self.updates,
-            critic_loss: self.critic_loss,
-            value_loss: self.value_loss,
             policy_updates: self.policy_updates,
-            policy_loss: self.policy_loss,
-            temperature_loss: self.temperature_loss,
-            q: self.q,
-            entropy: self.entropy,
-            alpha: 0.0,
+            values: Metric::ALL.map(|metric| match metric {
+                Metric::CriticLoss => self.critic_loss,
+                Metric::ValueLoss => self.value_loss,
+                Metric::PolicyLoss => self.policy_loss,
+                Metric::TemperatureLoss => self.temperature_loss,
+                Metric::Alpha => 0.0,
+                Metric::Entropy => self.entropy,
+                Metric::Q => self.q,
+            }),
             failure: (self.failure > 0).then(|| (self.failure_update, quantity(self.failure))),
         }
     }
@@ -119,9 +121,9 @@ pub(super) struct FusedBuffers {
 }
 
 impl FusedBuffers {
-    pub(super) fn new(allocate: Allocate, batch: usize, policy: &Mlp, critic: &Mlp, actions: usize) -> Self {
-        let (tiles, columns) = (batch.div_ceil(TILE), |mlp: &Mlp, l: usize| mlp.layers()[l].outputs.div_ceil(TILE));
-        let first = |mlp: &Mlp| mlp.layers()[0].bias.end;
+    pub(super) fn new(allocate: Allocate, batch: usize, policy: &Network, critic: &Network, actions: usize) -> Self {
+        let (tiles, columns) = (batch.div_ceil(TILE), |mlp: &Network, l: usize| mlp.layers()[l].outputs.div_ceil(TILE));
+        let first = |mlp: &Network| mlp.layers()[0].bias.end;
         Self {
             policy_shares: allocate(columns(policy, 1) * policy.outputs() * 2 * batch),
             critic_shares: allocate(4 * columns(critic, 1) * batch),

@@ -1,9 +1,7 @@
 //! How much work an update on the CPU is, and how many threads that is worth.
 
-use super::Policy;
-use super::cpu::blocks;
-use crate::config::{Bootstrap, Config};
-use crate::nn::Mlp;
+use super::{Policy, networks};
+use crate::config::Config;
 use crate::nn::gemm::SPLIT_COLUMNS;
 
 /// What each row of a batch takes besides products, as many FLOPs of products as last as long: drawing it, its noise, the
@@ -19,23 +17,8 @@ const FLOPS_FOR_EACH: f64 = 8e6;
 /// Floating-point operations of an update at which the policy takes a step: two for each multiplication and addition of
 /// its matrix products, thin ones included. Nothing else is counted.
 pub fn flops(config: &Config, observation_size: usize, action_size: usize) -> f64 {
-    let policy = Policy::new(config, observation_size, action_size).networks;
-    let critic = Mlp::new(observation_size + action_size, &config.critic_hidden, 1, config.activation);
-    // Multiplications in a row of the batch. What goes forward, and what a gradient takes as well; what goes backward.
-    let from = |network: &Mlp, layer| network.layers()[layer..].iter().map(|layer| layer.weight.len()).sum::<usize>();
-    let (forward, backward) = (|network: &Mlp| from(network, 0), |network: &Mlp| from(network, 1));
-    let training = |network: &Mlp| 2 * forward(network) + backward(network);
-    // Q(s, a) of both critics and what they learn from it, Q(s, ã) of both, and the smaller one's way back to ã.
-    let first_width = critic.layers()[0].outputs;
-    let mut row = 2 * (training(&critic) + forward(&critic)) + backward(&critic) + action_size * first_width;
-    row += policy.iter().map(training).sum::<usize>();
-    row += match config.bootstrap {
-        Bootstrap::TargetQ => policy.iter().map(forward).sum::<usize>() + 2 * forward(&critic),
-        Bootstrap::ValueNetwork => {
-            let value = Mlp::new(observation_size, &config.critic_hidden, 1, config.activation);
-            training(&value) + forward(&value)
-        }
-    };
+    let specs = networks(config, observation_size, action_size);
+    let row = specs.iter().map(|spec| spec.multiplications).sum::<usize>();
     2.0 * row as f64 * config.batch_size as f64
 }
 
@@ -50,7 +33,7 @@ pub fn threads(config: &Config, observation_size: usize, action_size: usize) -> 
     }
     let policy = Policy::new(config, observation_size, action_size);
     let widest = config.critic_hidden.iter().copied().max().unwrap_or(1);
-    let pieces = 2 * blocks(config.batch_size, &policy.networks[0]).count() * (widest / SPLIT_COLUMNS).max(1);
+    let pieces = 2 * policy.networks[0].divide(config.batch_size).len() * (widest / SPLIT_COLUMNS).max(1);
     let most = pieces.min((work / FLOPS_FOR_EACH) as usize).max(2);
     1 << most.ilog2()
 }
@@ -58,7 +41,7 @@ pub fn threads(config: &Config, observation_size: usize, action_size: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Heads;
+    use crate::config::{Bootstrap, Heads};
 
     fn config(batch_size: usize, width: usize, depth: usize) -> Config {
         let hidden = vec![width; depth];

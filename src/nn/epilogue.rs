@@ -19,7 +19,7 @@ pub enum Activation {
 
 /// What is done to C = A·B, `[m, n]`.
 #[derive(Clone, Copy, Debug)]
-pub enum Finish<'a, T> {
+pub enum Epilogue<'a, T> {
     /// Nothing.
     Nothing,
     /// cᵢⱼ ← φ(cᵢⱼ + bⱼ), with b `[n]` and no φ in a last layer.
@@ -36,7 +36,7 @@ pub enum Finish<'a, T> {
     },
 }
 
-impl<T: Real> Finish<'_, T> {
+impl<T: Real> Epilogue<'_, T> {
     /// Asserts that this fits a C of `[m, n]`.
     pub(super) fn check(&self, m: usize, n: usize) {
         match *self {
@@ -131,13 +131,13 @@ mod tests {
     #[test]
     fn a_relu_keeps_nan_and_passes_nothing_where_it_is_zero() {
         let mut c = array![[f32::NAN, -2.0, 0.5, 1.0]];
-        Finish::Bias(&[1.0, 1.0, -1.0, 1.0], Some(Activation::Relu)).apply(c.view_mut());
+        Epilogue::Bias(&[1.0, 1.0, -1.0, 1.0], Some(Activation::Relu)).apply(c.view_mut());
         assert!(c[[0, 0]].is_nan());
         assert_eq!(c.slice(s![0, 1..]), array![0.0, 0.0, 2.0]);
 
         let (hidden, mut c) = (array![[1.0, 1.0, 1.0, 1.0], [0.0, -0.0, f32::NAN, 2.0]], array![[3.0, 4.0, 5.0, 6.0]]);
         let (hidden, rows, activation) = (hidden.view(), Some(&[1][..]), Activation::Relu);
-        Finish::Slope { hidden, rows, activation }.apply(c.view_mut());
+        Epilogue::Slope { hidden, rows, activation }.apply(c.view_mut());
         assert_eq!(c, array![[0.0, 0.0, 0.0, 6.0]]);
     }
 }

@@ -1,0 +1,103 @@
+//! Twin critics whose target takes a value network V̄ for s′, as in the first version of Soft Actor-Critic.
+//!
+//! Haarnoja et al., "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic Actor", arXiv
+//! 1801.01290.
+
+use super::critics::{Critics, Scalar};
+use super::trainable::Trainable;
+use super::twin_q::TwinQ;
+use crate::config::Config;
+use crate::nn::{Pass, Real};
+use crate::replay::Batch;
+use crate::sac::{NetworkSpec, PolicyPass};
+use ndarray::ArrayView1;
+use std::ops::Range;
+
+pub(super) struct TwinQWithValue<T> {
+    critics: TwinQ<T>,
+    /// V(s), and its slowly following copy V̄.
+    value: Scalar<T>,
+}
+
+impl<T: Real> TwinQWithValue<T> {
+    pub(super) fn new(critics: TwinQ<T>, spec: &NetworkSpec, config: &Config, blocks: &[Range<usize>]) -> Self {
+        let (shape, parameters) = (spec.shape[0].clone(), Trainable::new(spec, config));
+        Self { critics, value: Scalar { pass: shape.pass(blocks), shape, parameters } }
+    }
+}
+
+impl<T: Real> Critics<T> for TwinQWithValue<T> {
+    fn uses_next_actions(&self) -> bool {
+        false
+    }
+
+    /// y = r + γ(1 − d)·V̄(s′)
+    fn target(&mut self, batch: &Batch<T>, _: &PolicyPass<T>, _: T) {
+        let Scalar { shape, parameters, pass } = &mut self.value;
+        let target = parameters.target.as_ref().expect("it has a target network");
+        shape.forward(target.weights(0), &[&batch.next_observation], pass);
+        for (row, (y, next_value)) in self.critics.y.iter_mut().zip(pass.column()).enumerate() {
+            *y = batch.reward[row] + batch.discount[row] * next_value;
+        }
+    }
+
+    fn loss(&mut self, batch: &Batch<T>) -> T {
+        self.critics.loss(batch)
+    }
+
+    fn mean_q(&self) -> T {
+        self.critics.mean_q()
+    }
+
+    fn step(&mut self, follow: bool) {
+        self.critics.step(follow);
+    }
+
+    fn evaluate(&mut self, batch: &Batch<T>, current: &PolicyPass<T>) {
+        self.critics.evaluate(batch, current);
+    }
+
+    fn q(&self) -> &[T] {
+        self.critics.q()
+    }
+
+    /// J_V = mean (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))²
+    fn value_loss(&mut self, batch: &Batch<T>, current: &PolicyPass<T>, alpha: T) -> Option<T> {
+        let Scalar { shape, parameters, pass } = &mut self.value;
+        shape.forward(parameters.theta.weights(0), &[&batch.observation], pass);
+        let batch_size = T::of(batch.reward.len() as f64);
+        let mut loss = T::zero();
+        for (((v, d_v), &q), log_prob) in pass.column_and_gradient().zip(self.critics.q()).zip(current.log_prob()) {
+            let error = v - (q - alpha * log_prob);
+            loss += error * error;
+            *d_v = T::of(2.0) * error / batch_size;
+        }
+        shape.backward(parameters.theta.weights(0), pass);
+        shape.gradient(pass.blocks(), &mut parameters.gradient);
+        Some(loss / batch_size)
+    }
+
+    fn value_step(&mut self, follow: bool) {
+        self.value.parameters.step(follow);
+    }
+
+    fn action_gradient(&mut self, current: &mut PolicyPass<T>) {
+        self.critics.action_gradient(current);
+    }
+
+    fn networks(&mut self) -> Vec<&mut Trainable<T>> {
+        let mut networks = self.critics.networks();
+        networks.push(&mut self.value.parameters);
+        networks
+    }
+
+    fn targets(&self) -> ArrayView1<'_, T> {
+        self.critics.targets()
+    }
+
+    fn intermediates(&self) -> (Vec<(&'static str, Vec<&Pass<T>>)>, Vec<(&'static str, Vec<T>)>) {
+        let (mut passes, vectors) = self.critics.intermediates();
+        passes.push(("value", vec![&self.value.pass]));
+        (passes, vectors)
+    }
+}
