@@ -7,7 +7,7 @@ use soft_actor_critic::env::{Bounds, Env, EnvError, Step};
 use soft_actor_critic::error::Error;
 use soft_actor_critic::normalizer::Normalizer;
 use soft_actor_critic::replay::{Batch, Replay};
-use soft_actor_critic::sac::{CpuLearner, Learner, Metrics, Noise, Snapshot};
+use soft_actor_critic::sac::{CpuLearner, Learner, Metrics, Snapshot};
 use soft_actor_critic::train::{Trainer, TrainerState};
 use std::sync::{Arc, Mutex};
 
@@ -100,11 +100,6 @@ impl Learner for Witness {
         assert_near(observation.iter().copied(), normalized(&counted(&self.told), last));
         *self.acts.lock().expect("no thread has panicked") += 1;
         self.learner.act(observation, noise, action)
-    }
-
-    fn update(&mut self, batch: &Batch<f32>, noise: &Noise<f32>) -> Result<(), Error> {
-        self.learner.update(batch, noise);
-        Ok(())
     }
 
     /// The memory has raw observations, and shows them through the statistics of now.

@@ -240,6 +240,23 @@ impl CudaLearner {
         self.buffers.fused.is_some()
     }
 
+    /// Makes the update of [`CpuLearner::update`], for a learner of one agent.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the GPU fails.
+    ///
+    /// # Panics
+    /// If `batch` or `noise` is of other shapes than those of the configuration and the environment, or if there are several
+    /// agents.
+    pub fn update(&mut self, batch: &Batch<f32>, noise: &Noise<f32>) -> Result<(), Error> {
+        assert_eq!(self.agents(), 1, "a batch is for one agent");
+        self.load(batch, noise)?;
+        let form = self.next_update(0);
+        let launches = self.launches(false, form);
+        // SAFETY: they are this learner's own.
+        unsafe { self.run(&launches) }
+    }
+
     /// The launches of one update of all agents, and those that draw its batches if it `draws`.
     pub fn launches(&self, draws: bool, form: Form) -> Vec<Launch> {
         if let Some(arguments) = self.fused_arguments(draws, form) {
@@ -731,15 +748,6 @@ impl Learner for CudaLearner {
         let values = self.act_together(observation.nrows(), noise.is_some())?;
         action.iter_mut().zip(values).for_each(|(action, value)| *action = value);
         Ok(())
-    }
-
-    fn update(&mut self, batch: &Batch<f32>, noise: &Noise<f32>) -> Result<(), Error> {
-        assert_eq!(self.agents(), 1, "a batch is for one agent");
-        self.load(batch, noise)?;
-        let form = self.next_update(0);
-        let launches = self.launches(false, form);
-        // SAFETY: they are this learner's own.
-        unsafe { self.run(&launches) }
     }
 
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {

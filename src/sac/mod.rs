@@ -28,7 +28,7 @@ pub use shared::SharedLearner;
 use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::nn::{Real, assert_shape};
-use crate::replay::{Batch, Replay};
+use crate::replay::Replay;
 use crate::train::{EnvState, Episode};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rand::Rng;
@@ -52,24 +52,17 @@ pub trait Learner<T: Real = f32>: Send {
         action: ArrayViewMut2<T>,
     ) -> Result<(), Error>;
 
-    /// Makes one update. Where a loss is not finite, the network it belongs to and those after it take no step, and later
-    /// updates change nothing until [`Self::restore`].
-    ///
-    /// # Errors
-    /// [`Error::Device`]; a loss that is not finite is none, but shows in [`Self::metrics`].
-    ///
-    /// # Panics
-    /// If `batch` or `noise` is of other shapes than those of the configuration and the environment.
-    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) -> Result<(), Error>;
-
     /// Makes the update numbered `update`, from 0, of a run: draws a batch from `replay`, with observations as its normalizer
-    /// shows them, and noise, multiplies the rewards by [`Config::reward_scale`](crate::config::Config), and takes all of it as
-    /// [`Self::update`] does. What is drawn depends on the seed of the configuration and on `update`.
+    /// shows them, and noise, multiplies the rewards by [`Config::reward_scale`](crate::config::Config), and takes a step of each
+    /// network. What is drawn depends on the seed of the configuration and on `update`.
+    ///
+    /// Where a loss is not finite, the network it belongs to and those after it take no step, and later updates change nothing
+    /// until [`Self::restore`].
     ///
     /// A learner on a device mirrors `replay`, and draws there; it must be given the same one every time.
     ///
     /// # Errors
-    /// [`Error::Device`]
+    /// [`Error::Device`]; a loss that is not finite is not an error, see [`Self::metrics`].
     ///
     /// # Panics
     /// If `replay` is empty, or was made for observations or actions of other sizes.

@@ -8,11 +8,11 @@
 //! What an agent computes does not depend on who else takes part, so that each run has the bits that it has by itself.
 
 use super::cuda::{Lesson, Stretch};
-use super::{CudaLearner, Learner, Metrics, Noise, Runner, Snapshot};
+use super::{CudaLearner, Learner, Metrics, Runner, Snapshot};
 use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::nn::assert_shape;
-use crate::replay::{Batch, Replay};
+use crate::replay::Replay;
 use crate::train::{EnvState, Episode};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -219,12 +219,6 @@ impl Learner for SharedLearner {
         assert_shape("the action", action.shape(), &[rows, actions.len() / rows.max(1)]);
         action.iter_mut().zip(actions).for_each(|(action, value)| *action = value);
         Ok(())
-    }
-
-    /// # Panics
-    /// Always: runs that share a GPU learn from their replay memories.
-    fn update(&mut self, _: &Batch<f32>, _: &Noise<f32>) -> Result<(), Error> {
-        panic!("runs that share a GPU learn from their replay memories")
     }
 
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {

@@ -361,11 +361,6 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
         Ok(())
     }
 
-    fn update(&mut self, batch: &Batch<T>, noise: &Noise<T>) -> Result<(), Error> {
-        Self::update(self, batch, noise);
-        Ok(())
-    }
-
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {
         // They leave the learner for as long as it looks at them; nothing is allocated for it.
         let (mut batch, mut noise) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.noise));
