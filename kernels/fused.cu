@@ -1,6 +1,6 @@
-// One update in eight kernels, for the configurations that `covers` in `src/sac/fused.rs` names: two hidden layers of ReLU in
-// every network, their widths multiples of 32. What `kernels/mlp.cu` and `kernels/loss.cu` do a layer at a time is joined here
-// wherever a block can make what it needs from what it already has:
+// One update in eight kernels, for the configurations that are `Support::Fused` in `src/sac/cuda/support.rs`: two hidden
+// layers of ReLU in every network, their widths multiples of 32. What `kernels/mlp.cu` and `kernels/loss.cu` do a layer at a
+// time is joined here wherever a block can make what it needs from what it already has:
 //
 //   fused_forward         π(s), π(s′) and Qᵢ(s, a) up to their last hidden layers, with the batch gathered on the way
 //   fused_target          ã, ã′ and Q̄ᵢ(s′, ã′)

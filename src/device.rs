@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::gpu::cuda::Cuda;
 use crate::replay::{Replay, Transition};
-use crate::sac::{CpuLearner, CudaLearner, Learner, SharedLearner, fused};
+use crate::sac::{CpuLearner, CudaLearner, Learner, SharedLearner, Support};
 use ndarray::Array2;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -92,14 +92,14 @@ impl Device {
     /// [`Error::Device`] or [`Error::Config`], which tells what else to ask for.
     pub fn check_config(self, config: &Config, actions: usize) -> Result<(), Error> {
         match self {
-            Self::Cuda(_) => CudaLearner::check(config, actions),
+            Self::Cuda(_) => Support::of(config, actions).is_fused().map(drop),
             Self::Auto | Self::Cpu => CpuLearner::<f32>::check(config),
         }
     }
 
     /// Learners for runs that differ in their seeds alone, which act and learn together on one GPU, all at once; none if
-    /// each is to have [one of its own](Self::learner), because there is no GPU named, because [`fused::covers`] says that their
-    /// updates cannot be fused, or because there is but one.
+    /// each is to have [one of its own](Self::learner), because there is no GPU named, because their updates are not
+    /// [`Support::Fused`], or because there is but one.
     ///
     /// # Errors
     /// As from [`Self::learner`], and if there are more than can be at once.
@@ -111,14 +111,13 @@ impl Device {
         half_range: &[f32],
     ) -> Result<Option<Shared>, Error> {
         let Self::Cuda(ordinal) = self else { return Ok(None) };
-        if seeds.len() < 2 || !fused::covers(config, half_range.len()) {
+        if seeds.len() < 2 || Support::of(config, half_range.len()) != Support::Fused {
             return Ok(None);
         }
         if seeds.len() > MOST_RUNS {
             let problem = format!("at most {MOST_RUNS} runs share it, not {}; train fewer at a time", seeds.len());
             return Err(Error::Device(problem));
         }
-        self.check_config(config, half_range.len())?;
         let gpu = Cuda::open(ordinal, config.precision)?;
         let note = format!("device: {}; {}, of all {} runs at once", gpu.name(), fused_updates(config), seeds.len());
         let learner = CudaLearner::of_seeds(config, seeds, observation_size, half_range, Box::new(gpu))?;
@@ -155,7 +154,7 @@ impl Device {
             Self::Auto => {
                 // A GPU that cannot be used is a reason, not a failure.
                 let trial = || {
-                    CudaLearner::check(config, half_range.len())?;
+                    Support::of(config, half_range.len()).is_fused()?;
                     let gpu = open(0)?;
                     let name = gpu.name();
                     let small = &Config { replay_capacity: config.batch_size, envs: 1, ..config.clone() };

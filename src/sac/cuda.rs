@@ -1,7 +1,7 @@
 //! Soft Actor-Critic on a GPU: the functions of [`super::cpu`], by the same names and in the same order, each as the launches
 //! of kernels that compute it.
 //!
-//! Where [`fused::covers`] says so, an update is eight launches instead, which compute the same and leave it in the same buffers.
+//! Where [`Support`] says so, an update is eight launches instead, which compute the same and leave it in the same buffers.
 //!
 //! Nothing is decided on the device but whether a loss is finite: a whole update is a list of launches, which the GPU
 //! records once and repeats. Both critics, and their targets, go through every launch together; so do s and s′ through the
@@ -11,10 +11,12 @@ mod agents;
 mod intermediates;
 mod memory;
 mod pendulum;
+mod support;
 
 pub use agents::Lesson;
 pub use memory::Status;
 pub use pendulum::{PendulumState, Stretch};
+pub use support::Support;
 
 use agents::{Acting, Agent, WAITING_ROUNDS, Waiting};
 use memory::{
@@ -22,9 +24,7 @@ use memory::{
 };
 
 use super::{CpuLearner, Learner, Metrics, Noise, Policy, Runner, Snapshot, fused};
-use crate::config::{
-    Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, MaxGradientNorm, Precision, TemperatureLoss,
-};
+use crate::config::{Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
 use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, narrow};
@@ -84,32 +84,10 @@ pub struct CudaLearner {
 }
 
 impl CudaLearner {
-    /// Refuses what only the CPU's learner does, and products in tf32 where updates with so many `actions` are not fused.
-    ///
-    /// # Errors
-    /// [`Error::Device`] names it.
-    pub fn check(config: &Config, actions: usize) -> Result<(), Error> {
-        let refuse = |name: &str| Err(Error::Device(format!("{name} is for the CPU alone; say --device cpu")));
-        if config.max_gradient_norm != MaxGradientNorm::Off {
-            return refuse("max_gradient_norm");
-        }
-        if config.normalize_observations {
-            return refuse("normalize_observations");
-        }
-        if config.precision == Precision::Tf32 && !fused::covers(config, actions) {
-            return Err(Error::Device(
-                "precision is tf32, which only fused updates have, and this configuration's are made layer by layer; say \
-                 --precision f32, or see docs/cuda.md for what is fused"
-                    .into(),
-            ));
-        }
-        Ok(())
-    }
-
     /// A learner before its first update, as [`CpuLearner::new`] makes it, on `gpu`.
     ///
     /// # Errors
-    /// As from [`Self::check`]; if the GPU fails, or has too little memory for the networks and the replay memory.
+    /// [`Error::Device`] if [`Support`] refuses the configuration, or if the GPU fails or has too little memory for the networks and the replay memory.
     ///
     /// # Panics
     /// If `gpu` has kernels of another precision than the configuration's.
@@ -127,6 +105,7 @@ impl CudaLearner {
         half_range: &[f32],
         gpu: Box<dyn Gpu>,
     ) -> Result<Self, Error> {
+        Support::of(config, half_range.len()).is_fused()?;
         Self::with(config, &[config.seed], observation_size, half_range, gpu, false)
     }
 
@@ -136,7 +115,7 @@ impl CudaLearner {
     /// As there.
     ///
     /// # Panics
-    /// If [`fused::covers`] does not say that their updates can be fused, unless it is one agent.
+    /// If there are several and their updates are not [`Support::Fused`].
     pub fn of_seeds(
         config: &Config,
         seeds: &[u64],
@@ -144,7 +123,8 @@ impl CudaLearner {
         half_range: &[f32],
         gpu: Box<dyn Gpu>,
     ) -> Result<Self, Error> {
-        Self::with(config, seeds, observation_size, half_range, gpu, fused::covers(config, half_range.len()))
+        let is_fused = Support::of(config, half_range.len()).is_fused()?;
+        Self::with(config, seeds, observation_size, half_range, gpu, is_fused)
     }
 
     fn with(
@@ -155,7 +135,6 @@ impl CudaLearner {
         mut gpu: Box<dyn Gpu>,
         is_fused: bool,
     ) -> Result<Self, Error> {
-        Self::check(config, half_range.len())?;
         assert_eq!(gpu.precision(), config.precision, "the kernels are of another precision");
         assert!(is_fused || seeds.len() == 1, "agents learn together by fused updates alone");
         let new = |seed| CpuLearner::<f32>::new(&Config { seed, ..config.clone() }, observation_size, half_range);

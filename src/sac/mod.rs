@@ -18,7 +18,7 @@ pub mod shared;
 
 pub use cpu::CpuLearner;
 #[cfg(feature = "cuda")]
-pub use cuda::CudaLearner;
+pub use cuda::{CudaLearner, Support};
 pub use metrics::{Metric, Metrics, Per};
 pub use networks::{NetworkSpec, networks};
 pub use policy::{Policy, PolicyPass};

@@ -1,8 +1,8 @@
 //! Whole runs on Pendulum-v1 on the device: a launch of `kernels/pendulum.cu` for a step of every agent, and those of the updates
 //! that are then due.
 
+use super::support::steps_environment;
 use super::{CudaLearner, Form};
-use crate::config::{Config, FirstUpdateAlpha};
 use crate::env::pendulum::STEP_LIMIT;
 use crate::env::{DeviceEnv, Env, Info, Pendulum};
 use crate::error::Error;
@@ -57,11 +57,7 @@ pub struct Stretch {
 impl CudaLearner {
     /// Whether the device takes whole steps of training in this environment, itself included.
     pub fn runs(&self, env: DeviceEnv) -> bool {
-        let DeviceEnv::Pendulum = env;
-        let Config { envs, n_step, utd, first_update_alpha, .. } = self.config;
-        // The first update of all is none of its own kind.
-        let alike = first_update_alpha == FirstUpdateAlpha::Initial;
-        self.is_fused() && envs == 1 && n_step == 1 && utd <= 1.0 && alike
+        self.is_fused() && steps_environment(&self.config, env)
     }
 
     fn on_device(&mut self) -> Result<&OnDevice, Error> {
