@@ -34,9 +34,23 @@ pub fn macros(precision: Precision) -> &'static [&'static str] {
     }
 }
 
-/// What tells the present source, together with `more`, from others.
+/// What tells the present source, together with `more`, from others. Comments, indentation, empty lines and the division into
+/// files do not count: compilers make the same of them.
 pub fn fingerprint(more: &str) -> String {
-    format!("{:016x}", fnv_1a(&[source().as_bytes(), more.as_bytes()].concat()))
+    fingerprint_of(FILES.iter().map(|&(_, text)| text), more)
+}
+
+fn fingerprint_of<'a>(texts: impl Iterator<Item = &'a str>, more: &str) -> String {
+    let mut code: String = texts.map(code_of).collect();
+    code.push_str(more);
+    format!("{:016x}", fnv_1a(code.as_bytes()))
+}
+
+/// The lines of a source without comments, indentation and empty lines. Comments begin with `//`, which no string of the kernels
+/// contains.
+fn code_of(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or(line).trim());
+    lines.filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The hash of Fowler, Noll and Vo, in its 64-bit variant 1a: one that stays the same from one build to the next.
@@ -174,4 +188,29 @@ fn cache_directory() -> Option<PathBuf> {
     let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = of("XDG_CACHE_HOME").or_else(|| of("LOCALAPPDATA")).or_else(|| Some(of("HOME")?.join(".cache")))?;
     Some(base.join("soft-actor-critic"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_empty_lines_leave_the_fingerprint_and_code_does_not() {
+        let of = |text: &str| fingerprint_of([text].into_iter(), "");
+        let plain = of("float f(float x) {\n    return 2.0f / x;\n}\n");
+        assert_eq!(plain, of("// Doubles 1/x.\n\nfloat f(float x) {  // [1]\n  // Now.\n\n  return 2.0f / x;\n}"));
+        assert_eq!(plain, fingerprint_of(["float f(float x) {\n", "// Next.\nreturn 2.0f / x;\n}"].into_iter(), ""));
+        assert_ne!(plain, of("float f(float x) {\n    return 2.0f * x;\n}\n"));
+        assert_ne!(plain, of("float f(float x) { return 2.0f / x;\n}\n"));
+        assert_ne!(plain, fingerprint_of(["float f(float x) {\n    return 2.0f / x;\n}\n"].into_iter(), "12.0"));
+    }
+
+    #[test]
+    fn kernels_have_no_other_comments_and_no_strings_that_look_like_one() {
+        for (name, text) in FILES {
+            assert!(!text.contains("/*"), "{name}");
+            let in_string = |line: &str| line.split("//").next().is_some_and(|code| code.matches('"').count() % 2 == 1);
+            assert!(!text.lines().any(in_string), "{name}");
+        }
+    }
 }
