@@ -1,16 +1,5 @@
 // Adam and Polyak averaging: `Adam::step`, `polyak` and the clamp of `Parameters::step`, a thread an element.
 
-// mₜ and vₜ, and what θ loses; mirrors `step_chunk`, which rounds less often, and multiplies by a reciprocal where this divides.
-__device__ static float adam_update(float g, float& m, float& v, float step, float inverse_root) {
-    // So small a moment moves no parameter, and is let go as on the CPU: f32's smallest normal number over its epsilon.
-    const float smallest = 1.17549435e-38f / 1.1920929e-7f;
-    const float m_new = m + (1.0f - 0.9f) * (g - m);
-    const float v_new = 0.999f * v + (1.0f - 0.999f) * (g * g);
-    m = fabsf(m_new) < smallest ? 0.0f : m_new;
-    v = v_new < smallest ? 0.0f : v_new;
-    return step * m / (sqrtf(v) * inverse_root + 1e-8f);
-}
-
 struct AdamStep {
     float *theta, *gradient, *m, *v;  // [networks, parameters]
     Status* status;
@@ -49,6 +38,5 @@ struct PolyakStep {
 KERNEL(polyak, PolyakStep) {
     const u32 i = global_index();
     if (i >= args.parameters || args.status->failure != NO_FAILURE) return;
-    const float target = args.target[i];
-    args.target[i] = target + args.tau * (args.online[i] - target);
+    args.target[i] = polyak_update(args.target[i], args.online[i], args.tau);
 }

@@ -387,7 +387,7 @@ __device__ static void forward_tile(
             next_w = fetch(theta, n.h1_width, 0, n.inputs + 1, k + TILE);
         }
 #pragma unroll
-        for (u32 e = 0; e < 8; e++) shared.a[place(group * 8 + e, lane)] = h[e] < 0.0f ? 0.0f : h[e];
+        for (u32 e = 0; e < 8; e++) shared.a[place(group * 8 + e, lane)] = relu(h[e]);
         __syncthreads();
         if (h1 && column == 0) {
             for (u32 row = group; row < rows.count; row += THREADS / TILE) {
@@ -399,7 +399,7 @@ __device__ static void forward_tile(
     collect(sums, shared.c);
     const float bias = theta[second_bias(n) + column + lane];
     for (u32 row = group; row < TILE; row += THREADS / TILE) {
-        const float sum = shared.c[row][lane] + bias, h = sum < 0.0f ? 0.0f : sum;
+        const float h = relu(shared.c[row][lane] + bias);
         shared.c[row][lane] = h;
         if (h2 && row < rows.count) h2[(u64)row * n.h2_width + column + lane] = h;
     }
@@ -526,15 +526,13 @@ __device__ static void sample_tile(const Fused& f, ForwardShared& shared, bool n
         const float raw_mean = output_of(shares, step * n.outputs, many, bias[i]);
         const float raw_log_std = output_of(shares + a * step, step * n.outputs, many, bias[a + i]);
         const float noise = f.noise[at * a + i];
-        const float log_std = log_std_of(f.distribution, raw_log_std);
-        const float u = mean_of(f.distribution, raw_mean) + expf(log_std) * noise;
-        const float action = tanhf(u);
-        shared.action[i][row] = action;
-        shared.c[row][i] = log_prob_of(noise, log_std, u);
+        const Sampled sampled = sample_of(f.distribution, raw_mean, raw_log_std, noise);
+        shared.action[i][row] = sampled.action;
+        shared.c[row][i] = sampled.log_prob;
         if (keep) {
             f.raw[at * 2 * a + i] = raw_mean;
             f.raw[at * 2 * a + a + i] = raw_log_std;
-            f.inputs[((next ? 1ull : 2ull) * f.batch + first + row) * (o + a) + o + i] = action;
+            f.inputs[((next ? 1ull : 2ull) * f.batch + first + row) * (o + a) + o + i] = sampled.action;
         }
     }
     __syncthreads();
@@ -634,7 +632,7 @@ __device__ static Piece delta_of(const BackwardShared& shared, u32 outputs, cons
             for (u32 c = 0; c < 4; c++) delta.v[e][c] += d * w[c];
         }
 #pragma unroll
-        for (u32 c = 0; c < 4; c++) delta.v[e][c] = h.v[e][c] > 0.0f ? delta.v[e][c] : 0.0f;
+        for (u32 c = 0; c < 4; c++) delta.v[e][c] = relu_backward(delta.v[e][c], h.v[e][c]);
     }
     return delta;
 }
@@ -752,8 +750,9 @@ __device__ static void first_delta(
     collect(sums, shared.c);
     const u32 lane = threadIdx.x % TILE, count = rows_left(f, row);
     for (u32 i = threadIdx.x / TILE; i < TILE; i += THREADS / TILE) {
-        const bool passes = i < count && pass.h1[(u64)(row + i) * n.h1_width + column + lane] > 0.0f;
-        shared.c[i][lane] = passes ? shared.c[i][lane] : 0.0f;
+        // In the rows behind the last, h₁ counts as 0.
+        const float h1 = i < count ? pass.h1[(u64)(row + i) * n.h1_width + column + lane] : 0.0f;
+        shared.c[i][lane] = relu_backward(shared.c[i][lane], h1);
     }
     __syncthreads();
 }
@@ -838,9 +837,9 @@ struct CriticHead {
             float d = 0.0f;
             if (lane < count) {
                 const float q = shared.c[0][lane], target1 = shared.c[1][lane], target2 = shared.c[2][lane];
-                const float next_value = smaller(target1, target2) - alpha_of(f.alpha) * f.log_prob[row];
-                const float y = f.reward[row] + f.discount[row] * next_value, error = q - y;
-                d = 2.0f * error / (float)b;
+                const float next_value = soft_value(target1, target2, alpha_of(f.alpha), f.log_prob[row]);
+                const float y = target_of(f.reward[row], f.discount[row], next_value), error = q - y;
+                d = mean_square_slope(error, b);
                 if (keep) {
                     f.q[critic * b + row] = q;
                     f.q[(2 + critic) * b + row] = shared.c[1 + critic][lane];
@@ -886,13 +885,12 @@ struct ActionHead {
         if (threadIdx.x < TILE) {
             const u32 row = first + lane, b = f.batch;
             const float q1 = shared.c[0][lane], q2 = shared.c[1][lane];
-            const float passed_on = lane < count ? -1.0f / (float)b : 0.0f;
-            const float d = (q1 <= q2) == (critic == 0) ? passed_on : 0.0f;
+            const float d = lane < count ? policy_loss_slope(critic, q1, q2, b) : 0.0f;
             shared.d_output[0][lane] = d;
             if (keep && lane < count) {
                 f.q[critic * b + row] = critic == 0 ? q1 : q2;
                 f.d_q[critic * b + row] = d;
-                shared.c[2][lane] = alpha_of(f.alpha) * f.log_prob[b + row] - smaller(q1, q2);
+                shared.c[2][lane] = policy_loss_of(q1, q2, alpha_of(f.alpha), f.log_prob[b + row]);
             }
         }
         if (keep && critic == 0) keep_sum(shared.c[2], count, f.sums + POLICY_SUMS * tiles_of(f.batch) + first / TILE);
@@ -1004,11 +1002,7 @@ KERNEL(fused_critic_step, Fused) {
     if (blockIdx.x == 0 && blockIdx.y == 0) {
         const float q = sum_of(f, Q_SUMS, shared) + sum_of(f, Q_SUMS + 1, shared);
         const float log_prob = sum_of(f, LOG_PROB_SUMS, shared);
-        if (threadIdx.x == 0 && !status->is_halted && finite(status, CRITIC_LOSS, loss)) {
-            status->this_critic_loss = loss;
-            status->this_q = q / (2.0f * (float)f.batch);
-            status->this_entropy = -log_prob / (float)f.batch;
-        }
+        if (threadIdx.x == 0 && !status->is_halted) keep_critic_loss(status, loss, q, log_prob, f.batch);
     }
     const u32 i = global_index(), critic = blockIdx.y;
     if (i >= n.parameters) return;
@@ -1020,17 +1014,15 @@ KERNEL(fused_critic_step, Fused) {
     n.theta[at] = theta;
     n.m[at] = m;
     n.v[at] = v;
-    const float target = n.theta[2ull * n.step + at];
-    n.theta[2ull * n.step + at] = target + f.tau * (theta - target);
+    float& target = n.theta[2ull * n.step + at];
+    target = polyak_update(target, theta, f.tau);
     if (i == 0) status->stepped[Q1 + critic] = 1;
 }
 
 // What is left to one thread at the end of an update: the temperature's step, counts and sums.
 __device__ static void finish(const Fused& f, float policy_loss, float mean_log_prob) {
     Status* status = f.status;
-    if (!status->is_halted && finite(status, POLICY_LOSS, policy_loss)) {
-        status->policy_loss += policy_loss;
-        status->policy_updates += 1;
+    if (!status->is_halted && keep_policy_loss(status, policy_loss)) {
         status->stepped[POLICY] = 1;
         if (f.is_tuned) {
             step_temperature(

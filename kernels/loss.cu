@@ -1,17 +1,29 @@
 // The losses and what each leaves for the backward pass: the functions of the same names in `src/sac/cpu.rs`. Each is one
 // block, in which a thread takes every THREADS-th row.
 
-// The smaller one; NaN if either is; mirrors `min`.
-__device__ static float smaller(float a, float b) {
-    return a < b || isnan(a) ? a : b;
-}
-
 // Says whether `value` is finite, and remembers the first that is not; mirrors `finite`.
 __device__ static bool finite(Status* status, u64 quantity, float value) {
     if (isfinite(value)) return true;
     status->failure = quantity;
     status->failure_update = status->updates + 1;
     return false;
+}
+
+// Keeps what an update has seen of the critics, unless J_Q is not finite: J_Q, and the sums over the rows of Q₁ and Q₂ together
+// and of log π(ã|s).
+__device__ static void keep_critic_loss(Status* status, float loss, float q_sum, float log_prob_sum, u32 rows) {
+    if (!finite(status, CRITIC_LOSS, loss)) return;
+    status->this_critic_loss = loss;
+    status->this_q = q_sum / (2.0f * (float)rows);
+    status->this_entropy = -log_prob_sum / (float)rows;
+}
+
+// Adds J_π up and returns whether it is finite.
+__device__ static bool keep_policy_loss(Status* status, float loss) {
+    if (!finite(status, POLICY_LOSS, loss)) return false;
+    status->policy_loss += loss;
+    status->policy_updates += 1;
+    return true;
 }
 
 struct CriticLoss {
@@ -37,14 +49,14 @@ KERNEL(critic_loss, CriticLoss) {
     for (u32 row = threadIdx.x; row < args.rows; row += THREADS) {
         const float next_value = args.has_value
             ? args.value[row]
-            : smaller(args.target_q[row], args.target_q[args.rows + row]) - alpha * args.next_log_prob[row];
-        const float y = args.reward[row] + args.discount[row] * next_value;
+            : soft_value(args.target_q[row], args.target_q[args.rows + row], alpha, args.next_log_prob[row]);
+        const float y = target_of(args.reward[row], args.discount[row], next_value);
         args.target[row] = y;
         for (u32 i = 0; i < 2; i++) {
             const float q = args.q[i * args.rows + row], error = q - y;
             loss += error * error;
             q_sum += q;
-            args.d_q[i * args.rows + row] = 2.0f * error / (float)args.rows;
+            args.d_q[i * args.rows + row] = mean_square_slope(error, args.rows);
         }
         log_prob_sum += args.log_prob[row];
     }
@@ -52,11 +64,7 @@ KERNEL(critic_loss, CriticLoss) {
     q_sum = block_sum(shared, q_sum);
     log_prob_sum = block_sum(shared, log_prob_sum);
     if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
-    loss /= (float)args.rows;
-    if (!finite(args.status, CRITIC_LOSS, loss)) return;
-    args.status->this_critic_loss = loss;
-    args.status->this_q = q_sum / (2.0f * (float)args.rows);
-    args.status->this_entropy = -log_prob_sum / (float)args.rows;
+    keep_critic_loss(args.status, loss / (float)args.rows, q_sum, log_prob_sum, args.rows);
 }
 
 struct ValueLoss {
@@ -75,10 +83,9 @@ KERNEL(value_loss, ValueLoss) {
     const float alpha = alpha_of(args.alpha);
     float loss = 0.0f;
     for (u32 row = threadIdx.x; row < args.rows; row += THREADS) {
-        const float soft_value = smaller(args.q[row], args.q[args.rows + row]) - alpha * args.log_prob[row];
-        const float error = args.v[row] - soft_value;
+        const float error = args.v[row] - soft_value(args.q[row], args.q[args.rows + row], alpha, args.log_prob[row]);
         loss += error * error;
-        args.d_v[row] = 2.0f * error / (float)args.rows;
+        args.d_v[row] = mean_square_slope(error, args.rows);
     }
     loss = block_sum(shared, loss) / (float)args.rows;
     if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
@@ -94,24 +101,19 @@ struct PolicyLoss {
     u32 rows;
 };
 
-// J_π = mean (α log π(ã|s) − minᵢ Qᵢ(s, ã)); only the critic that is the minimum passes a gradient on. Mirrors
-// `CpuLearner::policy_loss` up to its backward passes.
+// J_π and ∂J_π/∂Q; mirrors `CpuLearner::policy_loss` up to its backward passes.
 KERNEL(policy_loss, PolicyLoss) {
     __shared__ float shared[THREADS];
     const float alpha = alpha_of(args.alpha);
     float loss = 0.0f;
     for (u32 row = threadIdx.x; row < args.rows; row += THREADS) {
         const float q1 = args.q[row], q2 = args.q[args.rows + row];
-        loss += alpha * args.log_prob[row] - smaller(q1, q2);
-        const float passed_on = -1.0f / (float)args.rows;
-        args.d_q[row] = q1 <= q2 ? passed_on : 0.0f;
-        args.d_q[args.rows + row] = q1 <= q2 ? 0.0f : passed_on;
+        loss += policy_loss_of(q1, q2, alpha, args.log_prob[row]);
+        for (u32 i = 0; i < 2; i++) args.d_q[i * args.rows + row] = policy_loss_slope(i, q1, q2, args.rows);
     }
     loss = block_sum(shared, loss) / (float)args.rows;
     if (threadIdx.x > 0 || args.status->failure != NO_FAILURE) return;
-    if (!finite(args.status, POLICY_LOSS, loss)) return;
-    args.status->policy_loss += loss;
-    args.status->policy_updates += 1;
+    keep_policy_loss(args.status, loss);
 }
 
 // J_α and Adam's step for a mean of log π(ã|s) + H̄, unless the loss is not finite.

@@ -6,8 +6,6 @@
 
 #define TILE 32
 
-enum { NO_ACTIVATION, RELU, TANH };
-
 // The pieces of A (its rows as columns) and of B that a block multiplies. Rows are longer than TILE so that neighbours in
 // a column lie in different banks.
 struct Tiles {
@@ -101,11 +99,7 @@ KERNEL(forward_layer, ForwardLayer) {
         for (u32 j = 0; j < 4; j++) {
             const u32 row = first_row() + i, column = first_column() + j;
             if (row >= args.rows || column >= args.outputs) continue;
-            float sum = sums[i][j] + bias[column];
-            // A comparison, unlike a maximum, lets NaN through.
-            if (args.activation == RELU) sum = sum < 0.0f ? 0.0f : sum;
-            if (args.activation == TANH) sum = tanhf(sum);
-            y[(u64)row * args.y_step + column] = sum;
+            y[(u64)row * args.y_step + column] = activate(args.activation, sums[i][j] + bias[column]);
         }
     }
 }
@@ -174,9 +168,7 @@ KERNEL(backward_input, BackwardInput) {
             if (row >= args.rows || column >= args.inputs) continue;
             float sum = sums[i][j];
             if (args.activation != NO_ACTIVATION) {
-                const float output = h[(u64)row * args.h_step + column];
-                if (args.activation == RELU) sum = output > 0.0f ? sum : 0.0f;
-                if (args.activation == TANH) sum *= 1.0f - output * output;
+                sum = activate_backward(args.activation, sum, h[(u64)row * args.h_step + column]);
             }
             d_x[(u64)row * args.inputs + column] = sum;
         }

@@ -93,7 +93,7 @@ __device__ static void raw_outputs(
     for (u32 j = threadIdx.x; j < n.h1_width; j += THREADS) {
         float sum = theta[n.inputs * n.h1_width + j];
         for (u32 i = 0; i < n.inputs; i++) sum += observation[i] * theta[i * n.h1_width + j];
-        h1[j] = sum < 0.0f ? 0.0f : sum;
+        h1[j] = relu(sum);
     }
     __syncthreads();
     const float *second = theta + second_layer(n), *last = theta + last_layer(n);
@@ -102,7 +102,7 @@ __device__ static void raw_outputs(
         float sum = theta[second_bias(n) + j];
 #pragma unroll 16
         for (u32 i = 0; i < n.h1_width; i++) sum += h1[i] * second[i * n.h2_width + j];
-        const float h2 = sum < 0.0f ? 0.0f : sum;
+        const float h2 = relu(sum);
         mean += h2 * last[2 * j];
         log_std += h2 * last[2 * j + 1];
     }
@@ -127,9 +127,8 @@ KERNEL(pendulum_step, PendulumStep) {
     if (!is_random) raw_outputs(f.policy, p.observation, h1, shared, raw_mean, raw_log_std);
     if (threadIdx.x > 0) return;
     const Words random = philox(seed, 0, is_random ? step - step % args.random_hold : step, ACTION_STREAM);
-    const float noise = normal(random, 0), std = expf(log_std_of(f.distribution, raw_log_std));
-    const float action =
-        is_random ? uniform(random.word[0]) * 2.0f - 1.0f : tanhf(mean_of(f.distribution, raw_mean) + std * noise);
+    const float action = is_random ? uniform(random.word[0]) * 2.0f - 1.0f
+                                   : sample_of(f.distribution, raw_mean, raw_log_std, normal(random, 0)).action;
     if (!finite(f.status, ACTION, action)) return;
 
     float* transition = f.memory + p.pushed % args.capacity * 9;

@@ -11,8 +11,9 @@ pub const TILE: usize = 32;
 pub const NETWORKS: usize = 5;
 
 /// The kernels as one source, in their order.
-pub const FILES: [(&str, &str); 9] = [
+pub const FILES: [(&str, &str); 10] = [
     ("prelude.cu", include_str!("../../kernels/prelude.cu")),
+    ("formulas.cu", include_str!("../../kernels/formulas.cu")),
     ("mlp.cu", include_str!("../../kernels/mlp.cu")),
     ("tanh_gaussian.cu", include_str!("../../kernels/tanh_gaussian.cu")),
     ("adam.cu", include_str!("../../kernels/adam.cu")),

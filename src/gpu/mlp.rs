@@ -193,5 +193,5 @@ impl DeviceWorkspace {
     }
 }
 
-/// `NO_ACTIVATION` of `kernels/mlp.cu`.
+/// `NO_ACTIVATION` of `kernels/formulas.cu`.
 const NO_ACTIVATION: u32 = 0;

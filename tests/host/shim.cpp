@@ -97,6 +97,7 @@ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 }
 #endif
 
+#include "../../kernels/formulas.cu"
 #include "../../kernels/mlp.cu"
 #include "../../kernels/tanh_gaussian.cu"
 #include "../../kernels/adam.cu"
