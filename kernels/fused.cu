@@ -12,7 +12,7 @@
 //   fused_policy_step     the policy's Adam, the temperature, the counts
 //
 // The first layers are thin, so each block makes the rows of h₁ anew that its tile of h₂ needs. The last ones are thinner: a
-// tile of h₂ leaves its share of each output, and whoever wants the output adds the shares. What a block makes for others
+// tile of h₂ leaves its partial sum of each output, and whoever wants the output adds them. What a block makes for others
 // comes from the blocks of the first columns. Products of tiles are made in f32, or with SAC_TF32 on tensor cores, by the same
 // three functions. z of the grid tells the agent; all of an agent's memory lies `agent_bytes`,
 // a multiple of 16, after that of the one before it, but for `draws` and `status`, of which there is an array of all agents.
@@ -24,8 +24,8 @@
 struct FusedNetwork {
     float *theta, *gradient, *m, *v;  // [networks, step]; the critics' targets follow in `theta`
     float *h1, *h2;     // [networks, rows, width]; of the policy, s′ before s
-    float* shares;      // of each output, [networks, h2_width/32, outputs, rows]; the critics' targets follow
-    float* d_first;     // shares of ∂L/∂W₁ and ∂L/∂b₁, [networks, batch/32, inputs + 1, h1_width]
+    float* partial_sums;  // of each output, [networks, h2_width/32, outputs, rows]; the critics' targets follow
+    float* d_first;  // partial sums of ∂L/∂W₁ and ∂L/∂b₁, [networks, batch/32, inputs + 1, h1_width]
     u32 inputs, h1_width, h2_width, outputs;
     u32 step, parameters;
 };
@@ -39,7 +39,7 @@ struct Fused {
     float *raw, *log_prob;             // [2, batch, 2·actions], [2, batch]; s′ before s
     float *q, *target, *d_q;           // [4, batch], [batch], [2, batch]
     float *d_action, *d_raw;           // [2, batch, actions], [batch, 2·actions]
-    float* d_action_shares;            // [2, h1_width/32, actions, batch]
+    float* d_action_partial_sums;      // [2, h1_width/32, actions, batch]
     float* sums;                       // over the rows of each tile, [SUMS, batch/32]
     Alpha alpha;
     float *log_alpha, *log_alpha_gradient, *log_alpha_m, *log_alpha_v;
@@ -69,7 +69,7 @@ __device__ static void move(FusedNetwork& network, u64 bytes) {
     move(network.v, bytes);
     move(network.h1, bytes);
     move(network.h2, bytes);
-    move(network.shares, bytes);
+    move(network.partial_sums, bytes);
     move(network.d_first, bytes);
 }
 
@@ -92,7 +92,7 @@ __device__ static Fused of_agent(const Fused& args) {
     move(f.d_q, bytes);
     move(f.d_action, bytes);
     move(f.d_raw, bytes);
-    move(f.d_action_shares, bytes);
+    move(f.d_action_partial_sums, bytes);
     move(f.sums, bytes);
     move(f.alpha.log_alpha, bytes);
     move(f.log_alpha, bytes);
@@ -156,7 +156,7 @@ __device__ static u32 place(u32 k, u32 c) {
     return k * TILE + (c ^ (k & 28));
 }
 
-// A thread's share of a tile: four columns from threadIdx.x % 8 · 4 on, of row threadIdx.x / 8 and of that 16 further on.
+// A thread's part of a tile: four columns from threadIdx.x % 8 · 4 on, of row threadIdx.x / 8 and of that 16 further on.
 struct Piece {
     float v[2][4];
 };
@@ -344,12 +344,12 @@ __device__ static void load_inputs(ForwardShared& shared, const Rows& rows, u32 
     }
 }
 
-// A tile of h₂ and its share of the outputs. `h1` and `h2` are where the tile's rows are to be kept, null for nowhere; rows of
-// h₁ are kept by the blocks of the first column. `shares` has the first row's output, and `share_rows` is from one output to
-// the next.
+// A tile of h₂ and its partial sums of the outputs. `h1` and `h2` are where the tile's rows are to be kept, null for nowhere;
+// rows of h₁ are kept by the blocks of the first column. `partial_sums` has the first row's output, and `partial_rows` is from
+// one output to the next.
 __device__ static void forward_tile(
     ForwardShared& shared, const Rows& rows, const FusedNetwork& n, const float* theta, u32 column, float* h1, float* h2,
-    float* shares, u32 share_rows
+    float* partial_sums, u32 partial_rows
 ) {
     const u32 lane = threadIdx.x % TILE, group = threadIdx.x / TILE;
     const float* second = theta + second_layer(n);
@@ -407,18 +407,18 @@ __device__ static void forward_tile(
     const float* last = theta + last_layer(n) + column * n.outputs;
     for (u32 e = threadIdx.x; e < TILE * n.outputs; e += THREADS) {
         const u32 row = e % TILE, output = e / TILE;
-        float share = 0.0f;
+        float sum = 0.0f;
 #pragma unroll 8
-        for (u32 j = 0; j < TILE; j++) share += shared.c[row][j] * last[j * n.outputs + output];
-        if (row < rows.count) shares[(u64)output * share_rows + row] = share;
+        for (u32 j = 0; j < TILE; j++) sum += shared.c[row][j] * last[j * n.outputs + output];
+        if (row < rows.count) partial_sums[(u64)output * partial_rows + row] = sum;
     }
 }
 
-// An output of a row, put together from its shares: `shares` has the first of them, `bias` its b₃.
-__device__ static float output_of(const float* shares, u64 step, u32 many, float bias) {
+// An output of a row, put together from its partial sums: `partial_sums` has the first of them, `bias` its b₃.
+__device__ static float output_of(const float* partial_sums, u64 step, u32 many, float bias) {
     float sum = bias;
 #pragma unroll 4
-    for (u32 i = 0; i < many; i++) sum += shares[i * step];
+    for (u32 i = 0; i < many; i++) sum += partial_sums[i * step];
     return sum;
 }
 
@@ -472,8 +472,8 @@ __device__ static u32 rows_left(const Fused& f, u32 row) {
     return f.batch - row < TILE ? f.batch - row : TILE;
 }
 
-// π(s′) and π(s), then Q₁(s, a) and Q₂(s, a), up to the shares of their outputs; then the noise. Blocks that lack a batch draw
-// it.
+// π(s′) and π(s), then Q₁(s, a) and Q₂(s, a), up to the partial sums of their outputs; then the noise. Blocks that lack a
+// batch draw it.
 KERNEL(fused_forward, Fused) {
     __shared__ ForwardShared shared;
     const Fused f = of_agent(args);
@@ -503,11 +503,11 @@ KERNEL(fused_forward, Fused) {
     }
     // The policy's passes lie one after the other as rows of one network; the critics' are networks.
     const u64 row = (u64)job.pass * f.batch + job.row;
-    const u32 share_rows = is_policy ? 2 * f.batch : f.batch;
-    const u64 shares = (is_policy ? 0 : (u64)job.pass * (n.h2_width / TILE)) + job.column / TILE;
+    const u32 partial_rows = is_policy ? 2 * f.batch : f.batch;
+    const u64 tile = (is_policy ? 0 : (u64)job.pass * (n.h2_width / TILE)) + job.column / TILE;
     forward_tile(
         shared, rows, n, n.theta + (is_policy ? 0 : (u64)job.pass * n.step), job.column, n.h1 + row * n.h1_width,
-        n.h2 + row * n.h2_width, n.shares + shares * n.outputs * share_rows + (is_policy ? row : job.row), share_rows
+        n.h2 + row * n.h2_width, n.partial_sums + tile * n.outputs * partial_rows + (is_policy ? row : job.row), partial_rows
     );
 }
 
@@ -521,10 +521,10 @@ __device__ static void sample_tile(const Fused& f, ForwardShared& shared, bool n
         const u32 i = e / TILE, row = e % TILE;
         if (row >= count) continue;
         const u64 at = (next ? 0 : f.batch) + first + row, step = 2ull * f.batch;
-        const float* shares = n.shares + i * step + at;
+        const float* partial_sums = n.partial_sums + i * step + at;
         const u32 many = n.h2_width / TILE;
-        const float raw_mean = output_of(shares, step * n.outputs, many, bias[i]);
-        const float raw_log_std = output_of(shares + a * step, step * n.outputs, many, bias[a + i]);
+        const float raw_mean = output_of(partial_sums, step * n.outputs, many, bias[i]);
+        const float raw_log_std = output_of(partial_sums + a * step, step * n.outputs, many, bias[a + i]);
         const float noise = f.noise[at * a + i];
         const Sampled sampled = sample_of(f.distribution, raw_mean, raw_log_std, noise);
         shared.action[i][row] = sampled.action;
@@ -552,7 +552,8 @@ __device__ static void sample_tile(const Fused& f, ForwardShared& shared, bool n
     }
 }
 
-// Q̄₁(s′, ã′) and Q̄₂(s′, ã′), up to their shares; then ã for each tile of rows; then, by one block, what the steps take.
+// Q̄₁(s′, ã′) and Q̄₂(s′, ã′), up to their partial sums; then ã for each tile of rows; then, by one block, what the steps
+// take.
 KERNEL(fused_target, Fused) {
     __shared__ ForwardShared shared;
     const Fused f = of_agent(args);
@@ -576,14 +577,14 @@ KERNEL(fused_target, Fused) {
     if (threadIdx.x < TILE) shared.origin[threadIdx.x] = (u64)(f.batch + job.row + threadIdx.x) * (o + a);
     __syncthreads();
     const Rows rows = {f.inputs, count, o};
-    const u64 shares = (u64)(2 + job.pass) * columns + job.column / TILE;
+    const u64 tile = (u64)(2 + job.pass) * columns + job.column / TILE;
     forward_tile(
         shared, rows, n, n.theta + (u64)(2 + job.pass) * n.step, job.column, nullptr, nullptr,
-        n.shares + shares * f.batch + job.row, f.batch
+        n.partial_sums + tile * f.batch + job.row, f.batch
     );
 }
 
-// Q₁(s, ã) and Q₂(s, ã), up to their shares.
+// Q₁(s, ã) and Q₂(s, ã), up to their partial sums.
 KERNEL(fused_evaluate, Fused) {
     __shared__ ForwardShared shared;
     const Fused f = of_agent(args);
@@ -594,10 +595,10 @@ KERNEL(fused_evaluate, Fused) {
     if (threadIdx.x < TILE) shared.origin[threadIdx.x] = (u64)(2 * f.batch + job.row + threadIdx.x) * inputs;
     __syncthreads();
     const Rows rows = {f.inputs, rows_left(f, job.row), inputs};
-    const u64 row = (u64)job.pass * f.batch + job.row, shares = (u64)job.pass * columns + job.column / TILE;
+    const u64 row = (u64)job.pass * f.batch + job.row, tile = (u64)job.pass * columns + job.column / TILE;
     forward_tile(
         shared, rows, n, n.theta + (u64)job.pass * n.step, job.column, n.h1 + row * n.h1_width, n.h2 + row * n.h2_width,
-        n.shares + shares * f.batch + job.row, f.batch
+        n.partial_sums + tile * f.batch + job.row, f.batch
     );
 }
 
@@ -679,7 +680,7 @@ __device__ static void second_gradient(
         gradient[(u64)(row + i) * n.h2_width + column + lane] = shared.c[i][lane];
     }
     if (row > 0) return;
-    // Sixteen threads have a share of the same columns.
+    // Sixteen threads have partial sums of the same columns.
 #pragma unroll
     for (u32 c = 0; c < 4; c++) shared.a[threadIdx.x / 8 * TILE + piece_column() + c] = column_sums[c];
     __syncthreads();
@@ -813,12 +814,12 @@ __device__ static void keep_sum(const float* values, u32 count, float* to) {
     *to = sum;
 }
 
-// Q of a network of `critics` (or of their targets) in a row of the batch, from its shares.
+// Q of a network of `critics` (or of their targets) in a row of the batch, from its partial sums.
 __device__ static float critic_output(const Fused& f, u32 network, u32 row) {
     const FusedNetwork& n = f.critics;
     const u32 many = n.h2_width / TILE;
     const float bias = n.theta[(u64)network * n.step + last_bias(n)];
-    return output_of(n.shares + (u64)network * many * f.batch + row, f.batch, many, bias);
+    return output_of(n.partial_sums + (u64)network * many * f.batch + row, f.batch, many, bias);
 }
 
 // ∂J_Q/∂Qᵢ(s, a) of a tile of rows; as `critic_loss` has it.
@@ -897,7 +898,7 @@ struct ActionHead {
     }
 };
 
-// ∂J_π/∂ã through each critic, up to the shares of the tiles of δ₁.
+// ∂J_π/∂ã through each critic, up to the partial sums of the tiles of δ₁.
 KERNEL(fused_action_gradient, Fused) {
     __shared__ BackwardShared shared;
     const Fused f = of_agent(args);
@@ -913,13 +914,13 @@ KERNEL(fused_action_gradient, Fused) {
     const ActionHead head = {f, critic};
     first_delta(shared, f, pass, head, row, column, column == 0);
     const float* weight = pass.theta + (u64)f.observations * n.h1_width + column;
-    float* shares = f.d_action_shares + ((u64)critic * columns + column / TILE) * a * f.batch;
+    float* partial_sums = f.d_action_partial_sums + ((u64)critic * columns + column / TILE) * a * f.batch;
     for (u32 e = threadIdx.x; e < TILE * a; e += THREADS) {
         const u32 i = e % TILE, action = e / TILE;
-        float share = 0.0f;
+        float sum = 0.0f;
 #pragma unroll 8
-        for (u32 j = 0; j < TILE; j++) share += shared.c[i][j] * weight[action * n.h1_width + j];
-        if (row + i < f.batch) shares[(u64)action * f.batch + row + i] = share;
+        for (u32 j = 0; j < TILE; j++) sum += shared.c[i][j] * weight[action * n.h1_width + j];
+        if (row + i < f.batch) partial_sums[(u64)action * f.batch + row + i] = sum;
     }
 }
 
@@ -934,9 +935,9 @@ struct PolicyHead {
             const u32 lane = e % TILE, i = e / TILE, row = first + lane;
             Slopes d = {0.0f, 0.0f};
             if (lane < count) {
-                const float* shares = f.d_action_shares + (u64)i * b + row;
-                const float d1 = output_of(shares, (u64)a * b, many, 0.0f);
-                const float d2 = output_of(shares + (u64)many * a * b, (u64)a * b, many, 0.0f);
+                const float* partial_sums = f.d_action_partial_sums + (u64)i * b + row;
+                const float d1 = output_of(partial_sums, (u64)a * b, many, 0.0f);
+                const float d2 = output_of(partial_sums + (u64)many * a * b, (u64)a * b, many, 0.0f);
                 const float* raw = f.raw + ((u64)b + row) * 2 * a + i;
                 d = slopes_of(f.distribution, raw[0], raw[a], f.noise[((u64)b + row) * a + i], d1 + d2, d_log_prob);
                 if (keep) {
@@ -980,7 +981,7 @@ __device__ static float sum_of(const Fused& f, u32 which, float (&shared)[THREAD
     return shared[0];
 }
 
-// A parameter's gradient; that of the first layer is put together from its shares, and kept.
+// A parameter's gradient; that of the first layer is put together from its partial sums, and kept.
 __device__ static float gradient_of(const FusedNetwork& n, u32 network, u32 i, u32 tiles) {
     const u64 at = (u64)network * n.step + i;
     const u32 first = second_layer(n);

@@ -18,7 +18,7 @@ typedef unsigned long long u64;
 // The networks that take steps, in the order of `Status::steps`.
 enum { POLICY, Q1, Q2, VALUE, LOG_ALPHA, NETWORKS };
 
-// What an update can fail by, in the order of `QUANTITIES` in `src/sac/cuda.rs`.
+// What an update can fail by, in the order of `QUANTITIES` in `src/sac/cuda/mod.rs`.
 enum { NO_FAILURE, CRITIC_LOSS, VALUE_LOSS, POLICY_LOSS, TEMPERATURE_LOSS, ACTION };
 
 // What a learner remembers besides vectors; mirrors `Metrics` in `src/sac/mod.rs` and `Adam` in `src/nn/adam.rs`.

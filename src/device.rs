@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::gpu::cuda::Cuda;
 use crate::replay::{Replay, Transition};
-use crate::sac::{CpuLearner, CudaLearner, Learner, SharedLearner, Support};
+use crate::sac::{AgentLearner, CpuLearner, CudaLearner, Learner, Support};
 use ndarray::Array2;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -59,10 +59,10 @@ pub struct Placed {
     pub note: Option<String>,
 }
 
-/// The learners of runs that share a GPU.
-pub struct Shared {
+/// The learners of many agents on one GPU.
+pub struct Agents {
     /// One for each seed, in their order.
-    pub learners: Vec<SharedLearner>,
+    pub learners: Vec<AgentLearner>,
     /// What to tell the user about it.
     pub note: String,
 }
@@ -103,13 +103,13 @@ impl Device {
     ///
     /// # Errors
     /// As from [`Self::learner`], and if there are more than can be at once.
-    pub fn shared(
+    pub fn agents(
         self,
         config: &Config,
         seeds: &[u64],
         observation_size: usize,
         half_range: &[f32],
-    ) -> Result<Option<Shared>, Error> {
+    ) -> Result<Option<Agents>, Error> {
         let Self::Cuda(ordinal) = self else { return Ok(None) };
         if seeds.len() < 2 || Support::of(config, half_range.len()) != Support::Fused {
             return Ok(None);
@@ -121,7 +121,7 @@ impl Device {
         let gpu = Cuda::open(ordinal, config.precision)?;
         let note = format!("device: {}; {}, of all {} runs at once", gpu.name(), fused_updates(config), seeds.len());
         let learner = CudaLearner::of_seeds(config, seeds, observation_size, half_range, Box::new(gpu))?;
-        Ok(Some(Shared { learners: SharedLearner::of(learner), note }))
+        Ok(Some(Agents { learners: AgentLearner::of(learner), note }))
     }
 
     /// The learner that trains there.

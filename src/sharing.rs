@@ -5,16 +5,16 @@ use crate::cli::ResumeArgs;
 use crate::resuming::Task;
 use anyhow::Result;
 use soft_actor_critic::config::Config;
-use soft_actor_critic::device::{Device, Shared};
+use soft_actor_critic::device::{Agents, Device};
 use soft_actor_critic::run::Plan;
-use soft_actor_critic::sac::SharedLearner;
+use soft_actor_critic::sac::AgentLearner;
 use std::sync::{Mutex, PoisonError};
 
 /// The learners of the first runs of a command, which wait for each other; the runs behind them have their own, as have all if
 /// there are none here.
 #[derive(Default)]
 pub struct Sharing {
-    learners: Vec<Mutex<Option<SharedLearner>>>,
+    learners: Vec<Mutex<Option<AgentLearner>>>,
     /// What to tell the user.
     pub note: Option<String>,
 }
@@ -40,8 +40,8 @@ impl Sharing {
     /// Learners for runs of one kind with these seeds, if they can share a GPU; none else.
     pub fn new(kind: &Kind, seeds: &[u64], observation_size: usize, half_range: &[f32]) -> Result<Self> {
         let config = learner_config(&kind.config, kind.preloaded);
-        let shared = kind.device.shared(&config, seeds, observation_size, half_range)?;
-        Ok(shared.map_or_else(Self::default, |Shared { learners, note }| Self {
+        let agents = kind.device.agents(&config, seeds, observation_size, half_range)?;
+        Ok(agents.map_or_else(Self::default, |Agents { learners, note }| Self {
             learners: learners.into_iter().map(|learner| Mutex::new(Some(learner))).collect(),
             note: Some(note),
         }))
@@ -53,7 +53,7 @@ impl Sharing {
     }
 
     /// The learner of a run, by its number, if it shares one; the others go on without it once it is dropped.
-    pub fn take(&self, number: usize) -> Option<SharedLearner> {
+    pub fn take(&self, number: usize) -> Option<AgentLearner> {
         self.learners.get(number)?.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

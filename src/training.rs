@@ -14,7 +14,7 @@ use soft_actor_critic::error::Error;
 use soft_actor_critic::picture::plot;
 use soft_actor_critic::run::checkpoint::{Checkpoints, Loaded};
 use soft_actor_critic::run::{Group, InitFrom, Measurements, MetricsFiles, Plan, RunDirectory, config_file};
-use soft_actor_critic::sac::{Metrics, SharedLearner};
+use soft_actor_critic::sac::{AgentLearner, Metrics};
 use soft_actor_critic::statistics::{estimate, mean};
 use soft_actor_critic::train::{Best, MAX_THREADS, Trainer, threads_for, with_threads};
 use std::ops::Range;
@@ -39,14 +39,14 @@ pub struct NewRun {
     threads: usize,
     init_from: Option<InitFrom>,
     /// If it shares one with others.
-    learner: Option<SharedLearner>,
+    learner: Option<AgentLearner>,
 }
 
 impl NewRun {
     /// Makes what the plan wants, but for the learner.
     pub fn prepare(
         plan: Plan,
-        learner: Option<SharedLearner>,
+        learner: Option<AgentLearner>,
         python: &PythonArgs,
         most_threads: usize,
     ) -> Result<Self> {
@@ -323,7 +323,7 @@ pub fn begin(new: NewRun, out: Option<&Path>, common: &Common) -> Trained {
 pub fn resume_one(
     args: &ResumeArgs,
     path: &Path,
-    learner: Option<SharedLearner>,
+    learner: Option<AgentLearner>,
     most_threads: usize,
     common: &Common,
 ) -> Trained {
@@ -429,7 +429,7 @@ fn make_trainer(
     config: Config,
     device: Device,
     preloaded: u64,
-    shared: Option<SharedLearner>,
+    shared: Option<AgentLearner>,
 ) -> Result<(Trainer, (Device, Option<String>))> {
     let mut place = None;
     let mut trainer = Trainer::with_learner(make_env, config, |config, observation_size, half_range| {

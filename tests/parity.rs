@@ -18,7 +18,7 @@ use soft_actor_critic::gpu::kernels::{KERNELS, TILE};
 use soft_actor_critic::replay::Replay;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::cuda::{Form, PendulumState, Status};
-use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Metric, SharedLearner};
+use soft_actor_critic::sac::{AgentLearner, CpuLearner, CudaLearner, Learner, Metric};
 use soft_actor_critic::train::{Trainer, TrainerState};
 
 fn host() -> Option<Box<dyn Gpu>> {
@@ -371,12 +371,12 @@ fn runs_that_share_a_gpu_are_what_each_is_alone() {
         let (config, seeds) = (PLANS[0].config(36, envs), PLANS.map(|plan| plan.seed));
         let learner = CudaLearner::of_seeds(&config, &seeds, 3, &[2.0], gpu).expect("it fits");
         let found: Vec<_> = std::thread::scope(|scope| {
-            let begin = |((plan, start), learner): ((&Plan, _), SharedLearner)| {
+            let begin = |((plan, start), learner): ((&Plan, _), AgentLearner)| {
                 let (plan, trainer) = (*plan, plan.trainer(envs, |_, _, _| Box::new(learner)));
                 let start: &Option<(TrainerState, Replay)> = start;
                 scope.spawn(move || plan.go(trainer, start.as_ref()))
             };
-            let threads: Vec<_> = PLANS.iter().zip(&starts).zip(SharedLearner::of(learner)).map(begin).collect();
+            let threads: Vec<_> = PLANS.iter().zip(&starts).zip(AgentLearner::of(learner)).map(begin).collect();
             threads.into_iter().map(|thread| thread.join().expect("it works")).collect()
         });
         for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -456,7 +456,7 @@ fn whole_runs_that_share_a_gpu_are_what_each_is_alone() {
             let trainer = trainer(seed, Box::new(learner));
             scope.spawn(move || go(trainer, start, until))
         };
-        let threads: Vec<_> = plans().zip(SharedLearner::of(learner)).map(begin).collect();
+        let threads: Vec<_> = plans().zip(AgentLearner::of(learner)).map(begin).collect();
         threads.into_iter().map(|thread| thread.join().expect("it works")).collect()
     });
     for ((found, expected), (seed, .., is_lost)) in found.iter().zip(&expected).zip(PLANS) {
@@ -475,7 +475,7 @@ fn whatever_fails_nobody_waits_for_ever() {
         let learner =
             CudaLearner::of_seeds(&run(0).config(36, 1), &[0, 1, 2], 3, &[2.0], Box::new(gpu)).expect("it fits");
         let ended: Vec<_> = std::thread::scope(|scope| {
-            let begin = |(seed, learner): (u64, SharedLearner)| {
+            let begin = |(seed, learner): (u64, AgentLearner)| {
                 let mut trainer = run(seed).trainer(1, |_, _, _| Box::new(learner));
                 scope.spawn(move || {
                     while !trainer.is_finished() {
@@ -487,7 +487,7 @@ fn whatever_fails_nobody_waits_for_ever() {
                     Ok::<_, Error>(())
                 })
             };
-            let threads: Vec<_> = (0..).zip(SharedLearner::of(learner)).map(begin).collect();
+            let threads: Vec<_> = (0..).zip(AgentLearner::of(learner)).map(begin).collect();
             threads.into_iter().map(|thread| thread.join().ok()).collect()
         });
         if breaks_down {
@@ -504,7 +504,7 @@ fn a_mistake_where_runs_meet_is_told_to_all() {
     let Some(gpu) = host() else { return };
     let config = Plan { seed: 0, until: 0, from: 0, spoilt_from: 0 }.config(36, 1);
     let learner = CudaLearner::of_seeds(&config, &[0, 1], 3, &[2.0], gpu).expect("it fits");
-    let [mut waits, mut errs] = <[_; 2]>::try_from(SharedLearner::of(learner)).ok().expect("there are two");
+    let [mut waits, mut errs] = <[_; 2]>::try_from(AgentLearner::of(learner)).ok().expect("there are two");
     let other_replay = comparison::replay(&Config { replay_capacity: 20, ..config }, 9, 3, 1);
     let (errs, waits) = std::thread::scope(|scope| {
         let (observation, mut action) = (Array2::zeros((1, 3)), Array2::zeros((1, 1)));

@@ -9,7 +9,7 @@ use soft_actor_critic::gpu::Gpu;
 use soft_actor_critic::gpu::cuda::Cuda;
 use soft_actor_critic::replay::Replay;
 use soft_actor_critic::sac::CudaLearner;
-use soft_actor_critic::sac::cuda::Lesson;
+use soft_actor_critic::sac::cuda::UpdateRequest;
 use std::time::Duration;
 
 /// The name of the GPU, if it can compute in this precision.
@@ -31,9 +31,9 @@ fn measure_together(learner: &mut CudaLearner, replay: &Replay, lasting: Duratio
     let mut update = 0;
     let mut learn = |learner: &mut CudaLearner| {
         let stored = replay.len() as u64;
-        let lessons: Vec<_> = (0..learner.agents()).map(|agent| Lesson { agent, update, stored }).collect();
+        let requests: Vec<_> = (0..learner.agents()).map(|agent| UpdateRequest { agent, update, stored }).collect();
         update += 1;
-        learner.learn_together(&lessons)
+        learner.learn_together(&requests)
     };
     let updates = seconds(lasting, |calls| {
         (0..calls).try_for_each(|_| learn(learner))?;

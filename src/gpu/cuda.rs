@@ -5,7 +5,7 @@
 
 use super::compile;
 use super::kernels::{KERNELS, Launch, THREADS};
-use super::{Buffer, Gpu, Recording};
+use super::{Buffer, Gpu, Graph};
 use crate::config::Precision;
 use crate::error::Error;
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute, CUresult};
@@ -236,20 +236,20 @@ impl Gpu for Cuda {
         launches.iter().try_for_each(|launch| self.launch(launch))
     }
 
-    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
+    unsafe fn capture(&mut self, launches: Vec<Launch>) -> Result<Graph, Error> {
         self.bind()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        self.stream.begin_capture(mode).map_err(failed("recording kernels"))?;
+        self.stream.begin_capture(mode).map_err(failed("capturing kernels"))?;
         let launched = launches.iter().try_for_each(|launch| self.launch(launch));
         // A capture that has begun has to end, whatever became of it.
-        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("recording kernels"));
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("capturing kernels"));
         launched?;
-        let graph = graph?.ok_or_else(|| Error::Device("recording kernels gave nothing; say --device cpu".into()))?;
+        let graph = graph?.ok_or_else(|| Error::Device("capturing kernels gave nothing; say --device cpu".into()))?;
         self.graphs.push(graph);
-        Ok(Recording(self.graphs.len() - 1))
+        Ok(Graph(self.graphs.len() - 1))
     }
 
-    fn replay(&mut self, Recording(number): Recording) -> Result<(), Error> {
+    fn run_graph(&mut self, Graph(number): Graph) -> Result<(), Error> {
         self.graphs[number].launch().map_err(failed("launching kernels"))
     }
 }

@@ -132,7 +132,7 @@ pub struct FusedNetwork {
     pub v: Buffer,
     pub h1: Buffer,
     pub h2: Buffer,
-    pub shares: Buffer,
+    pub partial_sums: Buffer,
     pub d_first: Buffer,
     pub inputs: u32,
     pub h1_width: u32,
@@ -163,7 +163,7 @@ pub struct Fused {
     pub d_q: Buffer,
     pub d_action: Buffer,
     pub d_raw: Buffer,
-    pub d_action_shares: Buffer,
+    pub d_action_partial_sums: Buffer,
     pub sums: Buffer,
     pub alpha: Alpha,
     pub log_alpha: Buffer,
@@ -263,17 +263,17 @@ kernels! {
     store: Store {
         memory: Buffer, places: Buffer, values: Buffer, rows: u32, width: u32,
     }
-    /// π and Q(s, a) up to the shares of their outputs, and the batch
+    /// π and Q(s, a) up to the partial sums of their outputs, and the batch
     fused_forward: FusedForward { fused: Fused }
-    /// ã, ã′, and Q̄(s′, ã′) up to its shares
+    /// ã, ã′, and Q̄(s′, ã′) up to its partial sums
     fused_target: FusedTarget { fused: Fused }
     /// J_Q and its gradient
     fused_critic_loss: FusedCriticLoss { fused: Fused }
     /// The critics' steps, and their targets
     fused_critic_step: FusedCriticStep { fused: Fused }
-    /// Q(s, ã) up to its shares
+    /// Q(s, ã) up to its partial sums
     fused_evaluate: FusedEvaluate { fused: Fused }
-    /// J_π, and ∂J_π/∂ã up to its shares
+    /// J_π, and ∂J_π/∂ã up to its partial sums
     fused_action_gradient: FusedActionGradient { fused: Fused }
     /// The gradient of J_π over the policy
     fused_policy_loss: FusedPolicyLoss { fused: Fused }

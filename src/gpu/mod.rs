@@ -1,4 +1,4 @@
-//! What a learner on a GPU stands on: memory, launches of the kernels in `kernels/`, and recordings of many launches.
+//! What a learner on a GPU stands on: memory, launches of the kernels in `kernels/`, and graphs of many launches.
 //!
 //! [`Gpu`] is that much and no more. [`cuda`] implements it for NVIDIA's driver; the tests implement it once more by running
 //! the same kernels as C++, so that all that is above it is tested without a GPU.
@@ -30,9 +30,9 @@ impl Buffer {
     }
 }
 
-/// Launches that a [`Gpu`] has recorded, by their number.
+/// Launches that a [`Gpu`] has captured to be done many times, by their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recording(pub usize);
+pub struct Graph(pub usize);
 
 /// A GPU with the kernels of this crate. Its work is done in order, and it goes on by itself; only [`Gpu::download`] waits.
 ///
@@ -88,20 +88,20 @@ pub trait Gpu: Send {
     /// If one cannot be made.
     unsafe fn run(&mut self, launches: &[Launch]) -> Result<(), Error>;
 
-    /// Keeps launches, to be done many times.
+    /// Keeps launches as a graph, to be done many times by [`Self::run_graph`].
     ///
     /// # Safety
     /// As for [`Self::run`].
     ///
     /// # Errors
     /// If one cannot be made.
-    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error>;
+    unsafe fn capture(&mut self, launches: Vec<Launch>) -> Result<Graph, Error>;
 
-    /// [`Self::run`] for what has been recorded, at less cost.
+    /// [`Self::run`] for the launches of a graph, at less cost.
     ///
     /// # Errors
     /// If they cannot be made.
-    fn replay(&mut self, recording: Recording) -> Result<(), Error>;
+    fn run_graph(&mut self, graph: Graph) -> Result<(), Error>;
 }
 
 /// Where buffers begin of which one follows the other with at least `gap` words between, and where the next copy of all of them

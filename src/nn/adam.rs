@@ -98,19 +98,19 @@ simd! {
     }
 }
 
-/// g ← g + what another thread has made of its share of the rows; both `[parameters]`.
+/// g ← g + its partial sum over the rows of another thread; both `[parameters]`.
 ///
 /// # Panics
 /// If they differ in length.
-pub fn accumulate<T: Real>(gradient: &mut [T], share: &[T]) {
-    assert_eq!(gradient.len(), share.len());
+pub fn accumulate<T: Real>(gradient: &mut [T], partial: &[T]) {
+    assert_eq!(gradient.len(), partial.len());
     if gradient.len() <= CHUNK {
-        return add(gradient, share);
+        return add(gradient, partial);
     }
     let middle = middle(gradient.len());
     let (gradient, gradient_rest) = gradient.split_at_mut(middle);
-    let (share, share_rest) = share.split_at(middle);
-    join(|| accumulate(gradient, share), || accumulate(gradient_rest, share_rest));
+    let (partial, partial_rest) = partial.split_at(middle);
+    join(|| accumulate(gradient, partial), || accumulate(gradient_rest, partial_rest));
 }
 
 simd! {
@@ -220,10 +220,10 @@ mod tests {
     #[test]
     fn shares_of_a_gradient_are_added() {
         for length in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
-            let share: Vec<f64> = (0..length).map(|i| i as f64).collect();
+            let partial: Vec<f64> = (0..length).map(|i| i as f64).collect();
             let mut gradient = vec![0.5; length];
-            accumulate(&mut gradient, &share);
-            assert!(gradient.iter().zip(&share).all(|(sum, i)| *sum == i + 0.5));
+            accumulate(&mut gradient, &partial);
+            assert!(gradient.iter().zip(&partial).all(|(sum, i)| *sum == i + 0.5));
         }
     }
 

@@ -8,22 +8,16 @@ pub mod cost;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-#[cfg(feature = "cuda")]
-pub mod fused;
 mod metrics;
 mod networks;
 mod policy;
-#[cfg(feature = "cuda")]
-pub mod shared;
 
 pub use cpu::CpuLearner;
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaLearner, Support};
+pub use cuda::{AgentLearner, CudaLearner, Support};
 pub use metrics::{Metric, Metrics, Per};
 pub use networks::{NetworkSpec, networks};
 pub use policy::{Policy, PolicyPass};
-#[cfg(feature = "cuda")]
-pub use shared::SharedLearner;
 
 use crate::env::DeviceEnv;
 use crate::error::Error;

@@ -13,7 +13,7 @@ use soft_actor_critic::presets::PRESETS;
 use soft_actor_critic::replay::{Batch, Replay, Transition};
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::run::config_file;
-use soft_actor_critic::sac::cuda::Lesson;
+use soft_actor_critic::sac::cuda::UpdateRequest;
 use soft_actor_critic::sac::{CpuLearner, CudaLearner, Learner, Noise, Snapshot, Support};
 use soft_actor_critic::train::{Trainer, TrainerState};
 use std::collections::BTreeMap;
@@ -674,7 +674,7 @@ pub fn together(gpu: fn() -> Option<Box<dyn Gpu>>) {
         let mut replays: Vec<_> = (0..3).map(|agent| replay(&config, 12 + 7 * agent, o, a)).collect();
         let mut updates = [0, 3, 0];
         for (round, (agents, fresh)) in ROUNDS.into_iter().enumerate() {
-            let mut lessons = Vec::new();
+            let mut requests = Vec::new();
             for &agent in agents {
                 let pushed = replays[agent].pushed();
                 // What waits twice must come in its order.
@@ -683,7 +683,7 @@ pub fn together(gpu: fn() -> Option<Box<dyn Gpu>>) {
                 push(&mut replays[agent], pushed + fresh / 3 * envs..pushed + fresh * envs, o, a);
                 alone[agent].learn(&replays[agent], updates[agent]).expect("it works");
                 all.mirror(agent, &replays[agent]).expect("it works");
-                lessons.push(Lesson { agent, update: updates[agent], stored: replays[agent].len() as u64 });
+                requests.push(UpdateRequest { agent, update: updates[agent], stored: replays[agent].len() as u64 });
                 updates[agent] += 1;
             }
             // Whatever an update would leave of an agent that rests is left alone.
@@ -693,7 +693,7 @@ pub fn together(gpu: fn() -> Option<Box<dyn Gpu>>) {
                 all.write(quantity, &vec![MARK; *length]).expect("it works");
             }
             let drawn = all.drawn().expect("it works");
-            all.learn_together(&lessons).expect("it works");
+            all.learn_together(&requests).expect("it works");
             assert!(!rests || all.drawn().expect("it works") == drawn, "{name}, round {round}");
             for (quantity, ..) in &left {
                 let values = all.read(quantity).expect("it works");
@@ -756,7 +756,7 @@ fn transitions(replay: &Replay) -> (Vec<Vec<f32>>, Vec<u64>) {
 
 /// Runs on Pendulum that live on the device: each step is that of the environment from the state before, by the action that the
 /// random numbers or the policy give; the update after it is the one that is made from the same memory, to the last bit; and a
-/// run in long stretches is the same. What is no longer finite is told at the step where it happens.
+/// run in long rollouts is the same. What is no longer finite is told at the step where it happens.
 pub fn pendulum(gpu: fn() -> Option<Box<dyn Gpu>>) {
     for (steps, utd, replay_capacity, preloaded, reward_scale) in [(411, 1.0, 300, 0, 1.0), (211, 0.6, 1000, 7, 0.3)] {
         let config = Config {
@@ -870,7 +870,7 @@ pub fn pendulum(gpu: fn() -> Option<Box<dyn Gpu>>) {
             episodes += whole.advance(u64::MAX).expect("it works").len();
         }
         assert_eq!(episodes as u64, steps / 200);
-        assert!(whole.save().expect("it works") == before, "in long stretches it is another run");
+        assert!(whole.save().expect("it works") == before, "in long rollouts it is another run");
         assert_eq!(transitions(whole.replay()), transitions(trainer.replay()));
 
         // From step 200 on something is not finite.

@@ -4,7 +4,7 @@ use soft_actor_critic::config::Precision;
 use soft_actor_critic::error::Error;
 use soft_actor_critic::gpu::compile::macros;
 use soft_actor_critic::gpu::kernels::{KERNELS, Launch, TILE};
-use soft_actor_critic::gpu::{Buffer, Gpu, Recording, lay_out};
+use soft_actor_critic::gpu::{Buffer, Gpu, Graph, lay_out};
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ pub struct Host {
     memory: Vec<Vec<u64>>,
     /// Each buffer with its length in words.
     buffers: Vec<(Buffer, usize)>,
-    recordings: Vec<Vec<Launch>>,
+    graphs: Vec<Vec<Launch>>,
     launches: u64,
     limit_words: usize,
     fails_at: Option<u64>,
@@ -75,8 +75,8 @@ impl Host {
     }
 
     fn of(library: &'static Library) -> Self {
-        let (memory, buffers, recordings) = (Vec::new(), Vec::new(), Vec::new());
-        Self { library, memory, buffers, recordings, launches: 0, limit_words: usize::MAX, fails_at: None }
+        let (memory, buffers, graphs) = (Vec::new(), Vec::new(), Vec::new());
+        Self { library, memory, buffers, graphs, launches: 0, limit_words: usize::MAX, fails_at: None }
     }
 
     /// With so little memory.
@@ -267,16 +267,16 @@ impl Gpu for Host {
         Ok(())
     }
 
-    unsafe fn record(&mut self, launches: Vec<Launch>) -> Result<Recording, Error> {
-        self.recordings.push(launches);
-        Ok(Recording(self.recordings.len() - 1))
+    unsafe fn capture(&mut self, launches: Vec<Launch>) -> Result<Graph, Error> {
+        self.graphs.push(launches);
+        Ok(Graph(self.graphs.len() - 1))
     }
 
-    fn replay(&mut self, Recording(number): Recording) -> Result<(), Error> {
-        let launches = std::mem::take(&mut self.recordings[number]);
+    fn run_graph(&mut self, Graph(number): Graph) -> Result<(), Error> {
+        let launches = std::mem::take(&mut self.graphs[number]);
         // SAFETY: they were recorded under that promise.
         let outcome = unsafe { self.run(&launches) };
-        self.recordings[number] = launches;
+        self.graphs[number] = launches;
         outcome
     }
 }

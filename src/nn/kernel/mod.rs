@@ -21,7 +21,7 @@ use multiply::{Matrix, Right, Task};
 use ndarray::ArrayView2;
 use panels::{PACKED, Packed};
 use std::sync::LazyLock;
-use tile::Tail;
+use tile::RawEpilogue;
 
 mod multiply;
 #[cfg(target_arch = "aarch64")]
@@ -109,13 +109,13 @@ impl Kind {
         let [m, k, n] = product.check();
         let Product { a, b: Factor { matrix: b, panels }, c, accumulate, epilogue } = product;
         assert!(panels.is_none_or(|panels| panels.len() == self.packed_len(k, n)));
-        let tail = match *epilogue {
-            Epilogue::Nothing => Tail::Nothing,
-            Epilogue::Bias(bias, None) => Tail::Bias(bias.as_ptr(), false),
-            Epilogue::Bias(bias, Some(Activation::Relu)) => Tail::Bias(bias.as_ptr(), true),
+        let epilogue = match *epilogue {
+            Epilogue::Nothing => RawEpilogue::Nothing,
+            Epilogue::Bias(bias, None) => RawEpilogue::Bias(bias.as_ptr(), false),
+            Epilogue::Bias(bias, Some(Activation::Relu)) => RawEpilogue::Bias(bias.as_ptr(), true),
             Epilogue::Slope { hidden, rows, activation: Activation::Relu } => {
                 let Matrix { at, strides: [step, 1] } = Matrix::new(hidden.as_ptr(), &hidden) else { return false };
-                Tail::Slope(at, step, rows.map(<[usize]>::as_ptr))
+                RawEpilogue::Slope(at, step, rows.map(<[usize]>::as_ptr))
             }
             _ => return false,
         };
@@ -125,7 +125,7 @@ impl Kind {
             b: Right { matrix: Matrix::new(b.as_ptr(), b), panels: panels.map(<[f32]>::as_ptr) },
             c: Matrix::new(c.as_mut_ptr(), c),
             accumulate: *accumulate,
-            tail,
+            epilogue,
         };
         // SAFETY: this kind has been found in the processor. Pointers and strides are those of live views of the shapes
         // checked above, of which C, being borrowed mutably, overlaps none.

@@ -2,7 +2,7 @@
 
 use super::panels::{DEPTH, GROUP, Packed, fill};
 use super::register::{Compiled, LEAST_LANES, PARTS, Register};
-use super::tile::{Job, LINE, Tail};
+use super::tile::{Job, LINE, RawEpilogue};
 use ndarray::{ArrayBase, Axis, Ix2, RawData};
 
 /// A C of at most this many columns is made of inner products, or as the transpose of a C of so few rows.
@@ -36,25 +36,25 @@ pub(super) struct Right {
     pub(super) panels: Option<*const f32>,
 }
 
-/// C ← A·B or C ← C + A·B, and then `tail`.
+/// C ← A·B or C ← C + A·B, and then `epilogue`.
 pub(super) struct Task {
     pub(super) sizes: [usize; 3],
     pub(super) a: Matrix<*const f32>,
     pub(super) b: Right,
     pub(super) c: Matrix<*mut f32>,
     pub(super) accumulate: bool,
-    pub(super) tail: Tail,
+    pub(super) epilogue: RawEpilogue,
 }
 
 /// Does `task` if the rows of C, and the rows or columns of A and B, are contiguous; says whether so.
 ///
 /// # Safety
 /// A must be `[m, k]`, B `[k, n]`, with panels as [`pack`](super::pack) makes them if there are any, and C `[m, n]`, all
-/// within their allocations; C must overlap nothing else; the tail must fit C; and it must be compiled for, and run on, a
+/// within their allocations; C must overlap nothing else; the epilogue must fit C; and it must be compiled for, and run on, a
 /// processor that has such registers.
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Compiled>(task: &Task, Packed(packed): &mut Packed) -> bool {
-    let &Task { sizes: [m, k, n], a, b, c, accumulate, tail } = task;
+    let &Task { sizes: [m, k, n], a, b, c, accumulate, epilogue } = task;
     let Right { matrix: b, panels } = b;
     if c.strides[1] != 1 || !a.strides.contains(&1) || !b.strides.contains(&1) {
         return false;
@@ -85,7 +85,7 @@ pub(super) unsafe fn multiply<V: Compiled>(task: &Task, Packed(packed): &mut Pac
                     b,
                     c: (c.at.wrapping_offset(row as isize * c.strides[0] + column as isize), c.strides[0]),
                     accumulate: accumulate || first > 0,
-                    tail: if last { tail.at(row, column) } else { Tail::Nothing },
+                    epilogue: if last { epilogue.at(row, column) } else { RawEpilogue::Nothing },
                 };
                 let at = b.at.wrapping_offset(first as isize * b.strides[0] + start as isize * b.strides[1]);
                 if m == 1 && as_it_is {
@@ -139,8 +139,8 @@ pub(super) unsafe fn multiply<V: Compiled>(task: &Task, Packed(packed): &mut Pac
 /// As for [`multiply`].
 #[inline(always)]
 pub(super) unsafe fn narrow<V: Compiled, const TOGETHER: usize>(task: &Task, packed: &mut Packed) -> bool {
-    let &Task { sizes: [m, k, n], a, b: Right { matrix: b, .. }, c, accumulate, tail } = task;
-    if n > NARROW || matches!(tail, Tail::Slope(..)) {
+    let &Task { sizes: [m, k, n], a, b: Right { matrix: b, .. }, c, accumulate, epilogue } = task;
+    if n > NARROW || matches!(epilogue, RawEpilogue::Slope(..)) {
         return false;
     }
     let at = |b: Matrix<*const f32>, p: usize, j: usize| {
@@ -172,8 +172,8 @@ pub(super) unsafe fn narrow<V: Compiled, const TOGETHER: usize>(task: &Task, pac
                     }
                     for (i, sum) in sums[..count].iter().enumerate() {
                         let sum = if accumulate { *c_at(first + i, j) + sum } else { *sum };
-                        *c_at(first + i, j) = match tail {
-                            Tail::Bias(bias, relu) => match sum + *bias.add(j) {
+                        *c_at(first + i, j) = match epilogue {
+                            RawEpilogue::Bias(bias, relu) => match sum + *bias.add(j) {
                                 sum if relu && sum < 0.0 => 0.0,
                                 sum => sum,
                             },
@@ -182,12 +182,12 @@ pub(super) unsafe fn narrow<V: Compiled, const TOGETHER: usize>(task: &Task, pac
                     }
                 }
             }
-        } else if matches!(tail, Tail::Nothing) && n == 1 && c.strides[0] == 1 {
+        } else if matches!(epilogue, RawEpilogue::Nothing) && n == 1 && c.strides[0] == 1 {
             let (a, b) = (b.t(), Right { matrix: a.t(), panels: None });
             if !multiply::<V>(&Task { sizes: [n, k, m], a, b, c: c.t(), ..*task }, packed) {
                 return false;
             }
-        } else if matches!(tail, Tail::Nothing) {
+        } else if matches!(epilogue, RawEpilogue::Nothing) {
             // As its transpose, by way of a matrix whose rows are contiguous.
             const WIDTH: usize = 256;
             let mut transposed = [0.0; NARROW * WIDTH];

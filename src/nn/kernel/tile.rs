@@ -22,12 +22,12 @@ pub(super) struct Job {
     pub(super) b: (*const f32, isize),
     pub(super) c: (*mut f32, isize),
     pub(super) accumulate: bool,
-    pub(super) tail: Tail,
+    pub(super) epilogue: RawEpilogue,
 }
 
 /// A [`Epilogue`](crate::nn::epilogue::Epilogue) that tiles do themselves, told from the first element of C.
 #[derive(Clone, Copy)]
-pub(super) enum Tail {
+pub(super) enum RawEpilogue {
     Nothing,
     /// The bias of the first column, and whether a ReLU follows.
     Bias(*const f32, bool),
@@ -35,7 +35,7 @@ pub(super) enum Tail {
     Slope(*const f32, isize, Option<*const usize>),
 }
 
-impl Tail {
+impl RawEpilogue {
     /// The same, told from an element of C.
     ///
     /// # Safety
@@ -62,11 +62,11 @@ impl Tail {
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRANSPOSED: bool>(job: &Job) {
-    let &Job { depth, width, c: (c, c_step), accumulate, tail, .. } = job;
+    let &Job { depth, width, c: (c, c_step), accumulate, epilogue, .. } = job;
     // SAFETY: indices stay below R, `depth` and N · LANES, and those of C and of what fits it below `width`.
     unsafe {
-        let h_row = |i: usize| match tail {
-            Tail::Slope(h, step, rows) => Some(h.offset(rows.map_or(i, |rows| *rows.add(i)) as isize * step)),
+        let h_row = |i: usize| match epilogue {
+            RawEpilogue::Slope(h, step, rows) => Some(h.offset(rows.map_or(i, |rows| *rows.add(i)) as isize * step)),
             _ => None,
         };
         let mut sums = [[V::zero(); N]; R];
@@ -85,7 +85,7 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
                     V::prefetch_to_write(c.offset(i as isize * c_step).add(v * V::LANES));
                 }
             }
-            if let Tail::Slope(..) = tail {
+            if let RawEpilogue::Slope(..) = epilogue {
                 for i in 0..R {
                     for v in 0..N {
                         V::prefetch(h_row(i).unwrap_unchecked().add(v * V::LANES));
@@ -102,9 +102,9 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
         for p in whole..depth {
             step::<V, R, N, TRANSPOSED>(job, p as isize, &mut sums);
         }
-        match tail {
-            Tail::Nothing => {}
-            Tail::Bias(bias, relu) => {
+        match epilogue {
+            RawEpilogue::Nothing => {}
+            RawEpilogue::Bias(bias, relu) => {
                 for v in 0..N {
                     let bias = load::<V, N>(bias.add(v * V::LANES), width, v);
                     for i in 0..R {
@@ -113,7 +113,7 @@ pub(super) unsafe fn tile<V: Register, const R: usize, const N: usize, const TRA
                     }
                 }
             }
-            Tail::Slope(..) => {
+            RawEpilogue::Slope(..) => {
                 for i in 0..R {
                     let h = h_row(i).unwrap_unchecked();
                     for v in 0..N {

@@ -5,7 +5,7 @@ use super::{CudaLearner, Form};
 use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, narrow};
 use crate::gpu::mlp::Matrix;
-use crate::gpu::{Buffer, Recording, with_buffers, words, words_mut};
+use crate::gpu::{Buffer, Graph, with_buffers, words, words_mut};
 use crate::nn::assert_shape;
 use crate::replay::Replay;
 use crate::sac::{Metric, Metrics, Snapshot};
@@ -24,7 +24,7 @@ pub(super) struct Agent {
 
 /// The next update of an agent.
 #[derive(Clone, Copy, Debug)]
-pub struct Lesson {
+pub struct UpdateRequest {
     /// Whose it is.
     pub agent: usize,
     /// Its number, from 0.
@@ -39,8 +39,8 @@ pub(super) struct Acting {
     pub(super) staged: Vec<f32>,
     pub(super) input: Buffer,
     pub(super) action: Buffer,
-    pub(super) sampled: Recording,
-    pub(super) deterministic: Recording,
+    pub(super) sampled: Graph,
+    pub(super) deterministic: Graph,
 }
 
 /// New transitions that wait until all agents have theirs.
@@ -138,18 +138,18 @@ impl CudaLearner {
     ///
     /// # Panics
     /// If nothing is stored for one of them.
-    pub fn learn_together(&mut self, lessons: &[Lesson]) -> Result<(), Error> {
+    pub fn learn_together(&mut self, requests: &[UpdateRequest]) -> Result<(), Error> {
         self.store()?;
         // The first update of all can have an α of its own.
-        let (first, others): (Vec<Lesson>, _) =
-            lessons.iter().partition(|lesson| self.agents[lesson.agent].updates == 0);
-        for lessons in [first, others] {
-            if lessons.is_empty() {
+        let (first, others): (Vec<UpdateRequest>, _) =
+            requests.iter().partition(|request| self.agents[request.agent].updates == 0);
+        for requests in [first, others] {
+            if requests.is_empty() {
                 continue;
             }
             let mut draws = self.resting();
             let mut form = Form::USUAL;
-            for Lesson { agent, update, stored } in &lessons {
+            for UpdateRequest { agent, update, stored } in &requests {
                 assert!(
                     *stored > 0 && draws[*agent].stored == 0,
                     "each takes one update, and has something to learn from"
@@ -157,18 +157,18 @@ impl CudaLearner {
                 (draws[*agent].update, draws[*agent].stored) = (*update, *stored);
                 form = self.next_update(*agent);
             }
-            form.some_rest = lessons.len() < self.agents();
+            form.some_rest = requests.len() < self.agents();
             self.set_draws(&draws)?;
-            let recording = match self.recordings.get(&form) {
-                Some(&recording) => recording,
+            let graph = match self.graphs.get(&form) {
+                Some(&graph) => graph,
                 None => {
                     // SAFETY: they are this learner's own.
-                    let recording = unsafe { self.gpu.record(self.launches(true, form)) }?;
-                    self.recordings.insert(form, recording);
-                    recording
+                    let graph = unsafe { self.gpu.capture(self.launches(true, form)) }?;
+                    self.graphs.insert(form, graph);
+                    graph
                 }
             };
-            self.gpu.replay(recording)?;
+            self.gpu.run_graph(graph)?;
         }
         Ok(())
     }
@@ -316,12 +316,12 @@ impl CudaLearner {
         let agents = self.agents();
         self.acting(rows)?;
         let acting = &self.acting[&rows];
-        let (recording, length) = if sampled { (acting.sampled, o + a) } else { (acting.deterministic, o) };
+        let (graph, length) = if sampled { (acting.sampled, o + a) } else { (acting.deterministic, o) };
         let action = acting.action;
         // SAFETY: the buffers were made for so many rows of each agent.
         unsafe {
             self.gpu.upload(acting.input, words(&acting.staged[..agents * rows * length]))?;
-            self.gpu.replay(recording)?;
+            self.gpu.run_graph(graph)?;
             self.read_buffer(action, agents * rows * a)
         }
     }
@@ -373,7 +373,7 @@ impl CudaLearner {
         };
         let (sampled, deterministic) = (with(sample.launch_over(all)), with(mode.launch_over(all)));
         // SAFETY: they are of the buffers that have just been made, with these sizes.
-        let (sampled, deterministic) = unsafe { (self.gpu.record(sampled)?, self.gpu.record(deterministic)?) };
+        let (sampled, deterministic) = unsafe { (self.gpu.capture(sampled)?, self.gpu.capture(deterministic)?) };
         Ok(Acting { staged: vec![0.0; all * (o + a)], input, action, sampled, deterministic })
     }
 

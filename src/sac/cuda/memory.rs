@@ -1,10 +1,11 @@
 //! What a learner has in the memory of a GPU.
 
+use super::fused;
 use crate::gpu::Buffer;
 use crate::gpu::kernels::{NETWORKS, TILE};
 use crate::gpu::mlp::{DeviceWorkspace, parameters_step};
 use crate::nn::Network;
-use crate::sac::{Metric, Metrics, Policy, fused};
+use crate::sac::{Metric, Metrics, Policy};
 
 /// Where a buffer of so many words is.
 pub(super) type Allocate<'a> = &'a mut dyn FnMut(usize) -> Buffer;
@@ -112,9 +113,9 @@ impl Parameters {
 
 /// What the fused kernels need besides the buffers of the others.
 pub(super) struct FusedBuffers {
-    pub(super) policy_shares: Buffer,
-    pub(super) critic_shares: Buffer,
-    pub(super) d_action_shares: Buffer,
+    pub(super) policy_partial_sums: Buffer,
+    pub(super) critic_partial_sums: Buffer,
+    pub(super) d_action_partial_sums: Buffer,
     pub(super) d_policy_first: Buffer,
     pub(super) d_critics_first: Buffer,
     pub(super) sums: Buffer,
@@ -125,9 +126,9 @@ impl FusedBuffers {
         let (tiles, columns) = (batch.div_ceil(TILE), |mlp: &Network, l: usize| mlp.layers()[l].outputs.div_ceil(TILE));
         let first = |mlp: &Network| mlp.layers()[0].bias.end;
         Self {
-            policy_shares: allocate(columns(policy, 1) * policy.outputs() * 2 * batch),
-            critic_shares: allocate(4 * columns(critic, 1) * batch),
-            d_action_shares: allocate(2 * columns(critic, 0) * actions * batch),
+            policy_partial_sums: allocate(columns(policy, 1) * policy.outputs() * 2 * batch),
+            critic_partial_sums: allocate(4 * columns(critic, 1) * batch),
+            d_action_partial_sums: allocate(2 * columns(critic, 0) * actions * batch),
             d_policy_first: allocate(tiles * first(policy)),
             d_critics_first: allocate(2 * tiles * first(critic)),
             sums: allocate(fused::SUMS * tiles),

@@ -7,13 +7,13 @@ use crate::env::pendulum::STEP_LIMIT;
 use crate::env::{DeviceEnv, Env, Info, Pendulum};
 use crate::error::Error;
 use crate::gpu::kernels::{Arguments, Launch, PendulumStep};
-use crate::gpu::{Buffer, Recording, words_mut};
+use crate::gpu::{Buffer, Graph, words_mut};
 use crate::replay::{Replay, Transition};
 use crate::sac::Runner;
 use crate::train::{EnvState, Episode};
 
-/// Steps that the longer one of the recordings takes; the other one takes a single step.
-const STRETCH: u64 = 50;
+/// Steps that the longer one of the graphs takes; the other one takes a single step.
+const ROLLOUT_STEPS: u64 = 50;
 
 /// Numbers of a transition: s, a, r, 1 − d, s′.
 const WIDTH: usize = 9;
@@ -43,12 +43,12 @@ const PENDULUM_WORDS: usize = size_of::<PendulumState>() / 4;
 pub(super) struct OnDevice {
     /// Of all agents.
     states: Buffer,
-    step: Recording,
-    stretch: Recording,
+    step: Graph,
+    rollout: Graph,
 }
 
-/// What has become of a run since it was [boarded](CudaLearner::board).
-pub struct Stretch {
+/// The steps that a run has taken on the device since it was [uploaded](CudaLearner::upload).
+pub struct Rollout {
     state: PendulumState,
     /// New transitions, `[steps, 9]`.
     transitions: Vec<f32>,
@@ -64,10 +64,10 @@ impl CudaLearner {
         if self.pendulum.is_none() {
             let states = self.gpu.allocate(self.agents() * PENDULUM_WORDS)?;
             let launches = |count| (0..count).flat_map(|_| self.step_launches(states)).collect();
-            let (step, stretch) = (launches(1), launches(STRETCH));
+            let (step, rollout) = (launches(1), launches(ROLLOUT_STEPS));
             // SAFETY: they are this learner's own.
-            let (step, stretch) = unsafe { (self.gpu.record(step)?, self.gpu.record(stretch)?) };
-            self.pendulum = Some(OnDevice { states, step, stretch });
+            let (step, rollout) = unsafe { (self.gpu.capture(step)?, self.gpu.capture(rollout)?) };
+            self.pendulum = Some(OnDevice { states, step, rollout });
         }
         Ok(self.pendulum.as_ref().expect("it is there now"))
     }
@@ -95,7 +95,7 @@ impl CudaLearner {
     ///
     /// # Errors
     /// If the GPU fails; [`Error::Snapshot`] if no pendulum stands so.
-    pub fn board(
+    pub fn upload(
         &mut self,
         agent: usize,
         most: u64,
@@ -137,22 +137,22 @@ impl CudaLearner {
         Ok(most)
     }
 
-    /// Takes the steps of all runs that have been [boarded](Self::board), `most` at most. Returns, for each of the `agents`, what
+    /// Takes the steps of all runs that have been [uploaded](Self::upload), `most` at most. Returns, for each of the `agents`, what
     /// has become of it; its environment took `steps` steps before.
     ///
     /// # Errors
     /// If the GPU fails.
-    pub fn advance_together(&mut self, most: u64, agents: &[(usize, u64)]) -> Result<Vec<Stretch>, Error> {
+    pub fn advance_together(&mut self, most: u64, agents: &[(usize, u64)]) -> Result<Vec<Rollout>, Error> {
         self.store()?;
         self.set_draws(&self.resting())?;
-        let &OnDevice { states, step, stretch } = self.on_device()?;
-        (0..most / STRETCH).try_for_each(|_| self.gpu.replay(stretch))?;
-        (0..most % STRETCH).try_for_each(|_| self.gpu.replay(step))?;
+        let &OnDevice { states, step, rollout } = self.on_device()?;
+        (0..most / ROLLOUT_STEPS).try_for_each(|_| self.gpu.run_graph(rollout))?;
+        (0..most % ROLLOUT_STEPS).try_for_each(|_| self.gpu.run_graph(step))?;
         agents.iter().map(|&(agent, steps)| self.fetch(states, agent, steps)).collect()
     }
 
     /// What has become of an agent whose environment took `steps` steps before.
-    fn fetch(&mut self, states: Buffer, agent: usize, steps: u64) -> Result<Stretch, Error> {
+    fn fetch(&mut self, states: Buffer, agent: usize, steps: u64) -> Result<Rollout, Error> {
         let mut words = [0_u32; PENDULUM_WORDS];
         // SAFETY: the buffer was made for a `PendulumState` of each agent.
         unsafe { self.gpu.download(states.at(agent * PENDULUM_WORDS), &mut words) }?;
@@ -173,13 +173,13 @@ impl CudaLearner {
         }
         let own = &mut self.agents[agent];
         (own.updates, own.mirrored) = (state.updates, pushed);
-        Ok(Stretch { state, transitions })
+        Ok(Rollout { state, transitions })
     }
 }
 
-impl Stretch {
+impl Rollout {
     /// Takes a run to where it stands now; the arguments are those of [`Runner::advance`], and so is what is returned.
-    pub(crate) fn land(self, env: &mut EnvState, updates: &mut u64, replay: &mut Replay) -> Option<Episode> {
+    pub(crate) fn apply(self, env: &mut EnvState, updates: &mut u64, replay: &mut Replay) -> Option<Episode> {
         let Self { state, transitions } = self;
         let Episode { number, length, .. } = env.episode;
         let ended = state.episode > number;
@@ -220,8 +220,8 @@ impl Runner for CudaLearner {
         updates: &mut u64,
         replay: &mut Replay,
     ) -> Result<Option<Episode>, Error> {
-        let most = self.board(0, most, env, *updates, replay)?;
-        let stretches = self.advance_together(most, &[(0, env.env_steps)])?;
-        Ok(stretches.into_iter().find_map(|stretch| stretch.land(env, updates, replay)))
+        let most = self.upload(0, most, env, *updates, replay)?;
+        let rollouts = self.advance_together(most, &[(0, env.env_steps)])?;
+        Ok(rollouts.into_iter().find_map(|rollout| rollout.apply(env, updates, replay)))
     }
 }

@@ -1,4 +1,4 @@
-//! The launches of an update in eight kernels, those of `kernels/fused.cu`. [`Support`](super::cuda::Support) says which
+//! The launches of an update in eight kernels, those of `kernels/fused.cu`. [`Support`](super::Support) says which
 //! configurations have it.
 
 use crate::gpu::kernels::{

@@ -1,4 +1,4 @@
-//! One [`CudaLearner`] of several agents, shared by as many runs, each on a thread of its own.
+//! Many agents on one GPU: a [`CudaLearner`] of several agents trains as many runs, each on a thread of its own.
 //!
 //! Who asks for actions, for an update or for whole steps waits until every other run asks for something too, or has left. Whoever
 //! comes last then has it done for all of them: actions if any are asked for, and else updates and steps, so that runs that are at
@@ -7,19 +7,19 @@
 //!
 //! What an agent computes does not depend on who else takes part, so that each run has the bits that it has by itself.
 
-use super::cuda::{Lesson, Stretch};
-use super::{CudaLearner, Learner, Metrics, Runner, Snapshot};
+use super::{CudaLearner, Rollout, UpdateRequest};
 use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::nn::assert_shape;
 use crate::replay::Replay;
+use crate::sac::{Learner, Metrics, Runner, Snapshot};
 use crate::train::{EnvState, Episode};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// A run's share of a [`CudaLearner`]: one of its agents. The others go on without it once it is dropped.
-pub struct SharedLearner {
+/// One of the agents of a [`CudaLearner`], as the learner of a run. The others go on without it once it is dropped.
+pub struct AgentLearner {
     agent: usize,
     meeting: Arc<Mutex<Meeting>>,
     /// Those after the last update, which came back with it.
@@ -56,7 +56,7 @@ enum What {
         rows: usize,
         sampled: bool,
     },
-    Learn(Lesson),
+    Learn(UpdateRequest),
     /// Steps of the environment on the device, `most` of them from where it has taken `steps`.
     Advance {
         most: u64,
@@ -68,11 +68,11 @@ enum Answer {
     /// `[rows, A]`
     Actions(Vec<f32>),
     Metrics(Metrics),
-    Stretch(Box<Stretch>),
+    Rollout(Box<Rollout>),
 }
 
-impl SharedLearner {
-    /// A share for each agent of `learner`, in their order. All must be used on threads of their own, or be dropped, for the
+impl AgentLearner {
+    /// One for each agent of `learner`, in their order. All must be used on threads of their own, or be dropped, for the
     /// others to go on.
     pub fn of(learner: CudaLearner) -> Vec<Self> {
         let agents = learner.agents();
@@ -164,16 +164,16 @@ impl Meeting {
     }
 
     fn learn(&mut self, asking: Vec<(usize, Request)>) {
-        let lesson = |(_, request): &(usize, Request)| match request.what {
-            What::Learn(lesson) => Some(lesson),
+        let update = |(_, request): &(usize, Request)| match request.what {
+            What::Learn(update) => Some(update),
             What::Act { .. } | What::Advance { .. } => None,
         };
-        let lessons: Vec<_> = asking.iter().filter_map(lesson).collect();
-        if lessons.is_empty() {
+        let updates: Vec<_> = asking.iter().filter_map(update).collect();
+        if updates.is_empty() {
             return;
         }
         let metrics = self.with_learner(|learner| {
-            learner.learn_together(&lessons)?;
+            learner.learn_together(&updates)?;
             learner.metrics_of_all()
         });
         for (agent, Request { answer, .. }) in asking {
@@ -182,18 +182,18 @@ impl Meeting {
     }
 
     fn advance(&mut self, asking: Vec<(usize, Request)>) {
-        let stretch = |(agent, request): &(usize, Request)| match request.what {
+        let rollout = |(agent, request): &(usize, Request)| match request.what {
             What::Advance { most, steps } => Some((most, (*agent, steps))),
             What::Act { .. } | What::Learn(_) => None,
         };
-        let (lengths, agents): (Vec<_>, Vec<_>) = asking.iter().filter_map(stretch).unzip();
+        let (lengths, agents): (Vec<_>, Vec<_>) = asking.iter().filter_map(rollout).unzip();
         let Some(&most) = lengths.iter().max() else { return };
-        let stretches = self.with_learner(|learner| learner.advance_together(most, &agents));
-        let mut stretches = stretches.map(Vec::into_iter);
+        let rollouts = self.with_learner(|learner| learner.advance_together(most, &agents));
+        let mut rollouts = rollouts.map(Vec::into_iter);
         for (_, Request { answer, .. }) in asking {
-            let own = stretches.as_mut().map_err(|failure| failure.clone());
-            let own = own.map(|stretches| stretches.next().expect("there is one for each that asks"));
-            tell(&answer, own.map(|stretch| Answer::Stretch(Box::new(stretch))));
+            let own = rollouts.as_mut().map_err(|failure| failure.clone());
+            let own = own.map(|rollouts| rollouts.next().expect("there is one for each that asks"));
+            tell(&answer, own.map(|rollout| Answer::Rollout(Box::new(rollout))));
         }
     }
 }
@@ -203,7 +203,7 @@ fn tell(answer: &SyncSender<Result<Answer, Error>>, result: Result<Answer, Error
     let _ = answer.send(result);
 }
 
-impl Learner for SharedLearner {
+impl Learner for AgentLearner {
     fn act(
         &mut self,
         observation: ArrayView2<f32>,
@@ -225,7 +225,7 @@ impl Learner for SharedLearner {
         let agent = self.agent;
         let answer = self.ask(|learner| {
             learner.mirror(agent, replay)?;
-            Ok(What::Learn(Lesson { agent, update, stored: replay.len() as u64 }))
+            Ok(What::Learn(UpdateRequest { agent, update, stored: replay.len() as u64 }))
         })?;
         let Answer::Metrics(metrics) = answer else { unreachable!("an update was asked for") };
         self.metrics = Some(metrics);
@@ -256,7 +256,7 @@ impl Learner for SharedLearner {
     }
 }
 
-impl Runner for SharedLearner {
+impl Runner for AgentLearner {
     fn advance(
         &mut self,
         most: u64,
@@ -267,15 +267,15 @@ impl Runner for SharedLearner {
         let (agent, steps) = (self.agent, env.env_steps);
         self.metrics = None;
         let answer = self.ask(|learner| {
-            let most = learner.board(agent, most, env, *updates, replay)?;
+            let most = learner.upload(agent, most, env, *updates, replay)?;
             Ok(What::Advance { most, steps })
         })?;
-        let Answer::Stretch(stretch) = answer else { unreachable!("steps were asked for") };
-        Ok(stretch.land(env, updates, replay))
+        let Answer::Rollout(rollout) = answer else { unreachable!("steps were asked for") };
+        Ok(rollout.apply(env, updates, replay))
     }
 }
 
-impl Drop for SharedLearner {
+impl Drop for AgentLearner {
     fn drop(&mut self) {
         match self.meeting.lock() {
             Ok(mut meeting) => {

@@ -8,14 +8,17 @@
 //! policy. The kernels are in `kernels/`, and each names the function that it mirrors.
 
 mod agents;
+pub mod fused;
 mod intermediates;
+mod many;
 mod memory;
 mod pendulum;
 mod support;
 
-pub use agents::Lesson;
+pub use agents::UpdateRequest;
+pub use many::AgentLearner;
 pub use memory::Status;
-pub use pendulum::{PendulumState, Stretch};
+pub use pendulum::{PendulumState, Rollout};
 pub use support::Support;
 
 use agents::{Acting, Agent, WAITING_ROUNDS, Waiting};
@@ -23,13 +26,13 @@ use memory::{
     Allocate, Buffers, DRAWS_WORDS, FusedBuffers, LOG_ALPHA, POLICY, Parameters, Q1, STATUS_WORDS, VALUE, passes,
 };
 
-use super::{CpuLearner, Learner, Metrics, Noise, Policy, Runner, Snapshot, fused};
+use super::{CpuLearner, Learner, Metrics, Noise, Policy, Runner, Snapshot};
 use crate::config::{Alpha, Config, FirstUpdateAlpha, GradientClamp, LossOrder, TemperatureLoss};
 use crate::env::DeviceEnv;
 use crate::error::Error;
 use crate::gpu::kernels::{self, Arguments, Launch, NETWORKS, narrow};
 use crate::gpu::mlp::{DeviceWorkspace, Matrix};
-use crate::gpu::{Buffer, Gpu, Recording, with_buffers, words};
+use crate::gpu::{Buffer, Gpu, Graph, with_buffers, words};
 use crate::nn::{LogStd, Mean, Network, assert_shape};
 use crate::replay::{Batch, Replay};
 use ndarray::{ArrayView2, ArrayViewMut2, s};
@@ -78,7 +81,7 @@ pub struct CudaLearner {
     /// By the number of observations.
     acting: HashMap<usize, Acting>,
     /// Whole updates.
-    recordings: HashMap<Form, Recording>,
+    graphs: HashMap<Form, Graph>,
     /// Where whole runs are on the device.
     pendulum: Option<pendulum::OnDevice>,
 }
@@ -196,7 +199,7 @@ impl CudaLearner {
             staging: Vec::new(),
             waiting,
             acting: HashMap::new(),
-            recordings: HashMap::new(),
+            graphs: HashMap::new(),
             pendulum: None,
             policy,
             critic,
@@ -250,7 +253,7 @@ impl CudaLearner {
     fn fused_arguments(&self, draws: bool, form: Form) -> Option<kernels::Fused> {
         let buffers = self.buffers.fused.as_ref()?;
         let (b, o, a) = self.sizes();
-        let network = |mlp: &Network, parameters: &Parameters, pass: &DeviceWorkspace, shares, d_first| {
+        let network = |mlp: &Network, parameters: &Parameters, pass: &DeviceWorkspace, partial_sums, d_first| {
             let layers = mlp.layers();
             kernels::FusedNetwork {
                 theta: parameters.values,
@@ -259,7 +262,7 @@ impl CudaLearner {
                 v: parameters.second_moment,
                 h1: pass.hidden[0],
                 h2: pass.hidden[1],
-                shares,
+                partial_sums,
                 d_first,
                 inputs: narrow(layers[0].inputs),
                 h1_width: narrow(layers[0].outputs),
@@ -269,12 +272,12 @@ impl CudaLearner {
                 parameters: narrow(parameters.mlp_parameters),
             }
         };
-        let FusedBuffers { policy_shares, critic_shares, d_policy_first, d_critics_first, .. } = *buffers;
+        let FusedBuffers { policy_partial_sums, critic_partial_sums, d_policy_first, d_critics_first, .. } = *buffers;
         let policy = network(
             &self.policy.networks[0],
             &self.buffers.theta,
             &self.buffers.policy_passes[0],
-            policy_shares,
+            policy_partial_sums,
             d_policy_first,
         );
         Some(kernels::Fused {
@@ -283,7 +286,7 @@ impl CudaLearner {
                 &self.critic,
                 &self.buffers.critics,
                 &self.buffers.critic_pass,
-                critic_shares,
+                critic_partial_sums,
                 d_critics_first,
             ),
             memory: self.buffers.memory,
@@ -300,7 +303,7 @@ impl CudaLearner {
             d_q: self.buffers.d_q,
             d_action: self.buffers.d_action,
             d_raw: self.buffers.d_raw,
-            d_action_shares: buffers.d_action_shares,
+            d_action_partial_sums: buffers.d_action_partial_sums,
             sums: buffers.sums,
             alpha: self.alpha(form.first),
             log_alpha: self.buffers.log_alpha.values,
@@ -731,7 +734,7 @@ impl Learner for CudaLearner {
 
     fn learn(&mut self, replay: &Replay, update: u64) -> Result<(), Error> {
         self.mirror(0, replay)?;
-        self.learn_together(&[Lesson { agent: 0, update, stored: replay.len() as u64 }])
+        self.learn_together(&[UpdateRequest { agent: 0, update, stored: replay.len() as u64 }])
     }
 
     fn metrics(&mut self) -> Result<Metrics, Error> {
