@@ -4,8 +4,6 @@
 // distance from one network to the next. A block makes a tile of C = A·B, 32 × 32, its rows told by x and its columns by y of
 // the grid, and goes through k in pieces of 32.
 
-#define TILE 32
-
 // The pieces of A (its rows as columns) and of B that a block multiplies. Rows are longer than TILE so that neighbours in
 // a column lie in different banks.
 struct Tiles {

@@ -9,6 +9,9 @@ typedef unsigned long long u64;
 
 #define THREADS 128
 
+// Rows and columns of the tiles that a block makes of a product.
+#define TILE 32
+
 // Four blocks to a multiprocessor: no kernel needs more registers than that leaves it, and without a number compilers may put some
 // aside to make room for more.
 #ifndef KERNEL

@@ -1,4 +1,5 @@
-// What tensor cores do, for `kernels/fused.cu` where it is compiled with SAC_TF32, which takes compute capability 8.0 or later.
+// What tensor cores do, for `kernels/tile.cu` where it is compiled with SAC_TF32, which takes compute capability 8.0 or
+// later.
 // `tests/host/shim.cpp` has both functions once more, as NVIDIA's description of PTX has them.
 
 #ifdef SAC_TF32

@@ -5,13 +5,13 @@ use std::any::type_name;
 
 /// Threads in a block of every kernel; `THREADS` of `kernels/prelude.cu`.
 pub const THREADS: usize = 128;
-/// Rows and columns that a block of a product makes; `TILE` of `kernels/mlp.cu`.
+/// Rows and columns that a block of a product makes; `TILE` of `kernels/prelude.cu`.
 pub const TILE: usize = 32;
 /// Networks that take steps; `NETWORKS` of `kernels/prelude.cu`.
 pub const NETWORKS: usize = 5;
 
 /// The kernels as one source, in their order.
-pub const FILES: [(&str, &str); 10] = [
+pub const FILES: [(&str, &str); 16] = [
     ("prelude.cu", include_str!("../../kernels/prelude.cu")),
     ("formulas.cu", include_str!("../../kernels/formulas.cu")),
     ("mlp.cu", include_str!("../../kernels/mlp.cu")),
@@ -20,7 +20,13 @@ pub const FILES: [(&str, &str); 10] = [
     ("loss.cu", include_str!("../../kernels/loss.cu")),
     ("replay.cu", include_str!("../../kernels/replay.cu")),
     ("tf32.cu", include_str!("../../kernels/tf32.cu")),
+    ("tile.cu", include_str!("../../kernels/tile.cu")),
     ("fused.cu", include_str!("../../kernels/fused.cu")),
+    ("fused_pass.cu", include_str!("../../kernels/fused_pass.cu")),
+    ("fused_forward.cu", include_str!("../../kernels/fused_forward.cu")),
+    ("fused_gradient.cu", include_str!("../../kernels/fused_gradient.cu")),
+    ("fused_loss.cu", include_str!("../../kernels/fused_loss.cu")),
+    ("fused_step.cu", include_str!("../../kernels/fused_step.cu")),
     ("pendulum.cu", include_str!("../../kernels/pendulum.cu")),
 ];
 

@@ -103,7 +103,13 @@ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #include "../../kernels/adam.cu"
 #include "../../kernels/loss.cu"
 #include "../../kernels/replay.cu"
+#include "../../kernels/tile.cu"
 #include "../../kernels/fused.cu"
+#include "../../kernels/fused_pass.cu"
+#include "../../kernels/fused_forward.cu"
+#include "../../kernels/fused_gradient.cu"
+#include "../../kernels/fused_loss.cu"
+#include "../../kernels/fused_step.cu"
 #include "../../kernels/pendulum.cu"
 
 // AᵀB for some tiles of each, one below the other, by the functions that all kernels use for it.
