@@ -24,7 +24,8 @@
 //! 2. [`nn::tanh_gaussian`] and [`nn::network`]: each backward pass right below its forward pass.
 //! 3. [`train`]: the loop around it; [`replay`] and [`mod@env`], which it joins.
 //! 4. [`sac`]: the seam, [`sac::Learner`], behind which other learners fit; `sac::cuda`, over `gpu`, is one.
-//! 5. `run`, `picture` and the program `sac`: what users see, and what a run leaves on disk.
+//! 5. `run`, `picture` and `session`: what a run leaves on disk, and one run from its first step to its last.
+//! 6. The program `sac`, in `src/program/`: what users see.
 //!
 //! # Symbols and conventions
 //!
@@ -66,6 +67,8 @@ pub mod rng;
 #[cfg(feature = "program")]
 pub mod run;
 pub mod sac;
+#[cfg(feature = "program")]
+pub mod session;
 #[cfg(feature = "program")]
 pub mod statistics;
 pub mod train;

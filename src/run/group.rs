@@ -40,6 +40,13 @@ pub struct Plan {
     pub with_replay: bool,
 }
 
+impl Plan {
+    /// A run on the CPU that begins with chance. `environment` is its name in files, whatever makes it.
+    pub fn new(environment: &str, config: Config) -> Self {
+        Self { environment: environment.into(), config, device: Device::Cpu, init_from: None, with_replay: false }
+    }
+}
+
 /// What the record says besides the configuration.
 #[derive(Serialize, Deserialize)]
 struct Head {

@@ -5,7 +5,7 @@
 //! directory, in a file of the user's own and not in the run: runs can be evaluated and resumed where they were made,
 //! and a run from elsewhere brings no trust along. `docs/run.md` says why this is safe.
 
-use crate::progress::quoted;
+use crate::program::output::quoted;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use soft_actor_critic::env;
@@ -93,8 +93,8 @@ pub fn check(all: &[Named], trust: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where it is remembered what the user has said: `soft-actor-critic/environments.jsonl` in the user's directory for the
-/// state of programs.
+/// Where it is remembered what the user has said: `soft-actor-critic/environments.jsonl` in the user's directory for
+/// the state of programs.
 fn file() -> Option<PathBuf> {
     let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = directory("XDG_STATE_HOME").or_else(|| {

@@ -1,8 +1,8 @@
 //! What happens when the user interrupts: Ctrl-C, or SIGINT, SIGTERM and SIGHUP.
 //!
-//! The first time, everything stops at the next step of an environment and is saved. The second time, nothing waits for an
-//! environment any more, and everything is saved as well. The third time, the program ends at once, and the last checkpoint
-//! stays. As long as there is nothing to save, the first time ends the program.
+//! The first time, everything stops at the next step of an environment and is saved. The second time, nothing waits for
+//! an environment any more, and everything is saved as well. The third time, the program ends at once, and the last
+//! checkpoint stays. As long as there is nothing to save, the first time ends the program.
 
 use anyhow::Result;
 use std::process::exit;
