@@ -29,7 +29,7 @@ use ndarray::{Array1, Array2, Axis};
 use peak::peak;
 use size::Size;
 use soft_actor_critic::nn::threads::{for_each, join};
-use soft_actor_critic::nn::{Adam, Aligned, Network, Real, Theta, polyak};
+use soft_actor_critic::nn::{Adam, Aligned, Network, Real, Theta, polyak, undivided};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::{Learner, Noise};
@@ -244,7 +244,7 @@ fn blocks(size: Size, lasting: Duration) {
     // As a batch is divided for the cache.
     let (rows, act) = (size.batch / size.batch.div_ceil(128), size.act);
     let Steps(mut theta, mut target, mut adam, gradient) = Steps::new(critic);
-    let (mut pass, mut d_theta) = (critic.pass::<f32>(&[0..rows]), gradient.clone());
+    let (mut pass, mut d_theta) = (critic.pass::<f32>(&undivided(rows)), gradient.clone());
     let mut x = Array2::zeros((rows, critic.inputs()));
     x.iter_mut().enumerate().for_each(|(i, x)| *x = (i % 17) as f32 / 8.0 - 1.0);
     pass.blocks_mut()[0].d_y.view_mut().fill(0.01);

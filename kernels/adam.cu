@@ -9,7 +9,7 @@ struct AdamStep {
     u32 is_clamped;
 };
 
-// θ ← θ − lr · m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + ε), unless something has failed; mirrors `Parameters::step`.
+// θ ← θ − lr · m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + ε), unless something has failed; mirrors `Trainable::step`.
 KERNEL(adam_step, AdamStep) {
     const u32 i = global_index();
     if (i >= args.networks * args.parameters || args.status->failure != NO_FAILURE) return;

@@ -1,4 +1,4 @@
-// The losses and what each leaves for the backward pass: the functions of the same names in `src/sac/cpu.rs`. Each is one
+// The losses and what each leaves for the backward pass: the functions of the same names in `src/sac/cpu/mod.rs`. Each is one
 // block, in which a thread takes every THREADS-th row.
 
 // Says whether `value` is finite, and remembers the first that is not; mirrors `finite`.

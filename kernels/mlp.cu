@@ -1,4 +1,5 @@
-// Layers of multilayer perceptrons: `Mlp::forward` and `Mlp::backward` of `src/nn/mlp.rs`, a kernel a step of a layer.
+// Layers of multilayer perceptrons: `Network::forward` and `Network::backward` of `src/nn/network.rs`, a kernel for each step of
+// a layer.
 //
 // Several networks of the same shape go through a launch together, one in each z of the grid; each pointer comes with its
 // distance from one network to the next. A block makes a tile of C = A·B, 32 × 32, its rows told by x and its columns by y of
@@ -82,7 +83,7 @@ struct ForwardLayer {
     u32 rows, inputs, outputs, x_step, y_step, activation;
 };
 
-// y ← φ(x·W + b); mirrors a layer of `Mlp::forward`.
+// y ← φ(x·W + b); mirrors `Dense::forward`.
 KERNEL(forward_layer, ForwardLayer) {
     __shared__ Tiles tiles;
     const float* x = args.x + blockIdx.z / args.x_sharing * args.x_network;
@@ -110,7 +111,7 @@ struct BackwardParameters {
     u32 rows, inputs, outputs, h_step, delta_step;
 };
 
-// ∂L/∂W ← hᵀ·δ and ∂L/∂b ← Σ over rows of δ; mirrors `layer_parameters_backward`.
+// ∂L/∂W ← hᵀ·δ and ∂L/∂b ← Σ over rows of δ; mirrors `Dense::gradient`.
 KERNEL(backward_parameters, BackwardParameters) {
     __shared__ Tiles tiles;
     __shared__ float partial[THREADS];
@@ -149,7 +150,7 @@ struct BackwardInput {
     u32 rows, inputs, outputs, delta_step, h_step, activation;
 };
 
-// ∂L/∂x ← (δ·Wᵀ) ⊙ φ′(h); mirrors `layer_input_backward` and `last_inputs_backward`.
+// ∂L/∂x ← (δ·Wᵀ) ⊙ φ′(h); mirrors `Dense::backward`.
 KERNEL(backward_input, BackwardInput) {
     __shared__ Tiles tiles;
     const float* delta = args.delta + blockIdx.z * args.delta_network;

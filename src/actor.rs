@@ -2,7 +2,7 @@
 
 use crate::env::{Bounds, CheckedEnv, Env, Info, Step};
 use crate::error::Error;
-use crate::nn::{Theta, assert_shape};
+use crate::nn::{Theta, assert_shape, undivided};
 use crate::normalizer::Normalizer;
 use crate::rng::{Philox, Stream};
 use crate::sac::{Policy, PolicyPass};
@@ -34,7 +34,7 @@ impl Actor {
         assert_shape("the bounds", &[bounds.dimensions()], &[policy.action_size()]);
         let action = Array2::zeros((1, policy.action_size()));
         let seen = Array2::zeros((1, policy.observation_size()));
-        let (pass, theta) = (policy.pass(&[0..1]), policy.theta(&theta, false));
+        let (pass, theta) = (policy.pass(&undivided(1)), policy.theta(&theta, false));
         Self { policy, theta, bounds, normalizer: None, seen, pass, action }
     }
 

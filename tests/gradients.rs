@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, arr2, s};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::{StandardNormal, Uniform};
 use soft_actor_critic::config::{Bootstrap, Config, Heads, LogStdForm, LossOrder, MaxGradientNorm, TemperatureLoss};
-use soft_actor_critic::nn::{Activation, LogStd, Mean, Network, TanhGaussian};
+use soft_actor_critic::nn::{Activation, LogStd, Mean, Network, TanhGaussian, undivided};
 use soft_actor_critic::replay::Batch;
 use soft_actor_critic::rng::{Philox, Stream};
 use soft_actor_critic::sac::{CpuLearner, Learner, Noise};
@@ -118,7 +118,7 @@ fn networks_over_parameters_and_inputs() {
 fn network_error(mlp: &Network, batch: usize, rng: &mut Philox) -> Option<f64> {
     let theta = random(rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
     let (x, c) = (random(rng, batch, mlp.inputs()), random(rng, batch, mlp.outputs()));
-    let mut pass = mlp.pass_to_inputs(&[0..batch], mlp.inputs());
+    let mut pass = mlp.pass_to_inputs(&undivided(batch), mlp.inputs());
     pass.blocks_mut()[0].d_y.view_mut().assign(&c);
     let mut loss = |theta: &[f64], x: ArrayView2<f64>| {
         mlp.forward(theta, &[&x], &mut pass);
@@ -505,7 +505,7 @@ fn the_plain_loops_agree_with_the_networks() {
     let mut rng = Philox::new(1, Stream::Init, 0);
     let theta = random(&mut rng, 1, mlp.parameters()).into_raw_vec_and_offset().0;
     let x = random(&mut rng, 9, 4);
-    let mut pass = mlp.pass(&[0..9]);
+    let mut pass = mlp.pass(&undivided(9));
     mlp.forward(&*theta, &[&x], &mut pass);
     let plain = Sides::default().forward(&mlp, &theta, x.view());
     assert!((&pass.blocks()[0].y.view() - &plain).iter().all(|error| error.abs() < 1e-12));

@@ -1,5 +1,5 @@
-//! The modules of the program, and those of a session, import each other without circles, and nothing of the program but its
-//! parser imports a command.
+//! The modules of the program, and those of a session, import each other without circles, and nothing of the program but
+//! its parser imports a command.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,8 +18,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(inside).filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
-/// Which module directly inside a module imports which of the others. `folder` is that of the module, and `path` what its
-/// name is in code.
+/// Which module directly inside a module imports which of the others. `folder` is that of the module, and `path` its
+/// name in code.
 fn imports(folder: &str, path: &str) -> Imports {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut imports = Imports::new();

@@ -218,7 +218,7 @@ mod tests {
 
     /// Wherever a vector is divided.
     #[test]
-    fn shares_of_a_gradient_are_added() {
+    fn partial_sums_of_a_gradient_are_added() {
         for length in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
             let partial: Vec<f64> = (0..length).map(|i| i as f64).collect();
             let mut gradient = vec![0.5; length];

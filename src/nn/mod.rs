@@ -23,7 +23,7 @@ pub use aligned::{Aligned, Matrix};
 pub use epilogue::Activation;
 pub use init::Init;
 pub use layer::Dense;
-pub use network::{Block, Network, Pass, Rows};
+pub use network::{Block, Network, Pass, Rows, undivided};
 pub use real::Real;
 pub use tanh_gaussian::{LogStd, Mean, TanhGaussian};
 pub use weights::{Theta, Weights};

@@ -60,6 +60,11 @@ pub struct Block<T> {
     d_x: Matrix<T>,
 }
 
+/// A batch of so many rows as a single block.
+pub fn undivided(rows: usize) -> [Range<usize>; 1] {
+    std::array::from_fn(|_| 0..rows)
+}
+
 /// The rows of a batch, wherever they are.
 pub trait Rows<T>: Sync {
     /// The rows of a block, `[rows, columns]`.
@@ -336,10 +341,10 @@ mod tests {
     #[test]
     fn a_batch_is_divided_by_its_size_alone() {
         let small = Network::new(3, &[64, 64], 2, Activation::Relu);
-        assert_eq!(small.divide(100), [0..100]);
+        assert_eq!(small.divide(100), undivided(100));
         assert_eq!(small.divide(300), [0..100, 100..200, 200..300]);
         let large = Network::new(3, &[256, 256], 2, Activation::Relu);
         assert_eq!(large.divide(100), [0..50, 50..100]);
-        assert_eq!(large.divide(1), [0..1]);
+        assert_eq!(large.divide(1), undivided(1));
     }
 }

@@ -48,8 +48,16 @@ pub(super) trait Critics<T: Real>: Send {
     /// y, `[B]`.
     fn targets(&self) -> ArrayView1<'_, T>;
 
-    /// The passes by the name of their network, those of twins one after the other, and vectors between them; for comparisons.
-    fn intermediates(&self) -> (Vec<(&'static str, Vec<&Pass<T>>)>, Vec<(&'static str, Vec<T>)>);
+    /// What the last calls have left, for comparisons.
+    fn intermediates(&self) -> Intermediates<'_, T>;
+}
+
+/// What is left of a loss.
+pub(super) struct Intermediates<'a, T> {
+    /// The passes by the name of their network, those of twins one after the other.
+    pub(super) passes: Vec<(&'static str, Vec<&'a Pass<T>>)>,
+    /// Vectors between them.
+    pub(super) vectors: Vec<(&'static str, Vec<T>)>,
 }
 
 /// A network with the only output that a scalar critic or a value function has, and room for its passes.

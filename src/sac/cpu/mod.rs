@@ -14,11 +14,11 @@ use super::{Learner, Metric, Metrics, NetworkSpec, Noise, Policy, PolicyPass, Sn
 use crate::config::{Config, LossOrder, Precision};
 use crate::error::Error;
 use crate::nn::threads::join;
-use crate::nn::{Matrix, Network, Pass, Real};
+use crate::nn::{Matrix, Network, Pass, Real, undivided};
 use crate::replay::{Batch, Replay};
 use crate::rng::{Philox, Stream};
 use actor::Actor;
-use critics::Critics;
+use critics::{Critics, Intermediates};
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 use temperature::Temperature;
 use trainable::Trainable;
@@ -80,7 +80,7 @@ impl<T: Real> CpuLearner<T> {
             _ => unreachable!("there are a policy and two critics"),
         };
         Self {
-            acting: (policy.pass(&[0..1]), 1),
+            acting: (policy.pass(&undivided(1)), 1),
             actor: Actor::new(policy, actor, config, &blocks),
             critics,
             temperature: Temperature::new(config, half_range),
@@ -311,7 +311,7 @@ impl<T: Real> CpuLearner<T> {
             let outputs = [format!("{name}.output"), format!("{name}.d_output")];
             add(&name, outputs, &[next.network(i), current.network(i)], &[current.network(i)]);
         }
-        let (passes, vectors) = self.critics.intermediates();
+        let Intermediates { passes, vectors } = self.critics.intermediates();
         for (name, passes) in passes {
             let output = if name == "value" { "v" } else { "q" };
             add(name, [output.into(), format!("d_{output}")], &passes, &passes);
@@ -355,7 +355,7 @@ impl<T: Real> Learner<T> for CpuLearner<T> {
     ) -> Result<(), Error> {
         let (rows, actor) = (observation.nrows(), &self.actor);
         if self.acting.1 != rows {
-            self.acting = (actor.policy.pass(&[0..rows]), rows);
+            self.acting = (actor.policy.pass(&undivided(rows)), rows);
         }
         actor.policy.act(&actor.parameters.theta, observation, noise, &mut self.acting.0, action);
         Ok(())

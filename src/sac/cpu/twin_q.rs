@@ -3,12 +3,12 @@
 //! Fujimoto et al., "Addressing Function Approximation Error in Actor-Critic Methods", arXiv 1802.09477, and Haarnoja et al.,
 //! arXiv 1812.05905.
 
-use super::critics::{Critics, Scalar};
+use super::critics::{Critics, Intermediates, Scalar};
 use super::trainable::Trainable;
 use super::{mean, min};
 use crate::config::Config;
+use crate::nn::Real;
 use crate::nn::threads::join;
-use crate::nn::{Pass, Real};
 use crate::replay::Batch;
 use crate::sac::{NetworkSpec, PolicyPass};
 use ndarray::{Array1, ArrayView1};
@@ -122,10 +122,11 @@ impl<T: Real> Critics<T> for TwinQ<T> {
         self.y.view()
     }
 
-    fn intermediates(&self) -> (Vec<(&'static str, Vec<&Pass<T>>)>, Vec<(&'static str, Vec<T>)>) {
+    fn intermediates(&self) -> Intermediates<'_, T> {
         let passes = self.twins.iter().map(|twin| &twin.pass).collect();
         let target_q = self.target_q.iter().flatten().copied().collect();
-        (vec![("critic", passes)], vec![("target_q", target_q), ("target", self.y.to_vec())])
+        let vectors = vec![("target_q", target_q), ("target", self.y.to_vec())];
+        Intermediates { passes: vec![("critic", passes)], vectors }
     }
 }
 

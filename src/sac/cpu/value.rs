@@ -3,11 +3,11 @@
 //! Haarnoja et al., "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic Actor", arXiv
 //! 1801.01290.
 
-use super::critics::{Critics, Scalar};
+use super::critics::{Critics, Intermediates, Scalar};
 use super::trainable::Trainable;
 use super::twin_q::TwinQ;
 use crate::config::Config;
-use crate::nn::{Pass, Real};
+use crate::nn::Real;
 use crate::replay::Batch;
 use crate::sac::{NetworkSpec, PolicyPass};
 use ndarray::ArrayView1;
@@ -95,9 +95,9 @@ impl<T: Real> Critics<T> for TwinQWithValue<T> {
         self.critics.targets()
     }
 
-    fn intermediates(&self) -> (Vec<(&'static str, Vec<&Pass<T>>)>, Vec<(&'static str, Vec<T>)>) {
-        let (mut passes, vectors) = self.critics.intermediates();
-        passes.push(("value", vec![&self.value.pass]));
-        (passes, vectors)
+    fn intermediates(&self) -> Intermediates<'_, T> {
+        let mut intermediates = self.critics.intermediates();
+        intermediates.passes.push(("value", vec![&self.value.pass]));
+        intermediates
     }
 }
