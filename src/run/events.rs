@@ -162,7 +162,7 @@ impl EventsFile {
     pub fn write(&mut self, row: &Row) -> Result<()> {
         let scalar = |tag, value: f64| Value { tag, metadata: None, content: Some(Content::Scalar(value as f32)) };
         let timing = row.timing().map(|(column, value)| (column, Some(value)));
-        let cells = row.cells().into_iter().chain(timing);
+        let cells = row.cells().chain(timing);
         let cells = cells.filter_map(|(column, value)| Some(scalar(tag(column).into(), value?)));
         let info = row.info.iter().map(|(column, value)| scalar(column.replacen('.', "/", 1), *value));
         let values = cells.chain(info).collect();

@@ -321,7 +321,7 @@ impl MetricsFiles {
         let seconds = self.since_the_beginning(elapsed).as_secs_f64();
         let row = Row { step, episode, evaluation, info, means, seconds };
         let info = |column| row.info.iter().find(|(known, _)| known == column).map(|&(_, value)| value);
-        let values = row.cells().into_iter().map(|(_, value)| value).chain(self.columns.iter().map(info));
+        let values = row.cells().map(|(_, value)| value).chain(self.columns.iter().map(info));
         let cells = values.map(|value| value.map_or(",".into(), |value| format!(",{value}")));
         self.metrics.write(&format!("{step}{}\n", cells.collect::<String>()))?;
         let [(_, seconds), (_, per_second)] = row.timing();

@@ -256,7 +256,7 @@ impl Observer for Progress {
 
     fn row(&mut self, row: &Row) {
         if self.log == Log::Json {
-            let cells = row.cells().into_iter().chain(row.timing().map(|(name, value)| (name, Some(value))));
+            let cells = row.cells().chain(row.timing().map(|(name, value)| (name, Some(value))));
             let known = cells.filter_map(|(name, value)| Some((name.to_string(), json!(value?))));
             let info = row.info.iter().map(|(name, value)| (name.clone(), json!(value)));
             let mut object: Map<_, _> = known.chain(info).collect();

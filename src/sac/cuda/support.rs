@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn what_no_kernel_knows_is_refused_by_its_name() {
-        let refused: [(fn(&mut Config), &str); 3] = [
+        type Change = fn(&mut Config);
+        let refused: [(Change, &str); 3] = [
             (|config| config.max_gradient_norm = MaxGradientNorm::Fixed(1.0), "max_gradient_norm"),
             (|config| config.normalize_observations = true, "normalize_observations"),
             (|config| (config.precision, config.policy_delay) = (Precision::Tf32, 2), "precision"),
