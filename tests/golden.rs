@@ -277,7 +277,7 @@ fn five_updates(golden: &Golden) -> f64 {
         let (batch, noise) = golden.batch(k);
         let before = learner.metrics();
         learner.update(&batch, &noise);
-        compare.value(&format!("target.{k}"), &learner.target().to_vec());
+        compare.value(&format!("target.{k}"), learner.target());
         let metrics = learner.metrics();
         let policy_updates = metrics.policy_updates - before.policy_updates;
         assert_eq!(policy_updates, u64::from(golden.has(&format!("loss.{k}.policy"))), "update {k}");

@@ -94,14 +94,14 @@ impl<T: Real> Pass<T> {
         &mut self.blocks
     }
 
-    /// The only element of each row of y, `[B, 1]`.
-    pub fn column(&self) -> impl Iterator<Item = T> {
-        self.blocks.iter().flat_map(|block| block.y.column()).copied()
+    /// Copies the only element of each row of y, `[B, 1]`, to `column` `[B]`.
+    pub fn copy_column(&self, column: &mut [T]) {
+        self.blocks.iter().for_each(|block| column[block.rows.clone()].copy_from_slice(block.y.column()));
     }
 
-    /// That of y and of ∂L/∂y, row by row.
-    pub fn column_and_gradient(&mut self) -> impl Iterator<Item = (T, &mut T)> {
-        self.blocks.iter_mut().flat_map(|Block { y, d_y, .. }| y.column().iter().copied().zip(d_y.column_mut()))
+    /// Takes ∂L/∂y, `[B, 1]`, from `column` `[B]`.
+    pub fn set_column_gradient(&mut self, column: &[T]) {
+        self.blocks.iter_mut().for_each(|block| block.d_y.column_mut().copy_from_slice(&column[block.rows.clone()]));
     }
 }
 

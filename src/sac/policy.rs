@@ -23,6 +23,8 @@ pub struct PolicyPass<T> {
     networks: Vec<Pass<T>>,
     /// For each block of rows.
     samples: Vec<Samples<T>>,
+    /// log π(ã|s), `[B]`.
+    log_prob: Vec<T>,
 }
 
 /// The actions of some neighbouring rows of a batch.
@@ -59,27 +61,28 @@ impl<T: Real> PolicyPass<T> {
         &self.samples
     }
 
-    /// log π(ã|s), row by row.
-    pub fn log_prob(&self) -> impl Iterator<Item = T> {
-        self.samples.iter().flat_map(|block| &block.log_prob).copied()
+    /// log π(ã|s), `[B]`.
+    pub fn log_prob(&self) -> &[T] {
+        &self.log_prob
     }
 
     /// Makes ∂L/∂ã the sum of what [`Network::backward_to_inputs`] has left in passes of the critics.
     pub fn set_action_gradient(&mut self, critics: &[&Pass<T>]) {
         for_each(&mut self.samples[..], &|i, Samples { d_action, .. }| {
             // From −0, the first term of a sum keeps its sign.
-            d_action.view_mut().fill(-T::zero());
+            let mut to = d_action.view_mut();
+            to.fill(-T::zero());
             for pass in critics {
                 let (rows, gradient) = pass.blocks()[i].input_gradient();
                 for (&row, from) in rows.iter().zip(gradient.rows()) {
-                    d_action.view_mut().row_mut(row).zip_mut_with(&from, |d_action, &from| *d_action += from);
+                    to.row_mut(row).iter_mut().zip(from).for_each(|(to, &from)| *to += from);
                 }
             }
         });
     }
 
     fn batch_size(&self) -> usize {
-        self.samples.last().map_or(0, |block| block.rows.end)
+        self.log_prob.len()
     }
 }
 
@@ -128,6 +131,7 @@ impl Policy {
         PolicyPass {
             networks: self.networks.iter().map(|network| network.pass(blocks)).collect(),
             samples: blocks.iter().map(samples).collect(),
+            log_prob: vec![T::zero(); blocks.last().map_or(0, |rows| rows.end)],
         }
     }
 
@@ -159,6 +163,9 @@ impl Policy {
             let (mean, log_std) = heads(networks, i);
             self.distribution.sample(mean, log_std, noise.block(rows), action.view_mut(), log_prob.view_mut());
         });
+        for Samples { rows, log_prob, .. } in &pass.samples {
+            pass.log_prob[rows.clone()].copy_from_slice(log_prob.as_slice().expect("it is a vector"));
+        }
     }
 
     /// The backward pass of [`Self::sample`] from ∂L/∂ã, which [`PolicyPass::set_action_gradient`] has set, and from
@@ -178,7 +185,7 @@ impl Policy {
             let (d_action, d_log_prob) = (samples.d_action.view(), samples.d_log_prob.view());
             self.distribution.sample_backward(mean, log_std, noise, d_action, d_log_prob, d_mean, d_log_std);
         };
-        let PolicyPass { networks, samples } = pass;
+        let PolicyPass { networks, samples, .. } = pass;
         match &mut networks[..] {
             [both] => for_each((&mut samples[..], both.blocks_mut()), &|_, (samples, Block { y, d_y, .. })| {
                 let actions = y.view().ncols() / 2;

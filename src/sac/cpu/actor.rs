@@ -45,7 +45,7 @@ impl<T: Real> Actor<T> {
     pub(super) fn loss(&mut self, alpha: T, q: &[T], noise: &Noise<T>) -> T {
         let batch_size = T::of(self.batch_size as f64);
         let mut loss = T::zero();
-        for (log_prob, &q) in self.current.log_prob().zip(q) {
+        for (&log_prob, &q) in self.current.log_prob().iter().zip(q) {
             loss += alpha * log_prob - q;
         }
         let Self { policy, parameters: Trainable { theta, gradient, .. }, current, scratch, .. } = self;
@@ -55,6 +55,6 @@ impl<T: Real> Actor<T> {
 
     /// mean log π(ã|s)
     pub(super) fn mean_log_prob(&self) -> T {
-        mean(self.current.log_prob(), self.batch_size)
+        mean(self.current.log_prob().iter().copied(), self.batch_size)
     }
 }

@@ -19,7 +19,7 @@ use crate::replay::{Batch, Replay};
 use crate::rng::{Philox, Stream};
 use actor::Actor;
 use critics::{Critics, Intermediates};
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2};
 use temperature::Temperature;
 use trainable::Trainable;
 use twin_q::TwinQ;
@@ -189,12 +189,11 @@ impl<T: Real> CpuLearner<T> {
     /// J_Q and its gradient over the parameters of the critics; ã′ is that of the last [`Self::sample_actions`].
     pub fn critic_loss(&mut self, alpha: T, batch: &Batch<T>) -> T {
         batch.assert_shapes(self.sizes());
-        self.critics.target(batch, &self.actor.next, alpha);
-        self.critics.loss(batch)
+        self.critics.loss(batch, &self.actor.next, alpha)
     }
 
     /// y of the last [`Self::critic_loss`], `[B]`.
-    pub fn target(&self) -> ArrayView1<'_, T> {
+    pub fn target(&self) -> &[T] {
         self.critics.targets()
     }
 
@@ -294,7 +293,7 @@ impl<T: Real> CpuLearner<T> {
         let both = || next.samples().iter().chain(current.samples());
         let mut list = vec![
             ("action".to_string(), flat(both().map(|block| &block.action))),
-            ("log_prob".into(), next.log_prob().chain(current.log_prob()).collect()),
+            ("log_prob".into(), [next.log_prob(), current.log_prob()].concat()),
             ("d_action".into(), flat(current.samples().iter().map(|block| &block.d_action))),
         ];
         let mut add = |name: &str, [output, d_output]: [String; 2], forward: &[&Pass<T>], backward: &[&Pass<T>]| {

@@ -10,7 +10,6 @@ use crate::config::Config;
 use crate::nn::Real;
 use crate::replay::Batch;
 use crate::sac::{NetworkSpec, PolicyPass};
-use ndarray::ArrayView1;
 use std::ops::Range;
 
 pub(super) struct TwinQWithValue<T> {
@@ -21,8 +20,7 @@ pub(super) struct TwinQWithValue<T> {
 
 impl<T: Real> TwinQWithValue<T> {
     pub(super) fn new(critics: TwinQ<T>, spec: &NetworkSpec, config: &Config, blocks: &[Range<usize>]) -> Self {
-        let (shape, parameters) = (spec.shape[0].clone(), Trainable::new(spec, config));
-        Self { critics, value: Scalar { pass: shape.pass(blocks), shape, parameters } }
+        Self { critics, value: Scalar::new(spec, config, blocks, 0) }
     }
 }
 
@@ -31,18 +29,14 @@ impl<T: Real> Critics<T> for TwinQWithValue<T> {
         false
     }
 
-    /// y = r + γ(1 − d)·V̄(s′)
-    fn target(&mut self, batch: &Batch<T>, _: &PolicyPass<T>, _: T) {
-        let Scalar { shape, parameters, pass } = &mut self.value;
-        let target = parameters.target.as_ref().expect("it has a target network");
-        shape.forward(target.weights(0), &[&batch.next_observation], pass);
-        for (row, (y, next_value)) in self.critics.y.iter_mut().zip(pass.column()).enumerate() {
+    /// J_Q = Σᵢ mean (Qᵢ(s, a) − y)², y = r + γ(1 − d)·V̄(s′)
+    fn loss(&mut self, batch: &Batch<T>, _: &PolicyPass<T>, _: T) -> T {
+        self.critics.forward(batch, None);
+        self.value.forward_target(&[&batch.next_observation]);
+        for (row, (y, &next_value)) in self.critics.y.iter_mut().zip(&self.value.y).enumerate() {
             *y = batch.reward[row] + batch.discount[row] * next_value;
         }
-    }
-
-    fn loss(&mut self, batch: &Batch<T>) -> T {
-        self.critics.loss(batch)
+        self.critics.regress()
     }
 
     fn mean_q(&self) -> T {
@@ -63,17 +57,15 @@ impl<T: Real> Critics<T> for TwinQWithValue<T> {
 
     /// J_V = mean (V(s) − (minᵢ Qᵢ(s, ã) − α log π(ã|s)))²
     fn value_loss(&mut self, batch: &Batch<T>, current: &PolicyPass<T>, alpha: T) -> Option<T> {
-        let Scalar { shape, parameters, pass } = &mut self.value;
-        shape.forward(parameters.theta.weights(0), &[&batch.observation], pass);
+        self.value.forward(&[&batch.observation]);
         let batch_size = T::of(batch.reward.len() as f64);
         let mut loss = T::zero();
-        for (((v, d_v), &q), log_prob) in pass.column_and_gradient().zip(self.critics.q()).zip(current.log_prob()) {
-            let error = v - (q - alpha * log_prob);
+        for (row, (&q, &log_prob)) in self.critics.q().iter().zip(current.log_prob()).enumerate() {
+            let error = self.value.y[row] - (q - alpha * log_prob);
             loss += error * error;
-            *d_v = T::of(2.0) * error / batch_size;
+            self.value.d_y[row] = T::of(2.0) * error / batch_size;
         }
-        shape.backward(parameters.theta.weights(0), pass);
-        shape.gradient(pass.blocks(), &mut parameters.gradient);
+        self.value.backward();
         Some(loss / batch_size)
     }
 
@@ -91,7 +83,7 @@ impl<T: Real> Critics<T> for TwinQWithValue<T> {
         networks
     }
 
-    fn targets(&self) -> ArrayView1<'_, T> {
+    fn targets(&self) -> &[T] {
         self.critics.targets()
     }
 
