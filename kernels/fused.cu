@@ -14,7 +14,7 @@
 // The first layers are thin, so each block makes the rows of h₁ anew that its tile of h₂ needs. The last ones are thinner: a
 // tile of h₂ leaves its partial sum of each output, and whoever wants the output adds them. What a block makes for others
 // comes from the blocks of the first columns. Products of tiles are made in f32, or with SAC_TF32 on tensor cores, by the same
-// three functions. z of the grid tells the agent; all of an agent's memory lies `agent_bytes`, a multiple of 16, after that of
+// three functions. z of the grid is the agent's index; all of an agent's memory lies `agent_bytes`, a multiple of 16, after that of
 // the one before it, but for `draws` and `status`, of which there is an array of all agents.
 //
 // Here are the arguments. `tile.cu` has tiles and their products; `fused_pass.cu` a network's forward pass over a tile of rows,

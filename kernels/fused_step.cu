@@ -20,7 +20,7 @@ __device__ static float gradient_of(const FusedNetwork& n, u32 network, u32 i, u
     return g;
 }
 
-// The critics' steps, and θ̄ ← θ̄ + τ(θ − θ̄), unless something has failed; y of the grid tells the critic.
+// The critics' steps, and θ̄ ← θ̄ + τ(θ − θ̄), unless something has failed; y of the grid is the critic's index.
 KERNEL(fused_critic_step, Fused) {
     __shared__ float shared[THREADS];
     const Fused f = of_agent(args);

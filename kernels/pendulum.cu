@@ -1,5 +1,5 @@
 // A step of training on Pendulum-v1 with the environment on the device: `Trainer::act`, `Pendulum` of `src/env/pendulum.rs`, what
-// `Lanes` and `Replay` keep of it, and what the update after it draws from. One block; z of the grid tells the agent, as in
+// `Lanes` and `Replay` keep of it, and what the update after it draws from. One block; z of the grid is the agent's index, as in
 // `kernels/fused.cu`, whose configurations these are. An agent that has come to the end of its stretch rests, and so does its
 // update where none is due.
 

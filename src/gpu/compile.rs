@@ -34,7 +34,7 @@ pub fn macros(precision: Precision) -> &'static [&'static str] {
     }
 }
 
-/// What tells the present source, together with `more`, from others. Comments, indentation, empty lines and the division into
+/// A fingerprint of the present source, together with `more`. Comments, indentation, empty lines and the division into
 /// files do not count: compilers make the same of them.
 pub fn fingerprint(more: &str) -> String {
     fingerprint_of(FILES.iter().map(|&(_, text)| text), more)

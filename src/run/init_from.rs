@@ -13,10 +13,9 @@ use crate::actor::Actor;
 use crate::config::{Alpha, Config, Heads};
 use crate::env::Bounds;
 use crate::error::Error;
-use crate::nn::Network;
 use crate::normalizer::Normalizer;
 use crate::replay::Replay;
-use crate::sac::Snapshot;
+use crate::sac::{NetworkSpec, Snapshot, networks};
 use crate::train::Trainer;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -242,8 +241,7 @@ fn put_file(
     let (_, header) = SafeTensors::read_metadata(bytes).with_context(not_one)?;
     let mut tensors = Tensors { unread: file.names().into_iter().collect(), file: &file };
     let (o, a) = (actor.policy().observation_size(), actor.policy().action_size());
-    let critic = Network::new(o + a, &config.critic_hidden, 1, config.activation);
-    let value = Network::new(o, &config.critic_hidden, 1, config.activation);
+    let specs = networks(config, o, a);
 
     let trunk = if config.policy_heads == Heads::Shared { "trunk" } else { "mean_trunk" };
     let policy_widths = widths(&file, trunk);
@@ -264,15 +262,18 @@ fn put_file(
     let mut anew = Vec::new();
     tensors.read(&policy_file::policy_layers(actor.policy()), learner, "policy")?;
     if tensors.unread.iter().any(|name| name.starts_with("critic.")) {
-        tensors.read(&policy_file::network_layers(&critic, "critic.0"), learner, "q1")?;
-        tensors.read(&policy_file::network_layers(&critic, "critic.1"), learner, "q2")?;
+        for spec in specs.iter().filter(|spec| spec.file_name.starts_with("critic.")) {
+            tensors.read_network(spec, learner)?;
+        }
         parts.push("critics".into());
     } else {
         anew.push("critics begin anew");
     }
     if learner.get("value").is_some() {
         if tensors.unread.iter().any(|name| name.starts_with("value.")) {
-            tensors.read(&policy_file::network_layers(&value, "value"), learner, "value")?;
+            for spec in specs.iter().filter(|spec| spec.file_name == "value") {
+                tensors.read_network(spec, learner)?;
+            }
             parts.push("value network".into());
         } else {
             anew.push("the value network begins anew");
@@ -332,6 +333,11 @@ impl Tensors<'_> {
             *target = theta;
         }
         Ok(())
+    }
+
+    /// Puts the tensors of a network, by its name in the file, in place of its vectors.
+    fn read_network(&mut self, spec: &NetworkSpec, learner: &mut Snapshot<f32>) -> Result<()> {
+        self.read(&policy_file::network_layers(&spec.shape[0], spec.file_name), learner, spec.name)
     }
 
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {

@@ -11,8 +11,6 @@ pub struct NetworkSpec {
     pub name: &'static str,
     /// In files of tensors.
     pub file_name: &'static str,
-    /// In sentences: what it belongs to.
-    pub title: &'static str,
     /// A policy with separate heads is two networks, whose parameters follow each other.
     pub shape: Vec<Network>,
     /// How many heads the last layer of each has, side by side.
@@ -25,13 +23,6 @@ pub struct NetworkSpec {
     pub stream: u64,
     /// Multiplications of an update at which the policy takes a step, for each row of the batch.
     pub multiplications: usize,
-}
-
-impl NetworkSpec {
-    /// Length of the flat parameter vector.
-    pub fn parameters(&self) -> usize {
-        self.shape.iter().map(Network::parameters).sum()
-    }
 }
 
 /// The networks of `config`, policy first.
@@ -49,7 +40,6 @@ pub fn networks(config: &Config, observation_size: usize, action_size: usize) ->
     let mut list = vec![NetworkSpec {
         name: "policy",
         file_name: "policy",
-        title: "policy",
         heads: 2 / policy.len(),
         has_target: false,
         learning_rate: config.policy_learning_rate,
@@ -63,7 +53,6 @@ pub fn networks(config: &Config, observation_size: usize, action_size: usize) ->
     let twin = |name, file_name, stream, multiplications| NetworkSpec {
         name,
         file_name,
-        title: "critics",
         shape: vec![critic.clone()],
         heads: 1,
         has_target: !has_value,
@@ -77,7 +66,6 @@ pub fn networks(config: &Config, observation_size: usize, action_size: usize) ->
         list.push(NetworkSpec {
             name: "value",
             file_name: "value",
-            title: "value network",
             heads: 1,
             has_target: true,
             learning_rate: config.value_learning_rate,

@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub(super) epilogue: RawEpilogue,
 }
 
-/// A [`Epilogue`](crate::nn::epilogue::Epilogue) that tiles do themselves, told from the first element of C.
+/// An [`Epilogue`](crate::nn::epilogue::Epilogue) that tiles apply themselves; its pointers begin at the first element of C.
 #[derive(Clone, Copy)]
 pub(super) enum RawEpilogue {
     Nothing,

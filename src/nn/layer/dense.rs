@@ -97,8 +97,8 @@ impl Dense {
     }
 }
 
-/// The gradients of the outputs from `first` on, as many as `d_layer` has columns; block after block, so that no sum
-/// depends on how the outputs are divided.
+/// The gradients of as many outputs as `d_layer` has columns, from output `first` on. Each sum goes through the blocks in
+/// their order, however the outputs are divided among threads.
 fn columns_gradient<'a, T: Real>(
     first: usize,
     blocks: &(impl Iterator<Item = (&'a Matrix<T>, &'a Matrix<T>)> + Clone + Sync),
